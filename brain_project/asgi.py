@@ -1,0 +1,11 @@
+"""Django under ASGI servers in production."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "brain_project.settings")
+
+application = get_asgi_application()

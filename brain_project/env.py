@@ -1,0 +1,40 @@
+"""The environment, read in one place and by name: a wrong value says which variable and what it should look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+class BadVariable(ValueError):
+    """An environment variable holds a value that cannot be used. The message names it and the fix."""
+
+
+class Env:
+    """Typed access to one mapping of environment variables; an empty value counts as unset."""
+
+    def __init__(self, variables: Mapping[str, str] = os.environ) -> None:
+        self._variables = variables
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._variables.get(name, "").strip() or default
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.text(name).lower()
+        if not value:
+            return default
+        if value not in _TRUE | _FALSE:
+            raise BadVariable(f"{name}={value!r} is neither yes nor no: write {name}=1 or {name}=0.")
+        return value in _TRUE
+
+    def names(self, name: str, default: list[str]) -> list[str]:
+        value = self.text(name)
+        return [part.strip() for part in value.split(",") if part.strip()] if value else default
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            raise BadVariable(f"{name}={value!r} is not known: use one of {', '.join(choices)}.")
+        return value

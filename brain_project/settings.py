@@ -1,0 +1,224 @@
+"""Django's settings. The only reader of the environment (through env.py); docs/settings.md lists the variables.
+
+Unset URLs mean the embedded default: SQLite and Valkey under the data directory, made on first use in development.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from orm_app.databases import BadURL, from_url, require_driver
+
+from . import data_dir
+from .admin_menu import navigation, stylesheet
+from .env import BadVariable, Env
+from .logs import logging_config
+
+env = Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+_LOCAL_HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
+
+try:
+    BRAIN_ENV = env.choice("BRAIN_ENV", "development", ("development", "production"))
+    PRODUCTION = BRAIN_ENV == "production"
+    DEBUG = env.flag("BRAIN_DEBUG", default=False)
+    LOG_JSON = env.flag("BRAIN_LOG_JSON", default=PRODUCTION)
+    LOG_LEVEL = env.choice("BRAIN_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+    BRAIN_DATA_DIR = Path(env.text("BRAIN_DATA_DIR", str(BASE_DIR / ".brain"))).expanduser().resolve()
+    DATABASE_URL = env.text("DATABASE_URL")
+    REDIS_URL = env.text("REDIS_URL")
+    BROKER_URL = env.text("BROKER_URL")
+    DEMO = env.flag("BRAIN_DEMO", default=not DATABASE_URL and not PRODUCTION)
+    SECRET_KEY = env.text("BRAIN_SECRET_KEY")
+    JWT_SECRET = env.text("BRAIN_JWT_SECRET")
+    ALLOWED_HOSTS = env.names("BRAIN_ALLOWED_HOSTS", [] if PRODUCTION else _LOCAL_HOSTS)
+    CSRF_TRUSTED_ORIGINS = env.names("BRAIN_CSRF_TRUSTED_ORIGINS", [])
+    SECURE_SSL_REDIRECT = env.flag("BRAIN_SSL_REDIRECT", default=PRODUCTION)
+    EMAIL_URL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
+    EMAIL_URL_PORT = env.text("BRAIN_SMTP_PORT", "1025")
+except BadVariable as error:
+    raise ImproperlyConfigured(str(error)) from error
+
+# --- secrets and the embedded default -------------------------------------------------------------------------------
+EMBEDDED_DATABASE = not DATABASE_URL
+EMBEDDED_REDIS = not REDIS_URL
+if not PRODUCTION:
+    data_dir.make(BRAIN_DATA_DIR)
+    SECRET_KEY = SECRET_KEY or data_dir.secret(BRAIN_DATA_DIR / "secret_key")
+    JWT_SECRET = JWT_SECRET or data_dir.secret(BRAIN_DATA_DIR / "jwt_secret")
+else:
+    data_dir.refuse_missing(
+        BRAIN_SECRET_KEY=SECRET_KEY,
+        BRAIN_JWT_SECRET=JWT_SECRET,
+        DATABASE_URL=DATABASE_URL,
+        REDIS_URL=REDIS_URL,
+    )
+try:
+    DATABASES = {"default": from_url(DATABASE_URL or f"sqlite:///{BRAIN_DATA_DIR / 'db.sqlite3'}")}
+    require_driver(DATABASES["default"])
+except BadURL as error:
+    raise ImproperlyConfigured(f"DATABASE_URL: {error}") from error
+VALKEY_SOCKET = data_dir.socket_path(BRAIN_DATA_DIR)
+if EMBEDDED_REDIS:
+    REDIS_URL = f"unix://{VALKEY_SOCKET}?db=0"
+    BROKER_URL = BROKER_URL or f"redis+socket://{VALKEY_SOCKET}?virtual_host=0"
+BROKER_URL = BROKER_URL or data_dir.broker_url(REDIS_URL)
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "brain_project.apps.BrainProjectConfig",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_structlog",
+    "foundation.apps.FoundationConfig",
+    "orm_app.apps.OrmAppConfig",
+    "cache_app.apps.CacheAppConfig",
+    "queue_app.apps.QueueAppConfig",
+    "gateway.apps.GatewayConfig",
+]
+if DEMO:
+    INSTALLED_APPS.append("examples.tasks_service.apps.TasksServiceConfig")
+MIDDLEWARE = [
+    "foundation.request_id.RequestIdMiddleware",  # first: every answer and every log line carries the id
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",  # the admin's files without DEBUG and without a second server
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "foundation.problems.ProblemMiddleware",
+]
+ROOT_URLCONF = "brain_project.urls"
+WSGI_APPLICATION = "brain_project.wsgi.application"
+ASGI_APPLICATION = "brain_project.asgi.application"
+APPEND_SLASH = False  # the proxy door is the last pattern: a redirect would guess about somebody else's paths
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "brain_project" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_USER_MODEL = "orm_app.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+EMAIL_HOST, EMAIL_PORT = EMAIL_URL_HOST, int(EMAIL_URL_PORT)
+DEFAULT_FROM_EMAIL = env.text("BRAIN_MAIL_FROM", "brain@localhost")
+
+# --- security ----------------------------------------------------------------------------------------------------------
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.flag("BRAIN_BEHIND_TLS_PROXY", default=False) else None
+)
+X_FRAME_OPTIONS = "DENY"
+
+# --- the libraries -------------------------------------------------------------------------------------------------------
+CACHES = {
+    "default": {
+        "BACKEND": "cache_app.redis.BrainRedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "brain",
+        "TIMEOUT": 300,
+    }
+}
+UNFOLD = {
+    "SITE_TITLE": "Brain Platform",
+    "SITE_HEADER": "Brain Platform",
+    "SITE_SYMBOL": "hub",
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "brain_project.overview.dashboard",
+    "STYLES": [stylesheet],
+    "SIDEBAR": {"show_search": True, "navigation": navigation},
+}
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "gateway.issuers.BearerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["foundation.roles.RolePermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "foundation.problems.exception_handler",
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
+    "PAGE_SIZE": 50,
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": JWT_SECRET,
+    "ISSUER": "brain",
+    "ACCESS_TOKEN_LIFETIME": timedelta(hours=1),
+    "UPDATE_LAST_LOGIN": False,
+}
+RATELIMIT_USE_CACHE = "default"
+SILENCED_SYSTEM_CHECKS = [
+    "django_ratelimit.W001",  # knows backends by their dotted name; ours is django-redis, a shared and atomic one
+]
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+LOGGING = logging_config(json=LOG_JSON, level=LOG_LEVEL)
+
+CELERY_BROKER_URL = BROKER_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = CELERY_EVENT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"visibility_timeout": 300, "health_check_interval": 10, "socket_timeout": 15, "socket_keepalive": True}
+    if "redis" in BROKER_URL
+    else {"confirm_publish": True}
+)
+if "redis+socket" in BROKER_URL:
+    del CELERY_BROKER_TRANSPORT_OPTIONS[
+        "socket_keepalive"
+    ]  # a TCP option; redis-py refuses it on a unix socket
+
+# --- ours: one dict, a section an app; see each app's conf.py and docs/settings.md ---------------------------------------
+BRAIN: dict[str, dict[str, object]] = {
+    "FOUNDATION": {"ALLOW_PRIVATE_TARGETS": not PRODUCTION, "ALLOW_LOOPBACK_TARGETS": not PRODUCTION},
+    "GATEWAY": {},
+    "CACHE": {},
+    "QUEUE": {},
+    "DATABASE": {},
+}

@@ -1,0 +1,50 @@
+"""Health and metrics of the site, for load balancers and Prometheus: plain views without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from cache_app import stats as cache
+from queue_app import stats as queue
+
+from . import health
+
+
+@require_safe
+def livez(request: HttpRequest) -> JsonResponse:
+    """The process serves. Asks nothing of anybody else, so a database outage restarts no web process."""
+    return JsonResponse({"status": "ok"})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when database, Redis and broker answer, else 503; the body names each."""
+    found = health.gather()
+    ready = all(part.ok for part in found)
+    parts = {part.name: {"ok": part.ok, "took_ms": part.took_ms} for part in found}
+    return JsonResponse(
+        {"status": "ready" if ready else "not ready", "checks": parts}, status=200 if ready else 503
+    )
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    registry = CollectorRegistry()
+    registry.register(_Families())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _Families:
+    """Reads the apps' numbers at scrape time. describe() spares the registry a first, needless collection."""
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from queue.families()
+        yield from cache.families()

@@ -1,0 +1,11 @@
+"""Django under WSGI servers in production."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "brain_project.settings")
+
+application = get_wsgi_application()

@@ -1,0 +1,20 @@
+"""The cache: call → key → L1 memory → L2 Redis/file → codec → single flight → loader → store → stats."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decorators import cached as cached
+    from .locks import LockTimeout as LockTimeout
+    from .locks import cache_lock as cache_lock
+
+_HOMES = {"cached": "decorators", "cache_lock": "locks", "LockTimeout": "locks"}
+__all__ = ["LockTimeout", "cache_lock", "cached"]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: the app registry is not ready when this package is imported
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

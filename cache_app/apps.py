@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class CacheAppConfig(AppConfig):
+    name = "cache_app"
+    verbose_name = "Cache"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401  (checks register themselves)

@@ -1,0 +1,27 @@
+"""BRAIN["CACHE"]: defaults and units. Read `conf()` where a value is used, never at import time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundation.conf import Bound, setting
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConf:
+    MAX_CONNECTIONS: int = setting(
+        50, low=1, high=10_000
+    )  # per process (async: per loop); callers wait for a free one
+    POOL_WAIT_S: float = setting(5.0, low=0.01, high=60)  # for a free connection, then ConnectionError
+    CONNECT_TIMEOUT_S: float = setting(1.0, low=0.01, high=60)  # dialling Redis
+    COMMAND_TIMEOUT_S: float = setting(3.0, low=0.1, high=300)  # one command's answer
+    DEFAULT_TTL_S: float = setting(300.0, low=0.001, high=31_536_000)  # of `@cached` without ttl_s
+    ON_STORE_DOWN: str = setting("load", choices=("load", "raise"))  # `@cached` while Redis does not answer
+    REBUILD_WAIT_S: float = setting(10.0, low=0.0, high=600)  # `@cached(lock=True)`: for the one that loads
+    REBUILD_LEASE_S: float = setting(
+        30.0, low=0.1, high=3600
+    )  # its lock's time to live: longer than a load takes
+    LOG_EVERY_S: float = setting(30.0, low=0.0, high=3600)  # at most one line per event and interval
+
+
+conf = Bound("CACHE", CacheConf)

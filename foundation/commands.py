@@ -1,0 +1,195 @@
+"""The base of our commands: subcommands, --json, exit codes, tables and progress on a terminal.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage (argparse), 3 degraded. stdout carries the result, stderr everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import DatabaseError, InterfaceError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
+_INTERRUPTED = 130  # what a shell reports for SIGINT
+_UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
+
+Run = Callable[..., int | None]
+
+
+class Failed(CommandError):
+    """Ends a command with one line that names the cause, and one that names the fix."""
+
+    def __init__(self, message: str, hint: str = "", code: int = FAILED) -> None:
+        super().__init__(message, returncode=code)
+        self.hint = hint
+
+
+class BrainCommand(BaseCommand):
+    """A noun's command. Subclasses write `define` (arguments, `self.verb(…)`) and `bare`, what it does without a verb.
+
+    `bare` and the verbs get the parsed options as keywords and return an exit code, None meaning OK. They speak by
+    `line`, `table` and `progress`, which are silent under --json, and by `document`, which is silent without it.
+    """
+
+    is_json: bool
+    console: Console
+    _result: Any
+    _no_color: bool
+    _parser: CommandParser
+    _verbs: Any
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return self._explained(super().create_parser(prog_name, subcommand, **kwargs))
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--json", action="store_true", help="One JSON document on stdout and nothing else there."
+        )
+        self._parser = parser
+        self._verbs = None
+        self.define(parser)
+
+    def define(self, parser: CommandParser) -> None:
+        """Declare options and verbs."""
+
+    def verb(self, name: str, run: Run, help: str) -> ArgumentParser:
+        """Add the subcommand `name`; returns its parser for its own arguments."""
+        if self._verbs is None:
+            self._verbs = self._parser.add_subparsers(title="subcommands", metavar="", dest="verb")
+        parser: ArgumentParser = self._explained(self._verbs.add_parser(name, help=help, description=help))
+        parser.set_defaults(run=run)
+        # After the verb too; SUPPRESS keeps its default from undoing a --json that stood before the verb.
+        parser.add_argument("--json", action="store_true", default=SUPPRESS, help="The result as JSON.")
+        return parser
+
+    def bare(self, **options: Any) -> int | None:
+        return self._parser.error("a subcommand is needed")
+
+    # --- speaking ----------------------------------------------------------------------------------------------------
+    def line(self, text: str, style: str = "") -> None:
+        if not self.is_json:
+            self.console.print(text, style=style, markup=False)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+        """A table for a human; under --json its rows are the document, unless `document` says otherwise."""
+        if self.is_json:
+            if self._result is None:
+                self._result = [dict(zip(columns, row, strict=True)) for row in rows]
+            return
+        table = Table(
+            title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        )
+        for column in columns:
+            table.add_column(column.replace("_", " "))
+        for row in rows:
+            table.add_row(*("-" if cell is None else str(cell) for cell in row))
+        self.console.print(table, markup=False)
+
+    def document(self, value: Any) -> None:
+        """The result under --json."""
+        self._result = value
+
+    @contextmanager
+    def progress(self, description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+        """A bar on stderr while the block runs, on a terminal only: `with self.progress("copying", 10) as advance`."""
+        screen = Console(file=self.stderr, no_color=self._no_color)
+        if self.is_json or not screen.is_terminal:
+            yield _advance_nothing
+            return
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        with Progress(*columns, console=screen, transient=True) as bar:
+            task = bar.add_task(description, total=total)
+
+            def advance(steps: int = 1) -> None:
+                bar.advance(task, steps)
+
+            yield advance
+
+    # --- Django's side -----------------------------------------------------------------------------------------------
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.is_json = options["json"]
+        self._no_color = options.get("no_color", False)
+        self._result = None
+        self.console = self._console(force_color=options.get("force_color", False))
+        run: Run = options.pop("run", None) or self.bare
+        code = run(**options)
+        if self.is_json and self._result is not None:
+            self.stdout.write(json.dumps(self._result, cls=DjangoJSONEncoder, ensure_ascii=False))
+        if code:
+            sys.exit(code)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._argv = argv
+        super().run_from_argv(argv)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except Failed as failed:
+            self._end(failed, options)
+        except (DatabaseError, InterfaceError) as error:
+            if options.get("traceback"):
+                raise
+            hint = "Look at `manage.py database`; after an upgrade run `manage.py migrate`."
+            self._end(Failed(f"database: {_first_line(error)}", hint), options)
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
+
+    def _end(self, failed: Failed, options: dict[str, Any]) -> NoReturn:
+        if not self._called_from_command_line:
+            raise failed  # call_command: the caller handles it
+        self._tell(str(failed), failed.hint, as_json=options.get("json", False))
+        sys.exit(failed.returncode)
+
+    def _tell(self, message: str, hint: str, *, as_json: bool) -> None:
+        if as_json:
+            self.stderr.write(
+                json.dumps({"error": message, "hint": hint}, ensure_ascii=False), lambda text: text
+            )
+            return
+        self.stderr.write(f"error: {message}")
+        if hint:
+            self.stderr.write(f"hint: {hint}", lambda text: text)
+
+    def _explained(self, parser: Any) -> Any:
+        """argparse's complaint as JSON when the command line asks for JSON; its own form and exit code 2 otherwise."""
+        plain = parser.error
+
+        def error(message: str) -> NoReturn:
+            if self._called_from_command_line and "--json" in getattr(self, "_argv", ()):
+                self._tell(message, parser.format_usage().strip(), as_json=True)
+                sys.exit(USAGE)
+            plain(message)
+            raise AssertionError("argparse's error returned")
+
+        parser.error = error
+        return parser
+
+    def _console(self, *, force_color: bool) -> Console:
+        is_terminal = self.stdout.isatty()
+        no_color = Console(no_color=self._no_color or None).no_color  # rich looks at NO_COLOR when it is None
+        return Console(
+            file=self.stdout,
+            color_system=None if no_color else "auto",  # None: no bold either
+            force_terminal=force_color or is_terminal,
+            width=None if is_terminal else _UNBOUNDED_COLUMNS,
+            highlight=False,
+        )
+
+
+def _advance_nothing(steps: int = 1) -> None:
+    """For a reader that sees no bar."""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,129 @@
+"""Who signs our own tokens, the simplejwt classes that use it, and the DRF authentication that accepts what it signed.
+
+The signing issuer is the JwtIssuer row with `signs`, else the site's own (settings.JWT_SECRET). Verification is
+tokens.py's on both doors.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from rest_framework import authentication, exceptions
+from rest_framework.request import Request
+from rest_framework_simplejwt.exceptions import TokenBackendError
+from rest_framework_simplejwt.tokens import AccessToken as SimpleAccessToken
+from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
+
+from foundation import roles
+
+from . import tokens
+from .conf import conf
+from .models import JwtIssuer
+from .snapshot import OWN_ISSUER, Holder, default_issuer
+
+REALM = "brain"
+holder = Holder()  # this process's view of the configuration, for everything that is not the edge
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """simplejwt's token backend (encode, decode, get_leeway) over tokens.py. issuer: the key; expiry_s: of access tokens."""
+
+    issuer: tokens.Issuer
+    expiry_s: int
+
+    def encode(self, payload: dict[str, Any]) -> str:
+        claims = payload | {"iss": self.issuer.issuer or OWN_ISSUER}
+        if self.issuer.audience:
+            claims["aud"] = self.issuer.audience
+        return tokens.sign(claims, self.issuer.algorithm, self.issuer.key)
+
+    def decode(self, token: str | bytes, verify: bool = True) -> dict[str, Any]:
+        """The claims of a refresh token. Raises TokenBackendError."""
+        text = token.encode() if isinstance(token, str) else token
+        verifier = tokens.Verifier([self.issuer], leeway_s=conf().JWT_LEEWAY_S)
+        try:
+            return verifier.verify(text, _wall(), token_type=SimpleRefreshToken.token_type)[1]
+        except (tokens.Rejected, UnicodeError) as error:
+            raise TokenBackendError("the token is not accepted") from error
+
+    def get_leeway(self) -> timedelta:
+        return timedelta(seconds=conf().JWT_LEEWAY_S)
+
+
+def signer() -> Signer:
+    """Read from the database, so that a new secret signs at once."""
+    row = JwtIssuer.objects.filter(signs=True, enabled=True).first()
+    if row is None:
+        return Signer(default_issuer(), int(SimpleAccessToken.lifetime.total_seconds()))
+    return Signer(tokens.Issuer(row.name, row.algorithm, row.key(), row.issuer, row.audience), row.expiry_s)
+
+
+class _Signed:
+    """What our two token classes share: the backend, chosen once a token."""
+
+    _signer: Signer | None = None
+
+    def get_token_backend(self) -> Any:
+        if self._signer is None:
+            self._signer = signer()
+        return self._signer
+
+
+class AccessToken(_Signed, SimpleAccessToken):
+    pass
+
+
+class RefreshToken(_Signed, SimpleRefreshToken):
+    access_token_class = AccessToken
+
+    @classmethod
+    def for_user(cls, user: Any) -> RefreshToken:
+        token: Any = super().for_user(user)
+        token.set_exp(lifetime=timedelta(seconds=conf().REFRESH_LIFETIME_S))
+        token["sub"] = str(user.pk)
+        return token
+
+    def access_for(self, user: Any) -> AccessToken:
+        """An access token with the roles that the user holds now: a refresh does not carry old ones on."""
+        access = AccessToken()
+        lifetime = timedelta(seconds=access.get_token_backend().expiry_s)
+        access.set_exp(lifetime=lifetime)
+        access["user_id"] = access["sub"] = str(user.pk)
+        access["username"] = user.get_username()
+        access["roles"] = sorted(roles.of(user))
+        return access
+
+
+class BearerAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer <token>` signed by ourselves, for an active user. API keys are for routes, not for the API."""
+
+    def authenticate(self, request: Request) -> tuple[Any, str] | None:
+        header = authentication.get_authorization_header(request)
+        scheme, _, token = header.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        ours = signer().issuer
+        try:
+            claims = tokens.Verifier([ours], leeway_s=conf().JWT_LEEWAY_S).verify(token.strip(), _wall())[1]
+        except tokens.Rejected as error:
+            raise exceptions.AuthenticationFailed("The token is not accepted.") from error
+        user = get_user_model().objects.filter(pk=user_pk(claims.get("sub")), is_active=True).first()
+        if user is None:
+            raise exceptions.AuthenticationFailed("The token's user does not exist or is not active.")
+        return user, token.decode("latin-1")
+
+    def authenticate_header(self, request: Request) -> str:
+        return f'Bearer realm="{REALM}"'
+
+
+def user_pk(subject: Any) -> int | None:
+    return int(subject) if isinstance(subject, str) and subject.isdecimal() and len(subject) < 19 else None
+
+
+def _wall() -> float:
+    return time.time()  # noqa: TID251  (tokens expire in wall time)

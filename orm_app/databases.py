@@ -1,0 +1,177 @@
+"""A database URL → Django's DATABASES entry, tuned for its engine.
+
+sqlite:///abs/path · sqlite://relative/path · postgres://user:pass@host:5432/name?sslmode=require · mysql://…
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+Entry = dict[str, Any]
+
+_CONNECT_TIMEOUT_S = 5
+# A process needs one connection as soon as it asks anything; many small processes must not hold more than they use.
+_POOL = {"min_size": 1, "max_size": 8, "timeout": 10, "max_lifetime": 1800}  # timeout, max_lifetime: seconds
+_POOL_PREFIX = "pool_"  # ?pool_max_size=20 → OPTIONS["pool"]["max_size"]
+
+# Measured with four writer and two reader processes: 33 % "database is locked" by default, none with WAL + IMMEDIATE.
+# A longer timeout alone changes nothing: a deferred transaction that turns into a writer fails at once.
+_SQLITE_TIMEOUT_S = 20
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728; "
+    "PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"
+)
+# Strict even where a server's configuration is not: a value that does not fit is an error, never cut.
+_MYSQL_STRICT = "SET sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), 'STRICT_TRANS_TABLES')"
+_MYSQL_NUMBERS = {"connect_timeout", "read_timeout", "write_timeout"}  # seconds
+
+
+class BadURL(ValueError):
+    """The database URL cannot be used. The message names the fix and never holds the password."""
+
+
+def from_url(url: str) -> Entry:
+    """Raises BadURL. The query becomes OPTIONS (`sslmode`, `connect_timeout`, `charset` …)."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        raise BadURL("the host cannot be read: write an IPv6 address as [::1]") from None
+    if parts.fragment:
+        raise BadURL("it holds a '#': percent-encode it as %23")
+    match parts.scheme.lower():
+        case "sqlite":
+            return _sqlite(parts)
+        case "postgres" | "postgresql":
+            return _postgresql(parts)
+        case "mysql" | "mariadb":
+            return _mysql(parts)
+        case "":
+            raise BadURL(
+                "it has no scheme: write sqlite:///path, postgres://user:password@host/name or mysql://…"
+            )
+        case scheme:
+            raise BadURL(f"unknown scheme {scheme!r}: use sqlite, postgres or mysql")
+
+
+def require_driver(entry: Entry) -> None:
+    """Raises BadURL when the engine's Python driver is not installed: Django would end in a traceback at setup."""
+    if entry["ENGINE"] == "django.db.backends.mysql" and find_spec("MySQLdb") is None:
+        raise BadURL(
+            "mysql needs mysqlclient: pip install -r requirements-mysql.txt "
+            "(first: apt install build-essential pkg-config python3-dev libmariadb-dev, or brew install mysql-client)"
+        )
+
+
+def _sqlite(parts: SplitResult) -> Entry:
+    options = _query(parts)
+    timeout_s = _number("timeout", options.pop("timeout", str(_SQLITE_TIMEOUT_S)))
+    if options:
+        raise BadURL(f"sqlite takes ?timeout=seconds only, not {', '.join(sorted(options))}")
+    name = _sqlite_name(parts)
+    entry: Entry = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": name,
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": timeout_s, "init_command": _SQLITE_PRAGMAS},
+        "CONN_MAX_AGE": 0,
+    }
+    if name != ":memory:":
+        # Django's in-memory test database has a shared cache, whose locks wait for nobody: threads would meet
+        # "table is locked", which the file never says.
+        path = PurePosixPath(name)
+        entry["TEST"] = {"NAME": str(path.with_name(f"test_{path.name}"))}
+    return entry
+
+
+def _sqlite_name(parts: SplitResult) -> str:
+    # After the two slashes of a URL comes the path as it is, so that sqlite:////abs (four slashes, as other tools
+    # write an absolute path) and sqlite:///abs are the same file.
+    name = unquote(parts.netloc + parts.path)
+    if name.strip("/") == ":memory:":
+        return ":memory:"
+    if not name.strip("/") or name.endswith("/"):
+        raise BadURL(
+            "the file is missing: write sqlite:///absolute/path.sqlite3 or sqlite://relative/path.sqlite3"
+        )
+    return "/" + name.lstrip("/") if name.startswith("/") else name
+
+
+def _postgresql(parts: SplitResult) -> Entry:
+    options: dict[str, Any] = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | _query(parts)
+    pool = {
+        name[len(_POOL_PREFIX) :]: options.pop(name)
+        for name in list(options)
+        if name.startswith(_POOL_PREFIX)
+    }
+    entry = _server("django.db.backends.postgresql", parts, socket=options.pop("host", ""))
+    return entry | {"OPTIONS": options | {"pool": _pool(pool)}}
+
+
+def _pool(given: dict[str, str]) -> dict[str, int]:
+    unknown = sorted(set(given) - set(_POOL))
+    if unknown:
+        known = ", ".join(_POOL_PREFIX + name for name in _POOL)
+        raise BadURL(f"unknown pool parameter {_POOL_PREFIX}{unknown[0]}: use {known}")
+    pool = _POOL | {name: _number(_POOL_PREFIX + name, value) for name, value in given.items()}
+    if pool["max_size"] < max(1, pool["min_size"]):
+        raise BadURL("pool_max_size is smaller than pool_min_size, or than 1")
+    return pool
+
+
+def _mysql(parts: SplitResult) -> Entry:
+    query = _query(parts)
+    pooled = sorted(name for name in query if name.startswith(_POOL_PREFIX))
+    if pooled:
+        raise BadURL(f"{pooled[0]} is for postgres: mysqlclient has no pool")
+    options: dict[str, Any] = {
+        "charset": "utf8mb4",
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "isolation_level": "read committed",
+        "init_command": _MYSQL_STRICT,
+    }
+    options |= {
+        name: _number(name, value) if name in _MYSQL_NUMBERS else value for name, value in query.items()
+    }
+    if "ssl_ca" in options:
+        options["ssl"] = {"ca": options.pop("ssl_ca")}
+    entry = _server("django.db.backends.mysql", parts, socket=options.pop("unix_socket", ""))
+    return entry | {"OPTIONS": options}
+
+
+def _server(engine: str, parts: SplitResult, socket: str) -> Entry:
+    """What a server's entry has apart from OPTIONS. socket: a directory or file of a unix socket, instead of a host."""
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise BadURL("the database name is missing: write …host/name")
+    return {
+        "ENGINE": engine,
+        "NAME": name,
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": socket or unquote(parts.hostname or ""),
+        "PORT": _port(parts),
+        # A connection belongs to a thread, and under ASGI every request has a new one: kept connections would leak.
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,
+    }
+
+
+def _port(parts: SplitResult) -> str:
+    try:
+        return str(parts.port or "")
+    except ValueError:
+        raise BadURL(
+            "the port is not a number: percent-encode / ? # @ and : in the user name and the password"
+        ) from None
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
+    return dict(parse_qsl(parts.query, keep_blank_values=True))
+
+
+def _number(name: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise BadURL(f"{name} is not a whole number")
+    return int(value)

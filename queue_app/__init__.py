@@ -1,0 +1,23 @@
+"""The queue: enqueue → ledger row → wake-up message → claim → run → finish | retry later | dead letter."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .intake import aenqueue, enqueue
+    from .registry import task
+    from .states import Priority
+
+__all__ = ["Priority", "aenqueue", "enqueue", "task"]
+
+# No module has the name of what it holds: importing `queue_app.task` would put the module in the function's place.
+_HOMES = {"Priority": "states", "aenqueue": "intake", "enqueue": "intake", "task": "registry"}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: models may be imported only when the app registry is ready, these names before that."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

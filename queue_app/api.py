@@ -1,0 +1,104 @@
+"""The queue's REST API: jobs and queues to read, dead letters to replay."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from rest_framework import generics, serializers
+from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from foundation import audit
+
+from . import deadletter, stats
+from .models import Job, JobEvent
+from .states import State
+
+_SUMMARY = [
+    "id", "task", "queue", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
+    "request_id", "created_at", "started_at", "finished_at",
+]  # fmt: skip
+
+
+class Conflict(APIException):
+    status_code = 409
+    default_code = "conflict"
+
+
+class EventSerializer(serializers.ModelSerializer[JobEvent]):
+    class Meta:
+        model = JobEvent
+        fields = ["from_state", "to_state", "at", "worker", "detail"]
+
+
+class JobSummarySerializer(serializers.ModelSerializer[Job]):
+    task = serializers.CharField(source="name")
+
+    class Meta:
+        model = Job
+        fields = _SUMMARY
+
+
+class JobSerializer(JobSummarySerializer):
+    events = EventSerializer(many=True)
+
+    class Meta(JobSummarySerializer.Meta):
+        fields = [*_SUMMARY, "payload", "result", "last_error", "owner", "events"]
+
+
+class NewestFirst(CursorPagination):
+    ordering = "-id"  # uuid7: by time
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 500
+
+
+class JobList(generics.ListAPIView[Job]):
+    """Jobs, newest first. Filters: `state`, `queue`, `request_id`."""
+
+    serializer_class = JobSummarySerializer
+    pagination_class = NewestFirst
+
+    def get_queryset(self) -> QuerySet[Job]:
+        asked = self.request.query_params
+        if asked.get("state") and asked["state"] not in set(State):
+            raise ValidationError({"state": [f"is not one of {', '.join(State)}"]})
+        wanted = {key: asked[key] for key in ("state", "queue", "request_id") if asked.get(key)}
+        return Job.objects.defer("payload", "result", "last_error").filter(**wanted)
+
+
+class JobDetail(generics.RetrieveAPIView[Job]):
+    serializer_class = JobSerializer
+    queryset = Job.objects.prefetch_related("events")
+
+
+class JobReplay(APIView):
+    """POST: run a dead job again. 409 when it is not dead."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        job = get_object_or_404(Job, id=pk)
+        try:
+            deadletter.replay(job, **audit.by(request, "api"))
+        except deadletter.NotDead as error:
+            raise Conflict(str(error)) from error
+        return Response(JobSerializer(job).data)
+
+
+class QueueList(APIView):
+    def get(self, request: Request) -> Response:
+        return Response({"results": [_depth(depth) for depth in stats.depths()]})
+
+
+def _depth(depth: stats.Depth) -> dict[str, Any]:
+    return {
+        "name": depth.queue,
+        "paused": depth.paused,
+        "oldest_due_s": round(depth.oldest_due_s, 3),
+        "jobs": depth.jobs,
+    }

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
+
+
+class QueueAppConfig(AppConfig):
+    name = "queue_app"
+    verbose_name = "Queue"
+
+    def ready(self) -> None:
+        from . import checks, engine  # noqa: F401  (both register themselves)
+
+        # Here rather than in the worker alone: `enqueue` must know the tasks in every process.
+        autodiscover_modules("tasks")

@@ -1,0 +1,75 @@
+"""System checks of the queue: settings that fit together, and a broker that passes on what the ledger needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import current_app
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from . import queues, registry
+from .conf import conf
+
+_DOCS = "See docs/checks.md#queue-{}."
+
+
+@register("queue")
+def conf_fits_together(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if conf().BACKOFF_BASE_S > conf().BACKOFF_MAX_S:
+        found.append(
+            Error(
+                "BRAIN['QUEUE']: BACKOFF_BASE_S is larger than BACKOFF_MAX_S.",
+                hint="The first wait cannot be longer than the longest. " + _DOCS.format("e001"),
+                id="queue.E001",
+            )
+        )
+    if conf().REPUBLISH_S < conf().RECONCILE_S:
+        found.append(
+            Error(
+                "BRAIN['QUEUE']: REPUBLISH_S is smaller than RECONCILE_S.",
+                hint="Every look would send every waiting job's message again. " + _DOCS.format("e002"),
+                id="queue.E002",
+            )
+        )
+    return found
+
+
+@register("queue")
+def queue_names_are_valid(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [
+        Error(
+            f"{name!r} cannot name a queue.",
+            hint="Use up to 100 letters, digits, dots, dashes and underscores. " + _DOCS.format("e003"),
+            obj=next((known for known in registry.registered() if known.queue == name), None),
+            id="queue.E003",
+        )
+        for name in sorted(queues.declared())
+        if not queues.is_name(name)
+    ]
+
+
+@register("queue")
+def celery_is_not_eager(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not current_app.conf.task_always_eager:
+        return []
+    return [
+        Error(
+            "CELERY_TASK_ALWAYS_EAGER is on: messages never reach the broker, so no worker ever runs a job.",
+            hint="Remove it; tests call queue_app.engine.run themselves. " + _DOCS.format("e004"),
+            id="queue.E004",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def broker_is_shared(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not current_app.conf.broker_url.startswith("memory:"):
+        return []
+    return [
+        Warning(
+            "The broker is kombu's in-memory one: a worker in another process hears nothing.",
+            hint="Set BROKER_URL. " + _DOCS.format("w001"),
+            id="queue.W001",
+        )
+    ]

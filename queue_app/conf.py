@@ -1,0 +1,34 @@
+"""BRAIN["QUEUE"]: defaults and units. Read `conf()` where a value is used, never at import time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundation.conf import Bound, setting
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConf:
+    DEFAULT_QUEUE: str = setting("default")  # of a @task that names none
+    MAX_RETRIES: int = setting(3, low=0, high=100)  # runs after the first one, then the dead letters
+    BACKOFF_BASE_S: float = setting(
+        2.0, low=0, high=3600
+    )  # longest wait before the first retry; doubles each time
+    BACKOFF_MAX_S: float = setting(600.0, low=0, high=86_400)  # the wait never grows above this
+    MAX_CRASHES: int = setting(3, low=1, high=100)  # runs that ended with their worker, then the dead letters
+    MAX_PAYLOAD_BYTES: int = setting(65_536, low=64, high=16_777_216)  # of JSON text
+    MAX_RESULT_BYTES: int = setting(65_536, low=64, high=16_777_216)  # a larger result is not kept
+    MAX_TRACEBACK_BYTES: int = setting(16_384, low=256, high=1_048_576)  # of a failure; the end is kept
+    LEASE_S: float = setting(
+        10.0, low=1, high=600
+    )  # a worker silent for this long counts as dead; beats every third
+    RECONCILE_S: float = setting(1.0, low=0.1, high=60)  # between two looks for due, lost and stale jobs
+    REPUBLISH_S: float = setting(
+        10.0, low=1, high=3600
+    )  # a wake-up older than this on an empty queue was lost
+    PUBLISH_TIMEOUT_S: float = setting(2.0, low=0.1, high=30)  # a broker silent for this long counts as down
+    QUEUE_REFRESH_S: float = setting(2.0, low=0.1, high=5)  # between two looks for new and paused queues
+    WORKER_RETENTION_S: float = setting(86_400.0, low=60, high=31_536_000)  # rows of workers that are gone
+
+
+conf = Bound("QUEUE", QueueConf)

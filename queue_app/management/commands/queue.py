@@ -1,0 +1,133 @@
+"""`manage.py queue`: run a worker; look at the queues; replay or discard dead letters."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from typing import Any
+from uuid import UUID
+
+from celery import current_app
+from django.core.management.base import CommandParser
+
+from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
+from queue_app import deadletter, stats, workers
+from queue_app.models import Job
+from queue_app.states import State
+
+
+class Command(BrainCommand):
+    help = (
+        "Run a worker (no subcommand), show the queues, or deal with dead letters. "
+        "Example: manage.py queue replay --all --queue email_queue"
+    )
+
+    def define(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "-c", "--concurrency", type=_positive, help="threads of the worker (default: the cores)"
+        )
+        parser.add_argument("-Q", "--queues", help="comma separated; default: every queue, new ones too")
+        self.verb(
+            "status", self.status, "Depth, age and workers. Exits 3 when jobs wait and no worker is alive."
+        )
+        listing = self.verb("dead", self.dead, "List dead letters, newest first.")
+        listing.add_argument("--queue", dest="only", help="of this queue")
+        listing.add_argument("--limit", type=_positive, default=50)
+        replaying = self.verb("replay", self.replay, "Run dead letters again, with a new series of attempts.")
+        self._choice(replaying)
+        self._choice(self.verb("discard", self.discard, "Give dead letters up."))
+
+    def bare(self, **options: Any) -> None:
+        """A worker on threads, in this process, until it is stopped."""
+        arguments = ["worker", "--pool", "threads", "--loglevel", "INFO"]
+        if options["concurrency"]:
+            arguments += ["--concurrency", str(options["concurrency"])]
+        if options["queues"]:
+            arguments += ["--queues", options["queues"]]
+        current_app.worker_main(arguments)  # raises SystemExit with the worker's own code
+
+    def status(self, **options: Any) -> int:
+        depths, alive = stats.depths(), workers.alive()
+        states = [state.value for state in State]
+        rows = [
+            [
+                depth.queue,
+                *(depth.jobs[state] for state in states),
+                round(depth.oldest_due_s, 1),
+                depth.paused,
+            ]
+            for depth in depths
+        ]
+        self.table(["queue", *states, "oldest_due_s", "paused"], rows)
+        waits = any(depth.oldest_due_s for depth in depths if not depth.paused)
+        stuck = waits and not alive
+        self.line(f"{alive} worker{'' if alive == 1 else 's'} alive", style="red" if stuck else "")
+        found = {
+            depth.queue: {**depth.jobs, "oldest_due_s": depth.oldest_due_s, "paused": depth.paused}
+            for depth in depths
+        }
+        self.document({"queues": found, "workers": alive})
+        return DEGRADED if stuck else OK
+
+    def dead(self, *, only: str | None, limit: int, **options: Any) -> None:
+        jobs = list(deadletter.dead(only).defer("payload", "result")[:limit])
+        columns = ["id", "task", "queue", "attempts", "error", "finished_at"]
+        self.table(columns, [_row(job) for job in jobs])
+
+    def replay(self, **options: Any) -> int:
+        return self._act(deadletter.replay, deadletter.replay_many, "replayed", **options)
+
+    def discard(self, **options: Any) -> int:
+        return self._act(deadletter.discard, deadletter.discard_many, "discarded", **options)
+
+    def _choice(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("ids", nargs="*", type=UUID, metavar="ID")
+        parser.add_argument("--all", action="store_true", help="every dead letter")
+        parser.add_argument("--queue", dest="only", help="with --all: of this queue")
+
+    def _act(
+        self, one: Any, many: Any, done: str, *, ids: list[UUID], only: str | None, **options: Any
+    ) -> int:
+        everything = options["all"]
+        if everything == bool(ids) or (only and not everything):
+            raise Failed(
+                "name the jobs, or give --all (with --queue NAME for one queue)",
+                "see: manage.py queue dead",
+                2,
+            )
+        trace = {"actor": getpass.getuser(), "source": "cli"}
+        refused: list[str] = []
+        if everything:
+            count = many(deadletter.dead(only), **trace)
+        else:
+            refused = [problem for job_id in ids if (problem := _refusal(one, job_id, trace))]
+            count = len(ids) - len(refused)
+        self.document({done: count, "refused": refused})
+        self.line(f"{count} {done}")
+        for problem in refused:
+            self.line(problem, style="red")
+        return FAILED if refused else OK
+
+
+def _refusal(act: Any, job_id: UUID, trace: dict[str, str]) -> str:
+    """Why the job was not acted on; empty when it was."""
+    try:
+        act(Job.objects.get(id=job_id), **trace)
+    except Job.DoesNotExist:
+        return f"there is no job {job_id}"
+    except deadletter.NotDead as error:
+        return str(error)
+    return ""
+
+
+def _row(job: Job) -> list[Any]:
+    error = job.last_error or {}
+    told = f"{error.get('type', '')}: {error.get('message', '')}"[:80]
+    return [str(job.id), job.name, job.queue, f"{job.attempt} of {job.max_attempts}", told, job.finished_at]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

@@ -1,0 +1,100 @@
+"""Queues: made on first use or by `create_queue`, and the one place that changes their policy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from django.db import transaction
+
+from foundation import audit
+
+from . import registry
+from .conf import conf
+from .models import Queue
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+EDITABLE = ("paused", "max_retries", "backoff_base_s", "backoff_max_s")
+
+
+class UnknownQueue(ValueError):
+    """No queue of this name: no task names it and nobody created it."""
+
+
+def declared() -> set[str]:
+    """The queues that code names: those of the tasks, and the default one."""
+    return {conf().DEFAULT_QUEUE} | {known.queue for known in registry.registered()}
+
+
+def consumable() -> set[str]:
+    """What a worker that was given no queues consumes: every queue, declared or created, that is not paused."""
+    rows = dict(Queue.objects.values_list("name", "paused"))
+    return {name for name in declared() | set(rows) if not rows.get(name, False)}
+
+
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def paused() -> set[str]:
+    return set(Queue.objects.filter(paused=True).values_list("name", flat=True))
+
+
+def create_queue(
+    name: str,
+    *,
+    max_retries: int | None = None,
+    backoff_base_s: float | None = None,
+    backoff_max_s: float | None = None,
+    actor: Any = None,
+    source: str = "system",
+) -> Queue:
+    """The queue of this name, made when it is new; an existing one keeps its policy. ValueError for a bad name."""
+    if not is_name(name):
+        raise ValueError(
+            f"{name!r} cannot name a queue: use up to 100 letters, digits, dots, dashes and underscores"
+        )
+    policy = {"max_retries": max_retries, "backoff_base_s": backoff_base_s, "backoff_max_s": backoff_max_s}
+    with transaction.atomic():
+        queue, made = Queue.objects.get_or_create(name=name, defaults=policy)
+        if made:
+            audit.record(actor=actor, action="queue.create", target=queue, after=policy, source=source)
+    return queue
+
+
+def find(name: str) -> Queue:
+    """The queue's row, made on first use when code declares it. Raises UnknownQueue."""
+    queue = Queue.objects.filter(name=name).first()
+    if queue is not None:
+        return queue
+    if name in declared():
+        return create_queue(name)
+    names = declared() | set(Queue.objects.values_list("name", flat=True))
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "create it first: queue_app.queues.create_queue(name)"
+    raise UnknownQueue(f"no queue is called {name!r}; {hint}")
+
+
+def configure(
+    name: str,
+    *,
+    actor: Any,
+    source: str,
+    request_id: str | None = None,
+    ip: str | None = None,
+    **changes: Any,
+) -> Queue:
+    """Change the policy of a queue: `paused`, `max_retries`, `backoff_base_s`, `backoff_max_s`. Audited."""
+    unknown = set(changes) - set(EDITABLE)
+    if unknown:
+        raise TypeError(f"a queue has no {', '.join(sorted(unknown))}")
+    with transaction.atomic():
+        queue = Queue.objects.select_for_update().get(name=name)
+        before = {key: getattr(queue, key) for key in changes}
+        if before != changes:
+            Queue.objects.filter(name=name).update(**changes)
+            vars(queue).update(changes)
+            trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
+            audit.record(action="queue.configure", target=queue, before=before, after=changes, **trace)
+    return queue

@@ -1,0 +1,61 @@
+"""The states of a job, the one table of allowed transitions, and priorities. The ledger enforces the table in its SQL."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+LOWEST, HIGHEST = 0, 9
+
+
+class State(StrEnum):
+    PENDING = "PENDING"  # waiting to be run
+    PROCESSING = "PROCESSING"  # claimed by a worker
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"  # will be tried again at run_after
+    DEAD_LETTER = "DEAD_LETTER"  # failed for good; somebody replays or discards it
+    CANCELLED = "CANCELLED"  # discarded
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    # PROCESSING → PENDING: its worker died. DEAD_LETTER → PENDING: replayed.
+    State.PENDING: frozenset({State.PROCESSING}),
+    State.PROCESSING: frozenset({State.COMPLETED, State.FAILED, State.DEAD_LETTER, State.PENDING}),
+    State.FAILED: frozenset({State.PROCESSING}),
+    State.DEAD_LETTER: frozenset({State.PENDING, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+class WrongTransition(ValueError):
+    """The table of transitions does not hold this step."""
+
+
+def check(before: State, after: State) -> None:
+    """Raises WrongTransition."""
+    if after not in TRANSITIONS[before]:
+        raise WrongTransition(f"a job does not go from {before} to {after}")
+
+
+def sources(after: State) -> frozenset[State]:
+    """The states from which `after` can be reached."""
+    return frozenset(before for before, reachable in TRANSITIONS.items() if after in reachable)
+
+
+class Priority(IntEnum):
+    """Names on the scale 0..9; a number between them belongs to the next class above.
+
+    The steps are those at which Kombu's Redis transport splits a queue (0, 3, 6, 9), so that each class has its own list.
+    """
+
+    LOW = 0
+    NORMAL = 3
+    HIGH = 6
+    CRITICAL = 9
+
+
+def priority(value: int) -> int:
+    """`value` when it is on the scale. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
+        raise ValueError(f"priority {value!r} is not a whole number from {LOWEST} to {HIGHEST}")
+    return int(value)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from brain_project.env import BadVariable, Env
+
+
+def test_text__empty_value__counts_as_unset():
+    env = Env({"A": "  ", "B": " x "})
+    assert env.text("A", "fallback") == "fallback"
+    assert env.text("B") == "x"
+
+
+def test_flag__known_words__are_read_and_others_are_refused():
+    env = Env({"A": "Yes", "B": "0", "C": "maybe"})
+    assert env.flag("A", default=False) is True
+    assert env.flag("B", default=True) is False
+    assert env.flag("MISSING", default=True) is True
+    with pytest.raises(BadVariable, match="C='maybe' is neither yes nor no: write C=1 or C=0"):
+        env.flag("C", default=False)
+
+
+def test_names__commas_and_spaces__give_a_clean_list():
+    assert Env({"HOSTS": "a.example, b.example,,"}).names("HOSTS", []) == ["a.example", "b.example"]
+    assert Env({}).names("HOSTS", ["localhost"]) == ["localhost"]
+
+
+def test_choice__unknown_value__names_the_choices():
+    with pytest.raises(BadVariable, match="LEVEL='LOUD' is not known: use one of INFO, DEBUG"):
+        Env({"LEVEL": "LOUD"}).choice("LEVEL", "INFO", ("INFO", "DEBUG"))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import enum
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_app import keys
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.decimals(allow_nan=False)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def typed(value: Any) -> Any:
+    """Equality that tells 1 from True and a list from a tuple."""
+    if isinstance(value, list | tuple):
+        return type(value), [typed(item) for item in value]
+    if isinstance(value, dict):
+        return dict, sorted((key, repr(typed(item))) for key, item in value.items())
+    return type(value), repr(value)
+
+
+@given(VALUES, VALUES)
+def test_canonical__two_values__one_text_only_when_they_are_the_same(left: Any, right: Any) -> None:
+    assert (keys.canonical(left) == keys.canonical(right)) == (typed(left) == typed(right))
+
+
+def test_canonical__look_alikes__differ() -> None:
+    alike = [
+        1,
+        True,
+        1.0,
+        "1",
+        b"1",
+        Decimal(1),
+        Colour.RED,
+        (1,),
+        [1],
+        {1},
+        {1: 1},
+        date(1, 1, 1),
+        timedelta(1),
+        None,
+    ]
+    assert len({keys.canonical(value) for value in alike}) == len(alike)
+
+
+def test_canonical__order_of_a_dict_or_set__does_not_matter() -> None:
+    assert keys.canonical({"a": 1, "b": 2}) == keys.canonical({"b": 2, "a": 1})
+    assert keys.canonical({"x", "y", "z"}) == keys.canonical({"z", "y", "x"})
+
+
+def test_canonical__moment_and_uuid__are_readable() -> None:
+    assert keys.canonical(datetime(2026, 1, 2, tzinfo=UTC)) == "datetime(2026-01-02T00:00:00+00:00,UTC,0)"
+    assert keys.canonical(UUID(int=1)) == "UUID(00000000-0000-0000-0000-000000000001)"
+
+
+def test_canonical__saved_row__is_label_and_primary_key() -> None:
+    row = SimpleNamespace(_meta=SimpleNamespace(label_lower="orm_app.user"), pk=7)
+    assert keys.canonical(row) == "orm_app.user(7)"
+
+
+@pytest.mark.parametrize(
+    "value", [object(), SimpleNamespace(_meta=SimpleNamespace(label_lower="a.b"), pk=None)]
+)
+def test_canonical__object_without_a_stable_text__raises(value: object) -> None:
+    with pytest.raises(keys.Unkeyable, match="key= function"):
+        keys.canonical(value)
+
+
+def test_call_key__short_arguments__are_readable() -> None:
+    assert (
+        keys.call_key("brain", "shop.total", 2, {"user": 7, "kind": "a"})
+        == "brain:cached:shop.total:2(user=7,kind='a')"
+    )
+
+
+def test_call_key__long_arguments__are_bounded_and_still_differ() -> None:
+    one = keys.call_key("brain", "f", 1, {"text": "x" * 10_000})
+    other = keys.call_key("brain", "f", 1, {"text": "x" * 10_001})
+    assert len(one) < 60
+    assert one != other

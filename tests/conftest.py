@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from . import environment, servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def valkey() -> Iterator[str]:
+    """The Valkey behind settings.REDIS_URL for this run: embedded, real, and gone afterwards."""
+    sock = Path(environment.DATA_DIR) / "valkey" / "valkey.sock"
+    sock.parent.mkdir(parents=True, exist_ok=True)
+    with servers.valkey(unix_socket=sock) as url:
+        yield url
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix of this test's own."""
+    return f"test:{uuid.uuid4().hex[:12]}:"
+
+
+def _service(variable: str, start: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    url = os.environ.get(variable)
+    if url:
+        yield url
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(start())
+        except servers.Missing as missing:
+            if os.environ.get("CI"):
+                pytest.fail(
+                    f"{missing} is not installed, and CI is set: a missing service is a failure there"
+                )
+            pytest.skip(f"{missing} is not installed (or set {variable})")
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    yield from _service("BRAIN_TEST_POSTGRESQL_URL", servers.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    yield from _service("BRAIN_TEST_MARIADB_URL", servers.mariadb)

@@ -1,0 +1,37 @@
+"""The admin as its user sees it: headless Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.servers import Missing, binary
+
+# As root Chromium needs --no-sandbox; the rest keeps it from talking to anybody but the platform.
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@contextmanager
+def page(*, dark: bool = False) -> Iterator[Page]:
+    try:
+        chromium = binary("chromium", "chromium-browser", "google-chrome")
+    except Missing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed, and CI is set")
+        pytest.skip(f"{missing} is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        try:
+            context = browser.new_context(
+                color_scheme="dark" if dark else "light", viewport={"width": 1400, "height": 900}
+            )
+            yield context.new_page()
+        finally:
+            browser.close()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import OperationalError
+
+from foundation.commands import DEGRADED, BrainCommand, Failed
+
+
+class Command(BrainCommand):
+    requires_system_checks: Sequence[str] = ()
+
+    def define(self, parser: Any) -> None:
+        parser.add_argument("--count", type=int, default=2)
+        self.verb("fail", self.fail, help="End with an error.").add_argument("why")
+        self.verb("break", self.break_down, help="Meet a dead database.")
+        self.verb("degrade", self.degrade, help="Print, and say that it is degraded.")
+        self.verb("tell", self.tell, help="Print a document.")
+
+    def bare(self, **options: Any) -> None:
+        with self.progress("counting", total=options["count"]) as advance:
+            advance(options["count"])
+        self.line("two rows", style="bold")
+        self.table(["name", "took_ms"], [["ä[b]", 1], ["b" * 300, None]])
+
+    def fail(self, **options: Any) -> None:
+        self.line("working")
+        raise Failed(f"it broke: {options['why']}", hint="mend it")
+
+    def break_down(self, **options: Any) -> None:
+        raise OperationalError("could not connect\nand a second line")
+
+    def degrade(self, **options: Any) -> int:
+        self.document({"state": "degraded"})
+        self.line("state: degraded")
+        return DEGRADED
+
+    def tell(self, **options: Any) -> None:
+        self.table(["a"], [[1]])
+        self.document({"all": [1, 2]})
+
+
+def run(*argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `manage.py probe …`."""
+    out, err = io.StringIO(), io.StringIO()
+    command = Command(stdout=out, stderr=err)
+    try:
+        command.run_from_argv(["manage.py", "probe", *argv])
+    except SystemExit as stopped:
+        return int(stopped.code or 0), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def test_bare__plain_pipe__text_without_colour_uncut():
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "two rows"
+    assert "took ms" in out
+    assert "ä[b]" in out
+    assert "b" * 300 in out
+    assert "\x1b" not in out
+
+
+def test_bare__json__rows_are_the_one_document():
+    code, out, err = run("--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == [{"name": "ä[b]", "took_ms": 1}, {"name": "b" * 300, "took_ms": None}]
+    assert out.count("\n") == 1
+
+
+def test_document__json_with_a_table__document_wins():
+    assert json.loads(run("tell", "--json")[1]) == {"all": [1, 2]}
+    assert json.loads(run("--json", "tell")[1]) == {"all": [1, 2]}
+
+
+def test_degraded__both_forms__printed_and_exit_code_3():
+    assert run("degrade") == (3, "state: degraded\n", "")
+    code, out, _ = run("degrade", "--json")
+    assert (code, json.loads(out)) == (3, {"state": "degraded"})
+
+
+def test_failed__text__one_line_and_a_hint_on_stderr():
+    assert run("fail", "disk") == (1, "working\n", "error: it broke: disk\nhint: mend it\n")
+
+
+def test_failed__json__document_on_stderr_and_nothing_on_stdout():
+    code, out, err = run("fail", "disk", "--json")
+    assert (code, out) == (1, "")
+    assert json.loads(err) == {"error": "it broke: disk", "hint": "mend it"}
+
+
+def test_failed__called_from_code__raised_to_the_caller():
+    with pytest.raises(Failed, match="it broke") as caught:
+        call_command(Command(), "fail", "disk")
+    assert (caught.value.hint, caught.value.returncode) == ("mend it", 1)
+
+
+def test_database_error__from_the_shell__one_line_no_traceback():
+    code, _, err = run("break")
+    assert code == 1
+    assert err.startswith("error: database: could not connect\nhint: ")
+
+
+@pytest.mark.parametrize("argv", [["--count", "x"], ["nonsense"], ["fail"]])
+def test_usage__wrong_arguments__exit_code_2_in_both_forms(argv, capsys):
+    assert run(*argv)[0] == 2
+    assert "usage:" in capsys.readouterr().err
+    code, out, err = run("--json", *argv)
+    assert (code, out) == (2, "")
+    assert json.loads(err)["error"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_line__terminal__coloured_unless_no_color(no_color, is_coloured, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out = Terminal()
+    Command(stdout=out, stderr=Terminal()).run_from_argv(["manage.py", "probe"])
+    assert ("\x1b[1m" in out.getvalue()) is is_coloured
+
+
+def test_progress__terminal_and_json__drawn_on_stderr_only_without_json(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for argv, is_drawn in ((["manage.py", "probe"], True), (["manage.py", "probe", "--json"], False)):
+        out, err = Terminal(), Terminal()
+        Command(stdout=out, stderr=err).run_from_argv(argv)
+        assert ("counting" in err.getvalue()) is is_drawn
+        assert "counting" not in out.getvalue()

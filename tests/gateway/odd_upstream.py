@@ -1,0 +1,186 @@
+"""An upstream for tests: echoes what it got as JSON, and misbehaves as the last segment of the path tells it to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+BIG_BYTES = 32 * 1024 * 1024
+
+
+class OddUpstream:
+    """One thread a connection. `seen`: what happened from this side, in order; `requests`: how many heads were read."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self.listener.getsockname()[1]
+        self.name = f"127.0.0.1:{self.port}"
+        self.seen: list[str] = []
+        self.requests = 0
+        self.release = threading.Event()  # ends `hang`
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self.release.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # close() alone leaves a blocked accept() listening
+        self.listener.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
+            while line := reader.readline():
+                self.requests += 1
+                method, target, _ = line.split()
+                headers = _headers(reader)
+                what = target.partition(b"?")[0].rpartition(b"/")[2].decode()
+                if not self._misbehaved(what, connection):
+                    received = self._read_body(reader, headers)
+                    if received is None:
+                        return
+                    if not self._answered(what, method, target, headers, received, connection):
+                        return
+                else:
+                    return
+
+    def _misbehaved(self, what: str, connection: socket.socket) -> bool:
+        """Things done before the request's body is read; the connection ends after them."""
+        if what == "early":
+            connection.sendall(b"HTTP/1.1 413 Big\r\nContent-Length: 5\r\n\r\nearly")
+            time.sleep(0.2)
+        elif what == "die" or (what == "die-once" and "die-once" not in self.seen):
+            self.seen.append(what)
+        elif what == "hang" or what == "deaf":
+            self.release.wait(20)
+        elif what == "garbage":
+            connection.sendall(b"NOT HTTP\r\n\r\n")
+        elif what == "double-length":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
+        elif what == "endless-head":
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: " + b"y" * 200_000)
+            self.release.wait(5)
+        else:
+            return False
+        return True
+
+    def _read_body(self, reader: BinaryIO, headers: dict[str, list[str]]) -> tuple[int, int] | None:
+        """(bytes, checksum), None when the request was cut off."""
+        count = total = 0
+        try:
+            if "transfer-encoding" in headers:
+                while size := int(reader.readline(), 16):
+                    piece = reader.read(size)
+                    count, total = count + len(piece), total + sum(piece)
+                    reader.readline()
+                reader.readline()
+                return count, total
+            left = int(headers.get("content-length", ["0"])[0])
+            while left:
+                piece = reader.read(min(left, 262_144))
+                if not piece:
+                    raise ValueError("cut")
+                left, count = left - len(piece), count + len(piece)
+                total += sum(piece) if count < 1_000_000 else 0
+        except (ValueError, OSError):
+            self.seen.append("cut")
+            return None
+        return count, total
+
+    def _answered(
+        self, what: str, method: bytes, target: bytes, headers: dict[str, list[str]], received: tuple[int, int],
+        connection: socket.socket,
+    ) -> bool:  # fmt: skip
+        """Whether the connection may carry another request."""
+        echo = {
+            "method": method.decode(),
+            "target": target.decode(),
+            "bytes": received[0],
+            "sum": received[1],
+        }
+        body = json.dumps(echo | {"headers": headers, "port": self.port}).encode()
+        send = connection.sendall
+        if what == "chunked":
+            send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n")
+            for i in range(0, len(body), 7):
+                send(b"%x\r\n%b\r\n" % (len(body[i : i + 7]), body[i : i + 7]))
+            send(b"0\r\nT: x\r\n\r\n")
+        elif what == "close":
+            send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            return False
+        elif what == "interim":
+            send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        elif what == "nothing":
+            send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        elif what == "half":
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            return False
+        elif what == "stall":
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            self.release.wait(20)
+            return False
+        elif what == "excess":
+            send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+            )
+        elif what == "busy":
+            send(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
+        elif what == "hop":
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n")
+            send(
+                b"Keep-Alive: timeout=5\r\nX-Upstream: lie\r\nX-Request-Id: lie\r\nSet-Cookie: a=1\r\n\r\nok"
+            )
+        elif what == "big":
+            return self._pour(connection)
+        else:
+            head = b"" if method == b"HEAD" else body
+            send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                + head
+            )
+        return True
+
+    def _pour(self, connection: socket.socket) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG_BYTES)
+        try:
+            for _ in range(BIG_BYTES // 262_144):
+                connection.sendall(b"y" * 262_144)
+        except OSError:
+            self.seen.append("big cut")
+            return False
+        return True
+
+
+def _headers(reader: BinaryIO) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    while (line := reader.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode("latin-1").partition(":")
+        found.setdefault(name.strip().lower(), []).append(value.strip())
+    return found
+
+
+@contextlib.contextmanager
+def running(count: int = 1) -> Iterator[list[OddUpstream]]:
+    upstreams = [OddUpstream() for _ in range(count)]
+    try:
+        yield upstreams
+    finally:
+        for upstream in upstreams:
+            upstream.close()

@@ -1,0 +1,463 @@
+"""What reaches Django: the proxy view, the token endpoint, the API, the admin, the checks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.checks import run_checks
+from django.test import Client as DjangoClient
+from django.urls import reverse
+
+from cache_app import redis as store
+from foundation.models import AuditEntry
+from gateway import config, issuers, tokens, views
+from gateway.limiter import Limiter
+from gateway.models import ApiKey, Consumer, JwtIssuer, Route, Upstream
+from gateway.snapshot import Holder
+from orm_app.models import User
+
+from .client import Client, request
+from .odd_upstream import OddUpstream, running
+
+PASSWORD = "correct horse battery"
+TEXT = """\
+authentication:
+  jwt_secret: "a-secret-of-at-least-32-characters"
+  jwt_expiry: 120
+  api_keys: {tester: "good-key"}
+upstreams:
+  odd: {targets: [%s]}
+routes:
+  - {path: /svc, upstream: odd, timeout: 2}
+  - {path: /limited, upstream: odd, rate_limit: {requests_per_minute: 60, burst_limit: 2}}
+  - {path: /operators, upstream: odd, roles: [operator], methods: [GET]}
+"""
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, prefix: str, gateway_conf: Callable[..., None]) -> None:
+    """Every process-wide thing of the Django door, new for this test."""
+    holder = Holder()
+    monkeypatch.setattr(views, "holder", holder)
+    monkeypatch.setattr(issuers, "holder", holder)
+    monkeypatch.setattr("gateway.api.holder", holder)
+    monkeypatch.setattr(views, "_limiter", Limiter(prefix=prefix))
+    gateway_conf(SNAPSHOT_POLL_S=0.05)
+
+
+@pytest.fixture
+def odd(fresh: None, db: None) -> Iterator[OddUpstream]:
+    with running() as (upstream,):
+        apply(upstream)
+        yield upstream
+
+
+def apply(*upstreams: OddUpstream) -> None:
+    urls = ", ".join(f'"http://{one.name}"' for one in upstreams)
+    config.apply(config.load(TEXT % urls), actor="tester", source="cli")
+
+
+def user(username: str = "ada", *groups: str, **values: Any) -> User:
+    made = User.objects.create_user(username, f"{username}@example.com", PASSWORD, **values)
+    made.groups.set(Group.objects.filter(name__in=groups))
+    return made
+
+
+def token(client: DjangoClient, username: str = "ada", password: str = PASSWORD) -> Any:
+    body = {"username": username, "password": password}
+    return client.post(
+        reverse("gateway-token"), body, content_type="application/json", REMOTE_ADDR=f"10.9.8.{username!r}"
+    )
+
+
+@pytest.fixture
+def signed_in(client: DjangoClient, odd: OddUpstream) -> dict[str, str]:
+    user("ada", "operator")
+    answer = token(client)
+    assert answer.status_code == 200, answer.content
+    return {"authorization": f"Bearer {answer.json()['access']}"}
+
+
+KEY = {"X-API-Key": "good-key"}
+
+
+# --- the proxy view --------------------------------------------------------------------------------------------------
+
+
+def test_proxy__post__streamed_there_and_back_with_the_same_headers_as_on_the_edge(
+    client: DjangoClient, odd: OddUpstream
+) -> None:
+    answer = client.post(
+        "/svc/a b?q=1", b"abc", content_type="text/plain", headers=KEY | {"X-Request-Id": "id-1"}
+    )
+    seen = json.loads(answer.getvalue())
+    assert (answer.status_code, seen["target"], seen["bytes"]) == (200, "/svc/a%20b?q=1", 3)
+    assert seen["headers"]["x-consumer-username"] == ["tester"]
+    assert seen["headers"]["x-request-id"] == [answer["X-Request-Id"]] == ["id-1"]
+    assert "x-api-key" not in seen["headers"]
+    assert answer["X-Upstream"] == odd.name
+
+
+def test_proxy__refusals__problem_json(client: DjangoClient, odd: OddUpstream) -> None:
+    for status, answer in {
+        401: client.get("/svc/x"),
+        403: client.get("/operators/x", headers=KEY),
+        404: client.get("/nothing/here"),
+        405: client.post("/operators/x", headers=KEY),
+        400: client.get("/svc/../x", headers=KEY),
+        411: client.post("/svc/x", headers=KEY | {"Transfer-Encoding": "chunked"}),
+        502: client.get("/svc/die", headers=KEY),
+        504: client.get("/svc/hang", headers=KEY),
+    }.items():
+        assert answer.status_code == answer.json()["status"] == status
+        assert answer["Content-Type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer["X-Request-Id"]
+    assert "Bearer" in client.get("/svc/x")["WWW-Authenticate"]
+    assert sum(target.inflight for target in views.holder.snapshot.targets) == 0
+
+
+def test_proxy__limit__429_with_its_headers(client: DjangoClient, odd: OddUpstream) -> None:
+    answers = [client.get("/limited/x", headers=KEY) for _ in range(3)]
+    for answer in answers[:2]:
+        answer.getvalue()
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0]["RateLimit"] == '"minute";r=1;t=1'
+    assert answers[2]["Retry-After"] == "1"
+
+
+def test_proxy__upstreams_own_error__passed_on_as_it_is(client: DjangoClient, odd: OddUpstream) -> None:
+    answer = client.get("/svc/busy", headers=KEY)
+    assert (answer.status_code, answer.getvalue()) == (503, b"busy")
+
+
+@pytest.mark.parametrize("kind", ["chunked", "close", "nothing", "hop"])
+def test_proxy__response_framings(client: DjangoClient, odd: OddUpstream, kind: str) -> None:
+    answer = client.get(f"/svc/{kind}", headers=KEY)
+    body = answer.getvalue()
+    assert answer.status_code == (204 if kind == "nothing" else 200)
+    assert body if kind != "nothing" else not body
+    assert "X-Hop" not in answer
+    assert sum(target.inflight for target in views.holder.snapshot.targets) == 0
+
+
+def test_proxy__head__headers_without_a_body(client: DjangoClient, odd: OddUpstream) -> None:
+    answer = client.head("/svc/x", headers=KEY)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer["Content-Length"]) > 0
+
+
+def test_proxy__response_never_read__given_back_on_close(client: DjangoClient, odd: OddUpstream) -> None:
+    answer = client.get("/svc/big", headers=KEY)
+    (target,) = views.holder.snapshot.targets
+    assert target.inflight == 1
+    answer.close()
+    assert target.inflight == 0
+    assert target.breaker.failures == 0
+
+
+def test_proxy__round_robin_and_dead_target(client: DjangoClient, odd: OddUpstream) -> None:
+    with running(2) as (second, dead):
+        dead.close()
+        apply(odd, second, dead)
+        time.sleep(0.06)
+        answers = [client.get("/svc/x", headers=KEY) for _ in range(6)]
+    assert {answer["X-Upstream"] for answer in answers} == {odd.name, second.name}
+    for answer in answers:
+        answer.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_proxy__behind_a_real_server__large_body_and_half_an_answer(live_server: Any, fresh: None) -> None:
+    with running() as (odd,):
+        apply(odd)
+        port = int(live_server.url.rpartition(":")[2])
+        with Client(port) as client:
+            answer = client.send(
+                request("/svc/x", "Connection: close", method="POST", body=b"x" * 500_000, host="localhost")
+            ).answer()
+            assert answer is not None
+            assert answer.json()["bytes"] == 500_000
+        with Client(port) as client:
+            cut = client.send(request("/svc/half", "Connection: close", host="localhost")).answer()
+            assert cut is not None
+            assert (cut.body, cut.headers["content-length"]) == (b"half", "100")
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_token__good_password__opens_routes_by_role_and_the_api(
+    client: DjangoClient, odd: OddUpstream
+) -> None:
+    user("ada", "operator")
+    answer = token(client)
+    assert answer.status_code == 200
+    assert answer.json()["expires_in"] == 120
+    claims = json.loads(base64.urlsafe_b64decode(answer.json()["access"].split(".")[1] + "=="))
+    assert (claims["roles"], claims["username"], claims["iss"]) == (["operator"], "ada", "brain")
+    assert claims["exp"] - claims["iat"] == 120
+    bearer = {"authorization": f"Bearer {answer.json()['access']}"}
+    routed = client.get("/operators/x", headers=bearer)
+    assert json.loads(routed.getvalue())["headers"]["x-consumer-username"] == ["ada"]
+    assert client.get(reverse("gateway-status"), headers=bearer).json()["routes"] == 3
+
+
+def test_token__without_a_signing_row__the_sites_own_secret_signs(
+    client: DjangoClient, db: None, fresh: None
+) -> None:
+    user("ada", "viewer")
+    bearer = {"authorization": f"Bearer {token(client).json()['access']}"}
+    assert client.get(reverse("gateway-status"), headers=bearer).json()["issuers"] == ["brain"]
+
+
+def test_token__refresh__new_access_with_the_roles_of_now(client: DjangoClient, odd: OddUpstream) -> None:
+    ada = user("ada", "operator")
+    pair = token(client).json()
+    ada.groups.clear()
+    url, body = reverse("gateway-token-refresh"), {"refresh": pair["refresh"]}
+    refreshed = client.post(url, body, content_type="application/json")
+    assert refreshed.status_code == 200
+    bearer = {"authorization": f"Bearer {refreshed.json()['access']}"}
+    assert client.get("/operators/x", headers=bearer).status_code == 403
+    assert client.post(url, {"refresh": pair["access"]}, content_type="application/json").status_code == 401
+    ada.is_active = False
+    ada.save()
+    assert client.post(url, body, content_type="application/json").status_code == 401
+
+
+def test_token__refresh_token__opens_nothing(client: DjangoClient, odd: OddUpstream) -> None:
+    user("ada", "operator")
+    bearer = {"authorization": f"Bearer {token(client).json()['refresh']}"}
+    assert client.get("/svc/x", headers=bearer).status_code == 401
+    assert client.get(reverse("gateway-status"), headers=bearer).status_code == 401
+
+
+def test_token__wrong_password__401_problem_and_no_password_in_the_log(
+    client: DjangoClient, odd: OddUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    user("ada")
+    answer = token(client, password="not-the-password")
+    assert answer.status_code == answer.json()["status"] == 401
+    assert "sign_in_refused" in caplog.text
+    assert "not-the-password" not in caplog.text
+
+
+def test_token__guessing__429_with_retry_after(
+    client: DjangoClient, odd: OddUpstream, gateway_conf: Callable[..., None], prefix: str
+) -> None:
+    gateway_conf(TOKEN_RATE="2/h")
+    answers = [token(client, username=prefix, password="x") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+    assert int(answers[2]["Retry-After"]) >= 1
+    assert answers[2]["Content-Type"] == "application/problem+json"
+    assert token(client, username=f"{prefix}other", password="x").status_code == 401
+
+
+def test_bearer__deactivated_user_or_strangers_token__401(
+    client: DjangoClient, signed_in: dict[str, str]
+) -> None:
+    claims = {"sub": "1", "exp": time.time() + 60, "roles": ["admin"]}
+    forged = tokens.sign(claims, "HS256", b"x" * 32)
+    url = reverse("gateway-status")
+    assert client.get(url, headers={"authorization": f"Bearer {forged}"}).status_code == 401
+    User.objects.update(is_active=False)
+    assert client.get(url, headers=signed_in).status_code == 401
+
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+def test_api__routes__written_through_changes_by_role(
+    client: DjangoClient, signed_in: dict[str, str]
+) -> None:
+    url, body = reverse("gateway-routes"), {"path": "/new", "upstream": "odd", "methods": ["GET"]}
+    assert len(client.get(url, headers=signed_in).json()["results"]) == 3
+    assert client.post(url, body, content_type="application/json", headers=signed_in).status_code == 403
+    User.objects.get().groups.add(Group.objects.get(name="admin"))
+    made = client.post(url, body, content_type="application/json", headers=signed_in)
+    assert made.status_code == 201
+    one = reverse("gateway-route", args=[made.json()["id"]])
+    changed = client.patch(one, {"timeout_s": 5}, content_type="application/json", headers=signed_in)
+    assert changed.json()["timeout_s"] == 5.0
+    assert client.delete(one, headers=signed_in).status_code == 204
+    actions = AuditEntry.objects.filter(source="api").values_list("action", "actor")
+    assert sorted(actions) == [("route.create", "ada"), ("route.delete", "ada"), ("route.update", "ada")]
+    assert client.get(url).status_code == 401
+
+
+def test_api__reserved_path__400_that_names_the_field(
+    client: DjangoClient, signed_in: dict[str, str]
+) -> None:
+    User.objects.get().groups.add(Group.objects.get(name="admin"))
+    body = {"path": "/admin/x", "upstream": "odd"}
+    answer = client.post(reverse("gateway-routes"), body, content_type="application/json", headers=signed_in)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/path"
+
+
+# --- the admin -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin_client_(client: DjangoClient, odd: OddUpstream) -> DjangoClient:
+    client.force_login(user("root", "admin", is_staff=True))
+    return client
+
+
+@pytest.mark.parametrize("name", ["route", "upstream", "plan", "consumer", "jwtissuer"])
+def test_admin__pages__show(admin_client_: DjangoClient, name: str) -> None:
+    from django.apps import apps
+
+    row = apps.get_model("gateway", name)._default_manager.first()
+    assert row is not None
+    for page in (reverse(f"admin:gateway_{name}_changelist"), reverse(f"admin:gateway_{name}_add")):
+        assert admin_client_.get(page).status_code == 200
+    assert admin_client_.get(reverse(f"admin:gateway_{name}_change", args=[row.pk])).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["route", "upstream", "consumer"])
+def test_admin__more_rows__no_more_queries(
+    admin_client_: DjangoClient, name: str, django_assert_max_num_queries: Callable[..., Any]
+) -> None:
+    for i in range(10):
+        upstream = Upstream.objects.create(name=f"u{i}")
+        upstream.targets.create(url="http://127.0.0.1:1")
+        Route.objects.create(path=f"/r{i}", upstream=upstream)
+        Consumer.objects.create(name=f"c{i}")
+    with django_assert_max_num_queries(14):
+        admin_client_.get(reverse(f"admin:gateway_{name}_changelist"))
+
+
+def test_admin__route__saved_audited_and_seen_by_the_gateway(admin_client_: DjangoClient) -> None:
+    route = Route.objects.get(path="/svc")
+    version = views.holder.refresh_if_due().version
+    form = {
+        "path": "/svc",
+        "methods": "get, post",
+        "upstream": route.upstream_id,
+        "timeout_s": "3",
+        "roles": "",
+        "enabled": "on",
+    }
+    answer = admin_client_.post(reverse("admin:gateway_route_change", args=[route.pk]), form)
+    assert answer.status_code == 302, answer.context["errors"]
+    route.refresh_from_db()
+    assert (route.methods, route.timeout_s, route.auth_required) == (["GET", "POST"], 3.0, False)
+    entry = AuditEntry.objects.get(source="admin")
+    assert (entry.action, entry.actor) == ("route.update", "root")
+    views.holder.refresh()
+    assert views.holder.snapshot.version > version
+
+
+def test_admin__targets__added_with_their_upstream_and_checked(admin_client_: DjangoClient) -> None:
+    form = {"name": "two", "strategy": "weighted", "breaker_failures": "5", "breaker_cooldown_s": "1"}
+    inline = {
+        "targets-TOTAL_FORMS": "1",
+        "targets-INITIAL_FORMS": "0",
+        "targets-0-weight": "2",
+        "targets-0-enabled": "on",
+    }
+    url = reverse("admin:gateway_upstream_add")
+    refused = admin_client_.post(url, form | inline | {"targets-0-url": "http://169.254.169.254:80"})
+    assert refused.status_code == 200
+    assert b"metadata" in refused.content
+    assert admin_client_.post(url, form | inline | {"targets-0-url": "http://127.0.0.1:9"}).status_code == 302
+    assert Upstream.objects.get(name="two").targets.get().weight == 2
+
+
+def test_admin__api_key__shown_once_and_revoked(admin_client_: DjangoClient) -> None:
+    consumer = Consumer.objects.get()
+    page = admin_client_.get(reverse("admin:gateway_consumer_issue_key", args=[consumer.pk]), follow=True)
+    text = page.content.decode().partition("shown this once: ")[2].split("<")[0].strip()
+    assert text.startswith("brn_")
+    assert (
+        text
+        not in admin_client_.get(
+            reverse("admin:gateway_consumer_change", args=[consumer.pk])
+        ).content.decode()
+    )
+    time.sleep(0.06)
+    allowed = DjangoClient().get("/svc/x", headers={"X-API-Key": text})
+    assert allowed.getvalue()
+    assert allowed.status_code == 200
+    admin_client_.get(reverse("admin:gateway_consumer_revoke_keys", args=[consumer.pk]))
+    assert not ApiKey.objects.filter(revoked_at=None).exists()
+
+
+def test_admin__issuers_secret__write_only(admin_client_: DjangoClient) -> None:
+    issuer = JwtIssuer.objects.get()
+    url = reverse("admin:gateway_jwtissuer_change", args=[issuer.pk])
+    assert b"a-secret-of-at-least" not in admin_client_.get(url).content
+    form = {"name": issuer.name, "algorithm": "HS256", "expiry_s": "60", "signs": "on", "enabled": "on"}
+    assert admin_client_.post(url, form | {"new_secret": "short"}).status_code == 200
+    assert admin_client_.post(url, form | {"new_secret": "n" * 32}).status_code == 302
+    issuer.refresh_from_db()
+    assert issuer.key() == b"n" * 32
+    assert admin_client_.post(url, form).status_code == 302
+    issuer.refresh_from_db()
+    assert issuer.key() == b"n" * 32
+    assert "nnnn" not in str(list(AuditEntry.objects.values()))
+
+
+def test_admin__viewer__looks_only(client: DjangoClient, odd: OddUpstream) -> None:
+    client.force_login(user("eve", "viewer", is_staff=True))
+    route, consumer = Route.objects.first(), Consumer.objects.get()
+    assert route is not None
+    assert client.get(reverse("admin:gateway_route_change", args=[route.pk])).status_code == 200
+    assert client.post(reverse("admin:gateway_route_change", args=[route.pk]), {}).status_code == 403
+    client.get(reverse("admin:gateway_consumer_issue_key", args=[consumer.pk]))
+    assert ApiKey.objects.count() == 1
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def test_checks__weak_secret__warning_here_error_in_production(settings: Any) -> None:
+    settings.JWT_SECRET = "your-secret-key"
+    assert "gateway.W001" in {message.id for message in run_checks(tags=["gateway"])}
+    settings.PRODUCTION = True
+    (message,) = [one for one in run_checks(tags=["gateway"]) if one.id == "gateway.E001"]
+    assert "docs/checks.md#gateway-e001" in (message.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("values", "id_"),
+    [({"TOKEN_RATE": "often"}, "gateway.E002"), ({"HEADER_TIMEOUT_S": 100.0}, "gateway.W002")],
+)
+def test_checks__settings_that_make_no_sense(
+    gateway_conf: Callable[..., None], values: dict[str, Any], id_: str
+) -> None:
+    gateway_conf(**values)
+    assert [message.id for message in run_checks(tags=["gateway"])] == [id_]
+
+
+def test_checks__issuers__weak_or_sealed(odd: OddUpstream, settings: Any) -> None:
+    def found() -> list[str | None]:
+        return [
+            m.id
+            for m in run_checks(tags=["database"], databases=["default"])
+            if (m.id or "").startswith("gateway.")
+        ]
+
+    assert found() == []
+    from gateway import changes
+
+    issuer = JwtIssuer.objects.get()
+    changes.set_secret(issuer, "weak")
+    issuer.save()
+    assert found() == ["gateway.W001"]
+    settings.SECRET_KEY = "other" * 20
+    assert found() == ["gateway.E003"]
+
+
+def test_limits__edge_and_django_door__count_in_the_same_buckets(
+    odd: OddUpstream, client: DjangoClient, prefix: str
+) -> None:
+    client.get("/limited/x", headers=KEY).close()
+    assert store.client().exists(f"{prefix}{{key:tester}}:/limited:minute")

@@ -1,0 +1,9 @@
+"""The site's settings for workers that the tests start: short leases, and an app with handlers."""
+
+from __future__ import annotations
+
+from brain_project.settings import *  # noqa: F403
+from brain_project.settings import BRAIN, INSTALLED_APPS
+
+INSTALLED_APPS += ["tests.queue_app.jobs_app.apps.JobsAppConfig"]
+BRAIN["QUEUE"] = {"LEASE_S": 1.5, "RECONCILE_S": 0.2, "REPUBLISH_S": 1.5, "QUEUE_REFRESH_S": 0.5}
