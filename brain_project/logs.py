@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-_SHARED = [
+_SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -26,6 +26,10 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    plain = structlog.dev.plain_traceback  # rich's shows local variables, and with them secrets
+    rendering: list[Any] = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+    if json:
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -34,15 +38,7 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    *(
-                        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-                        if json
-                        else [
-                            structlog.dev.ConsoleRenderer(
-                                colors=False, exception_formatter=structlog.dev.plain_traceback
-                            )
-                        ]
-                    ),
+                    *rendering,
                 ],
                 "foreign_pre_chain": [*_SHARED, structlog.stdlib.ExtraAdder()],
             }

@@ -10,8 +10,9 @@ from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from redis import RedisError
 
-from cache_app import stats as cache
+from cache_app import keyspace
 from foundation import roles
 from foundation.models import AuditEntry
 from gateway.models import Consumer, Route, Target
@@ -75,19 +76,29 @@ def _queue() -> list[Card]:
 
 
 def _gateway() -> list[Card]:
-    found = [("Routes", Route, "route"), ("Targets", Target, "upstream"), ("Consumers", Consumer, "consumer")]
+    figures = [
+        ("Routes", Route.objects.count(), "route"),
+        ("Targets", Target.objects.count(), "upstream"),
+        ("Consumers", Consumer.objects.count(), "consumer"),
+    ]
     return [
-        Card(label, str(model.objects.count()), link=reverse(f"admin:gateway_{name}_changelist"))
-        for label, model, name in found
+        Card(label, str(count), link=reverse(f"admin:gateway_{name}_changelist"))
+        for label, count, name in figures
     ]
 
 
 def _cache() -> list[Card]:
-    counts = list(cache.snapshot().values())
-    hits, misses = (sum(events[name] for events in counts) for name in ("hits", "misses"))
-    ratio = f"{100 * hits / (hits + misses):.0f} %" if hits + misses else "–"
-    note = "of this web process"
-    return [Card("Hit ratio", ratio, note), Card("Hits", str(hits), note), Card("Misses", str(misses), note)]
+    try:
+        found = keyspace.overview()
+    except RedisError:
+        return [Card("Redis", "down", tone="bad")]
+    lookups = found.hits + found.misses
+    ratio = f"{100 * found.hits / lookups:.0f} %" if lookups else "–"
+    return [
+        Card("Keys", f"{found.keys}", "" if found.keys_exact else "estimated"),
+        Card("Hit ratio", ratio, "of the server, all clients"),
+        Card("Memory", f"{found.used_memory_bytes / 2**20:.1f} MiB", f"{found.evicted} evicted"),
+    ]
 
 
 def _dependencies() -> list[Card]:

@@ -47,8 +47,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def database_answers() -> None:
+    direct = connection.copy()  # a pool would try again for seconds and then hide the reason
+    direct.settings_dict["OPTIONS"].pop("pool", None)
     try:
-        connection.ensure_connection()
+        direct.ensure_connection()
+        direct.close()
     except (DatabaseError, OSError) as error:
         source = "DATABASE_URL" if settings.DATABASE_URL else "the embedded database"
         reason = str(error).strip().splitlines()[-1]

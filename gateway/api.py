@@ -64,7 +64,8 @@ def _pair(refresh: RefreshToken, user: Any) -> dict[str, Any]:
 
 
 class TokenView(TokenViewBase):
-    """Signing in is counted per user name and address, and per address, so that neither can be guessed through."""
+    """Signing in is counted per user name and address, and per address, so that neither can be guessed
+    through."""
 
     serializer_class = TokenSerializer
     www_authenticate_realm = REALM

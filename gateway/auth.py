@@ -1,4 +1,5 @@
-"""Who is calling, and may they: credentials → Identity | None, then roles. No I/O: keys and verifier are arguments."""
+"""Who is calling, and may they: credentials → Identity | None, then roles. No I/O: keys and verifier are
+arguments."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """subject: unique over all kinds of credentials ("key:demo-key", "jwt:brain:7"), the name that limits count by.
+    """subject: unique over all kinds of credentials ("key:demo-key", "jwt:brain:7"), the name that limits
+    count by.
 
-    limits: those of the consumer's own plan, over all routes. digest: of the API key that was used, for last_used.
+    limits: those of the consumer's own plan, over all routes. digest: of the API key that was used, for
+    last_used.
     """
 
     subject: str

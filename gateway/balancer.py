@@ -66,7 +66,8 @@ def _smooth_weighted(weighted: Sequence[tuple[C, int]]) -> Picker[C]:
 
 
 def _least_connections(weighted: Sequence[tuple[C, int]]) -> Picker[C]:
-    """The lowest (requests in flight + 1) / weight; equals take turns, or the first would get every quiet moment."""
+    """The lowest (requests in flight + 1) / weight; equals take turns, or the first would get every quiet
+    moment."""
     turn = 0
 
     def pick(usable: Callable[[C], bool]) -> C | None:

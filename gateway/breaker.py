@@ -1,4 +1,5 @@
-"""A circuit breaker: closed → open after consecutive failures → half-open, one probe at a time → closed or open."""
+"""A circuit breaker: closed → open after consecutive failures → half-open, one probe at a time → closed or
+open."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
 
 @dataclass(slots=True)
 class Breaker:
-    """Every admitted request ends in exactly one of succeeded, failed, released, with the epoch it was admitted in.
+    """Every admitted request ends in exactly one of succeeded, failed, released, with the epoch it was
+    admitted in.
 
     A result from before the last change of state says nothing about now and is ignored.
     """

@@ -1,4 +1,5 @@
-"""Token buckets: several limits of one request, all or nothing, and the headers that tell the client about them.
+"""Token buckets: several limits of one request, all or nothing, and the headers that tell the client about
+them.
 
 The same arithmetic as token_bucket.lua; one contract test runs both.
 """
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """rate: tokens per second. capacity: tokens, the largest burst. quota per window_s: what the client is told.
+    """rate: tokens per second. capacity: tokens, the largest burst. quota per window_s: what the client is
+    told.
 
     key: the bucket this limit is counted in, for one subject.
     """

@@ -1,5 +1,5 @@
-"""Every change of the configuration: one transaction of the rows, the audit entry and the version that all processes
-poll. Admin, API and commands write through here.
+"""Every change of the configuration: one transaction of the rows, the audit entry and the version that all
+processes poll. Admin, API and commands write through here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""System checks of the gateway: settings that leave a door open. docs/checks.md has a paragraph for each id."""
+"""System checks of the gateway: settings that leave a door open. docs/checks.md has a paragraph for each
+id."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def settings_are_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             text = f"BRAIN['GATEWAY'][{key!r}] = {rate!r} is not a rate."
             found.append(Error(text, hint=_hint("Write it as '10/m'.", "e002"), id="gateway.E002"))
     if conf().HEADER_TIMEOUT_S > conf().IDLE_TIMEOUT_S:
-        text = "HEADER_TIMEOUT_S is above IDLE_TIMEOUT_S: a client gets longer for a request's headers than for none."
+        text = "HEADER_TIMEOUT_S is above IDLE_TIMEOUT_S: half a request may wait longer than none."
         found.append(Warning(text, hint=_hint("Lower HEADER_TIMEOUT_S.", "w002"), id="gateway.W002"))
     return found
 

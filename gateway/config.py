@@ -55,7 +55,8 @@ def load(text: str) -> Document:
 
 
 def with_targets(wanted: Document, upstream: str, urls: Sequence[str]) -> Document:
-    """The document with other targets for one of its upstreams. Raises KeyError when it has none of that name."""
+    """The document with other targets for one of its upstreams. Raises KeyError when it has none of that
+    name."""
     key = ("upstream", upstream)
     entry = {**wanted.entries[key], "targets": dict.fromkeys(urls, 1)}
     return replace(wanted, entries={**wanted.entries, key: entry})
@@ -87,7 +88,8 @@ def current() -> dict[Entry, dict[str, Any]]:
 
 
 def diff(wanted: Document, *, prune: bool = False) -> list[Change]:
-    """What `apply` would do, in its order. prune: what the document does not name is deleted, else it is left alone."""
+    """What `apply` would do, in its order. prune: what the document does not name is deleted, else it is left
+    alone."""
     have = current()
     found = []
     for entry in sorted(wanted.entries, key=lambda entry: _ORDER.index(entry[0])):
@@ -140,7 +142,8 @@ def set_targets(upstream: str, urls: Sequence[str], *, actor: Any, source: str) 
 
 
 def export() -> str:
-    """The database as a document that `load` takes. Secrets stay out: keys as their SHA-256, no jwt_secret."""
+    """The database as a document that `load` takes. Secrets stay out: keys as their SHA-256, no
+    jwt_secret."""
     entries = current()
     made: dict[str, Any] = {"authentication": _export_authentication(entries)}
     plans = {name: plan for (kind, name), plan in entries.items() if kind == "plan"}
@@ -155,7 +158,8 @@ def export() -> str:
     )
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing
+# ---------------------------------------------------------------------------------------------------------
 def _write(change: Change, wanted: Document) -> orm.Model:
     after = dict(wanted.entries[change.kind, change.name])
     row: orm.Model
@@ -237,7 +241,8 @@ def _explained(change: Change, error: Exception) -> str:
     return "there is no " + " or no ".join(f"{key} {value!r}" for key, value in named.items() if value)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading
+# ---------------------------------------------------------------------------------------------------------
 def _fields(row: orm.Model, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 

@@ -3,7 +3,8 @@
 authentication: {jwt_secret, jwt_algorithm, jwt_expiry, jwt_issuer, jwt_audience, api_key_header, api_keys}
 plans:          {name: {requests_per_minute, requests_per_hour, burst_limit, on_store_down}}
 upstreams:      {name: {strategy, breaker_failures, breaker_cooldown, targets: [url | {url, weight}]}}
-routes:         [{path, target_url | upstream, methods, rate_limit | plan, auth_required, roles, timeout, enabled}]
+routes:         [{path, target_url | upstream, methods, rate_limit | plan, auth_required, roles, timeout,
+enabled}]
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ _PLAN = {"requests_per_minute", "requests_per_hour", "burst_limit"}
 _KNOWN = {
     "": {"authentication", "plans", "upstreams", "routes"},
     "authentication": {
-        "jwt_secret", "jwt_algorithm", "jwt_expiry", "jwt_issuer", "jwt_audience", "api_key_header", "api_keys",
+        "jwt_secret", "jwt_algorithm", "jwt_expiry", "jwt_issuer", "jwt_audience",
+        "api_key_header", "api_keys",
     },
     "api_key": {"key", "key_sha256", "roles", "plan"},
     "plan": _PLAN | {"on_store_down"},
     "upstream": {"strategy", "breaker_failures", "breaker_cooldown", "targets"},
     "target": {"url", "weight"},
     "route": {
-        "path", "target_url", "upstream", "methods", "rate_limit", "plan", "auth_required", "roles", "timeout", "enabled",
+        "path", "target_url", "upstream", "methods", "rate_limit", "plan",
+        "auth_required", "roles", "timeout", "enabled",
     },
 }  # fmt: skip
 
@@ -43,7 +46,8 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """entries: what each named thing should be, in the words of the models. secret: of the issuer OWN, "" = as it is.
+    """entries: what each named thing should be, in the words of the models. secret: of the issuer OWN, "" =
+    as it is.
 
     api_keys: the keys that were given in clear, by consumer. warnings: what production would refuse.
     """
@@ -55,7 +59,8 @@ class Document:
 
 
 def load(text: str, *, production: bool) -> Document:
-    """Raises InvalidDocument with all problems at once. production: weak secrets are problems, not warnings."""
+    """Raises InvalidDocument with all problems at once. production: weak secrets are problems, not
+    warnings."""
     try:
         parsed = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:

@@ -1,4 +1,5 @@
-"""Runs `pipeline.steps` for callers that perform its steps in order: blocking (drive) or on an event loop (adrive)."""
+"""Runs `pipeline.steps` for callers that perform its steps in order: blocking (drive) or on an event loop
+(adrive)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ Running = Generator[Step | Relay, Any, None]
 def drive(
     running: Running, perform: Callable[[Any], Any], lock: AbstractContextManager[Any]
 ) -> Relay | Refusal:
-    """Until the response's head is there or the call is refused. The caller finishes or closes `running` after a Relay.
+    """Until the response's head is there or the call is refused. The caller finishes or closes `running`
+    after a Relay.
 
-    lock: held while the rules run and never while a step is performed; the targets' counts are shared by all threads.
+    lock: held while the rules run and never while a step is performed; the targets' counts are shared by all
+    threads.
     """
     try:
         with lock:

@@ -1,7 +1,8 @@
-"""The client's side of the gateway: an HTTP/1.1 protocol class for uvicorn (`uvicorn.Config(http=edge_class(worker))`).
+"""The client's side of the gateway: an HTTP/1.1 protocol class for uvicorn
+(`uvicorn.Config(http=edge_class(worker))`).
 
-Parses, bounds and times every request; an Exchange follows the rules with it. Responses leave in the order of the
-requests. Nothing is ever read faster than it can be passed on.
+Parses, bounds and times every request; an Exchange follows the rules with it. Responses leave in the order of
+the requests. Nothing is ever read faster than it can be passed on.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def edge_class(worker: Worker) -> type[Edge]:
 
 
 class Edge(asyncio.Protocol):
-    """One client connection. `exchange` is being answered, `reading` is being read, `waiting` are read and wait.
+    """One client connection. `exchange` is being answered, `reading` is being read, `waiting` are read and
+    wait.
 
     held: reading is paused. stalled: the client does not read. deaf: what still arrives is thrown away.
     """
@@ -61,6 +63,7 @@ class Edge(asyncio.Protocol):
         self.fault: BadRequest | None = None  # answered when everything before it has been
         self.head_started = 0.0  # monotonic; 0.0: no head is being read
         self.deadline = 0.0
+        self._body_bytes = 0  # of all requests
         self._begin_head()
 
     def _begin_head(self) -> None:
@@ -93,8 +96,9 @@ class Edge(asyncio.Protocol):
         if self.exchange is None and not self.head_started:
             self.head_started = time.monotonic()  # also for bytes that the parser skips
         try:
+            before = self._body_bytes
             self.parser.feed_data(data)
-            self._bound_head(len(data))
+            self._bound_overhead(len(data), has_progress=self._body_bytes != before)
         except httptools.HttpParserUpgrade:
             self.deaf = True  # passed on without the upgrade, and nothing after it on this connection
             last = self.waiting[-1] if self.waiting else self.exchange
@@ -106,12 +110,16 @@ class Edge(asyncio.Protocol):
             self.fail(error)
         self.arm()
 
-    def _bound_head(self, size_bytes: int) -> None:
-        """The parser collects an unfinished header by itself: bound what it holds."""
-        if self.head_started and self.reading is None and (self._url or self._head_bytes):
+    def _bound_overhead(self, size_bytes: int, *, has_progress: bool) -> None:
+        """The parser collects an unfinished header or trailer by itself: bound what it holds."""
+        if self.reading is not None:
+            self._head_bytes = (
+                0 if has_progress or not self.reading.chunked else self._head_bytes + size_bytes
+            )
+        elif self._url or self._head_bytes:
             self._head_bytes += size_bytes
-            if self._head_bytes > conf().MAX_HEADER_BYTES + conf().MAX_URL_BYTES:
-                raise BadRequest("The headers are too large.", 431)
+        if self._head_bytes > conf().MAX_HEADER_BYTES + conf().MAX_URL_BYTES:
+            raise BadRequest("The headers are too large.", 431)
 
     def pause_writing(self) -> None:
         self.stalled = True
@@ -153,7 +161,7 @@ class Edge(asyncio.Protocol):
         self.server_state.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("exchange_failed", exc_info=task.exception())
-            self.fail(BadRequest("The gateway failed.", 500))
+            self.fail(BadRequest("The gateway failed.", 500), instead_of=self.exchange)
 
     # --- time ---
 
@@ -173,7 +181,7 @@ class Edge(asyncio.Protocol):
     def expire(self) -> None:
         """Called by the worker once the deadline has passed."""
         exchange = self.exchange
-        if self.lingering or self.stalled:
+        if self.lingering or self.stalled or self.transport.is_closing():
             self.transport.abort()
         elif exchange is None:
             if self.head_started:
@@ -211,8 +219,8 @@ class Edge(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = self.parser
         exchange = self.reading = Exchange(
-            self, parser.get_method().decode("latin-1"), parser.get_http_version(), parser.should_keep_alive(),
-            self._url, self._headers,
+            self, parser.get_method().decode("latin-1"), parser.get_http_version(),
+            parser.should_keep_alive(), self._url, self._headers,
         )  # fmt: skip
         self.head_started = 0.0
         self._begin_head()
@@ -224,11 +232,12 @@ class Edge(asyncio.Protocol):
             self.hold()
 
     def on_body(self, data: bytes) -> None:
+        self._body_bytes += len(data)
         if self.reading is not None:
             self.reading.body(data)
 
     def on_message_complete(self) -> None:
-        reading, self.reading = self.reading, None
+        reading, self.reading, self._head_bytes = self.reading, None, 0
         if reading is not None:
             reading.end()
 
@@ -258,15 +267,15 @@ class Edge(asyncio.Protocol):
             self.arm()
 
     def _farewell(self, *, read_to_the_end: bool) -> None:
-        self.deaf = True
+        self.deaf = self.lingering = True
         self.waiting.clear()
+        self.deadline = time.monotonic() + conf().WRITE_TIMEOUT_S  # for the answer to leave
         if read_to_the_end or self.transport.is_closing() or not self.transport.can_write_eof():
             self.transport.close()
             return
         # Closing with unread input would reset the connection, answer and all.
         self.transport.write_eof()
         self.release()
-        self.lingering, self.stalled = True, False
         self.deadline = time.monotonic() + conf().LINGER_S
 
     # --- input that cannot be answered as asked ---
@@ -287,22 +296,27 @@ class Edge(asyncio.Protocol):
             log.error("edge_failed", exc_info=cause)
             self.fail(BadRequest("The gateway failed.", 500))
 
-    def fail(self, fault: BadRequest) -> None:
-        """Nothing from here on can be trusted. What was asked before is still answered, then this, then the end."""
+    def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None:
+        """Nothing from here on can be trusted. What was asked before is still answered, then this, then the
+        end.
+
+        instead_of: the exchange that this answers; by default the one whose body is being read, if any.
+        """
         self.deaf = True
         self.fault = fault
-        reading, self.reading = self.reading, None
-        current = self.exchange
-        if current is not None and (current is reading or not self.waiting):
-            if not current.sent or not self.head_started:
-                began = current.status != 0
-                current.abort()
-                self.exchange = None
-                if began:
-                    self.transport.abort()
-                    return
-        elif reading is not None and self.waiting and self.waiting[-1] is reading:
-            self.waiting.pop()
+        spoilt, self.reading = instead_of or self.reading, None
+        if spoilt is not None and spoilt is self.exchange:
+            if spoilt.over:  # answered already, its body was only being read away
+                self._farewell(read_to_the_end=False)
+                return
+            began = spoilt.status != 0
+            spoilt.abort()
+            self.exchange = None
+            if began:
+                self.transport.abort()
+                return
+        elif spoilt is not None and spoilt in self.waiting:
+            self.waiting.remove(spoilt)
         if self.exchange is None:
             self._say_fault()
 

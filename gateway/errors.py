@@ -8,7 +8,8 @@ class GatewayError(Exception):
 
 
 class BadRequest(GatewayError):
-    """The client's request is refused while it is being read. status: of the answer; the connection closes after it."""
+    """The client's request is refused while it is being read. status: of the answer; the connection closes
+    after it."""
 
     def __init__(self, detail: str, status: int = 400) -> None:
         super().__init__(detail)

@@ -1,4 +1,5 @@
-"""One request and its response, between a client connection (edge.py) and an upstream connection (upstream.py)."""
+"""One request and its response, between a client connection (edge.py) and an upstream connection
+(upstream.py)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -68,18 +70,19 @@ class Client(Protocol):
     def release(self) -> None: ...
     def arm(self) -> None: ...
     def next(self) -> None: ...
-    def fail(self, fault: BadRequest) -> None: ...
+    def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None: ...
 
 
 class Exchange:
-    """`sent`: the request has been read to its end. `over`: the response has left. `keep`: the client connection may
-    carry another request. `pending`: body that waits for an upstream, None once there is one.
+    """`sent`: the request has been read to its end. `over`: the response has left. `keep`: the client
+    connection may carry another request. `pending`: body that waits for an upstream, None once there is one.
     """
 
     def __init__(
         self, edge: Client, method: str, version: str, keep: bool, target: bytes, headers: Headers
     ) -> None:
-        """Raises BadRequest for what the parser lets through and we do not (RFC 9112; each line has bitten somebody)."""
+        """Raises BadRequest for what the parser lets through and we do not (RFC 9112; each line has bitten
+        somebody)."""
         self.edge, self.method, self.http11, self.keep = (
             edge,
             method,
@@ -297,7 +300,7 @@ class Exchange:
         elif self.call.target is not None:
             self._fail(UpstreamFailed("timeout", timed_out=True))
         else:  # the limiter or a local answer did not come back
-            self.edge.fail(BadRequest("The gateway did not get to this in time.", 504))
+            self.edge.fail(BadRequest("The gateway did not get to this in time.", 504), instead_of=self)
 
     # --- from the upstream ---
 
@@ -422,7 +425,12 @@ def answer(
     status: int, content_type: str, size_bytes: int, headers: pipeline.HeaderPairs, *, keep: bool
 ) -> bytes:
     """The head of a response that the edge makes itself."""
-    pairs = [("Content-Type", content_type), ("Content-Length", str(size_bytes)), *headers]
+    pairs = [
+        ("Date", formatdate(usegmt=True)),
+        ("Content-Type", content_type),
+        ("Content-Length", str(size_bytes)),
+        *headers,
+    ]
     if not keep:
         pairs.append(("Connection", "close"))
     lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)

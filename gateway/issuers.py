@@ -1,7 +1,8 @@
-"""Who signs our own tokens, the simplejwt classes that use it, and the DRF authentication that accepts what it signed.
+"""Who signs our own tokens, the simplejwt classes that use it, and the DRF authentication that accepts what
+it signed.
 
-The signing issuer is the JwtIssuer row with `signs`, else the site's own (settings.JWT_SECRET). Verification is
-tokens.py's on both doors.
+The signing issuer is the JwtIssuer row with `signs`, else the site's own (settings.JWT_SECRET). Verification
+is tokens.py's on both doors.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ holder = Holder()  # this process's view of the configuration, for everything th
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """simplejwt's token backend (encode, decode, get_leeway) over tokens.py. issuer: the key; expiry_s: of access tokens."""
+    """simplejwt's token backend (encode, decode, get_leeway) over tokens.py. issuer: the key; expiry_s: of
+    access tokens."""
 
     issuer: tokens.Issuer
     expiry_s: int
@@ -100,7 +102,8 @@ class RefreshToken(_Signed, SimpleRefreshToken):
 
 
 class BearerAuthentication(authentication.BaseAuthentication):
-    """`Authorization: Bearer <token>` signed by ourselves, for an active user. API keys are for routes, not for the API."""
+    """`Authorization: Bearer <token>` signed by ourselves, for an active user. API keys are for routes, not
+    for the API."""
 
     def authenticate(self, request: Request) -> tuple[Any, str] | None:
         header = authentication.get_authorization_header(request)

@@ -1,4 +1,5 @@
-"""API keys: `brn_<prefix>_<secret>`. Stored are the prefix, to recognise a key by, and the SHA-256 of the whole."""
+"""API keys: `brn_<prefix>_<secret>`. Stored are the prefix, to recognise a key by, and the SHA-256 of the
+whole."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def generate(choice: Callable[[str], str]) -> NewKey:
 
 
 def imported(text: str) -> NewKey:
-    """A key that somebody else made up. Its first characters are part of the secret, so there is no prefix to keep."""
+    """A key that somebody else made up. Its first characters are part of the secret, so there is no prefix to
+    keep."""
     if (
         not text
         or len(text.encode()) > MAX_BYTES

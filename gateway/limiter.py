@@ -1,6 +1,7 @@
 """Takes tokens where all processes count together: one EVALSHA on Redis, by the server's clock.
 
-When the store does not answer, the plan's policy decides: "local" (each process counts for itself), "allow" or "deny".
+When the store does not answer, the plan's policy decides: "local" (each process counts for itself), "allow"
+or "deny".
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The gateway's figures: counted in plain dicts on the hot path, turned into Prometheus metrics when they are scraped.
+"""The gateway's figures: counted in plain dicts on the hot path, turned into Prometheus metrics when they are
+scraped.
 
-Each worker of the edge counts for itself and publishes its figures as a file in a directory that the workers share;
-the one that is scraped sums them up. A worker that ended leaves its counts behind, as counters never go back.
+Each worker of the edge counts for itself and publishes its figures as a file in a directory that the workers
+share; the one that is scraped sums them up. A worker that ended leaves its counts behind, as counters never
+go back.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _BREAKER_VALUE = {CLOSED: 0, HALF_OPEN: 1, OPEN: 2}
 
 @dataclass(slots=True)
 class Tally:
-    """One process's counts. requests: (route, method, status class). latency: route → counts a bucket, then the sum."""
+    """One process's counts. requests: (route, method, status class). latency: route → counts a bucket, then
+    the sum."""
 
     requests: dict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
     latency: dict[str, list[float]] = field(default_factory=dict)

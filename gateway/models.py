@@ -1,4 +1,5 @@
-"""What the gateway is told: routes, upstreams with their targets, plans, consumers with their keys, token issuers."""
+"""What the gateway is told: routes, upstreams with their targets, plans, consumers with their keys, token
+issuers."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def _clean(checks: dict[str, tuple[Callable[[Any], None], Any]]) -> None:
 
 
 def _resolved(host: str, port: int) -> list[str]:
-    # A name that does not resolve today is a target that is down, not a wrong one; the address used is checked again.
+    # A name that does not resolve today is a target that is down, not a wrong one; the address used is
+    # checked again.
     try:
         return url_guard.resolve_by_system(host, port)
     except url_guard.Refused:
@@ -214,7 +216,7 @@ class Route(models.Model):
             *(
                 models.CheckConstraint(
                     condition=~Q(path=reserved) & ~Q(path__startswith=f"{reserved}/"),
-                    name=f"gateway_route_not_{reserved.rpartition('/')[2]}{'_api' if 'api' in reserved else ''}",
+                    name=f"gateway_route_not{reserved.replace('/', '_')}",
                 )
                 for reserved in routing.RESERVED
             ),
@@ -252,7 +254,8 @@ class Consumer(models.Model):
 
 
 class ApiKey(models.Model):
-    """digest: SHA-256 of the key, in hex; the key itself was shown once. prefix: empty for an imported key."""
+    """digest: SHA-256 of the key, in hex; the key itself was shown once. prefix: empty for an imported
+    key."""
 
     consumer = models.ForeignKey(Consumer, on_delete=models.CASCADE, related_name="keys")
     prefix = models.CharField(max_length=16, blank=True, editable=False)
@@ -271,7 +274,8 @@ class ApiKey(models.Model):
 
 
 class JwtIssuer(models.Model):
-    """Somebody whose tokens are accepted. secret: encrypted (secret_box.py), for HS algorithms; else the public key."""
+    """Somebody whose tokens are accepted. secret: encrypted (secret_box.py), for HS algorithms; else the
+    public key."""
 
     name = models.CharField(max_length=100, unique=True, validators=[_name])
     algorithm = models.CharField(max_length=5, default="HS256", choices=[(a, a) for a in tokens.ALGORITHMS])
@@ -311,7 +315,8 @@ class JwtIssuer(models.Model):
         return self.name
 
     def key(self) -> bytes:
-        """What tokens are checked with. Raises secret_box.Sealed when SECRET_KEY is no longer the one it was sealed by."""
+        """What tokens are checked with. Raises secret_box.Sealed when SECRET_KEY is no longer the one it was
+        sealed by."""
         if self.algorithm in tokens.HMAC_HASHES:
             return secret_box.open_(self.secret).encode()
         return self.public_key.encode()

@@ -1,4 +1,5 @@
-"""The rules of a request in one place, without I/O: method, authenticate, authorise, limit, balance, breaker, record.
+"""The rules of a request in one place, without I/O: method, authenticate, authorise, limit, balance, breaker,
+record.
 
 Every rule is a plain function that returns the next step:
 
@@ -6,8 +7,9 @@ Every rule is a plain function that returns the next step:
     TakeTokens   ask the limiter, then call `admitted` with its answer
     Target       send the request there, then call `answered`, `failed` or `abandoned`
 
-The edge follows them by callback. `steps` strings the same functions together as a generator for the DRF door and any
-async caller (see drive.py). Every exit gives back what was taken: the target's place and the breaker's probe.
+The edge follows them by callback. `steps` strings the same functions together as a generator for the DRF door
+and any async caller (see drive.py). Every exit gives back what was taken: the target's place and the
+breaker's probe.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class TakeTokens:
-    """Take one token from each limit's bucket, or none. on_store_down: what to do when the store does not answer."""
+    """Take one token from each limit's bucket, or none. on_store_down: what to do when the store does not
+    answer."""
 
     limits: tuple[bucket.Limit, ...]
     on_store_down: str
@@ -55,7 +58,8 @@ class TakeTokens:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The response's head is there. Stream the body, then resume `steps`; throw UpstreamFailed if it breaks off."""
+    """The response's head is there. Stream the body, then resume `steps`; throw UpstreamFailed if it breaks
+    off."""
 
     status: int
 
@@ -183,7 +187,8 @@ def limit_headers(call: Call) -> HeaderPairs:
 
 
 def answered(call: Call, status: int, now: float) -> None:
-    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no service"."""
+    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no
+    service"."""
     target = _give_back(call)
     if status in _NO_SERVICE:
         call.recorder.upstream_failed(target.name)
@@ -217,7 +222,8 @@ def failed(call: Call, failure: UpstreamFailed, now: float) -> Step:
 
 
 def abandoned(call: Call, now: float) -> None:
-    """The client went away, or what it sent made no sense: no verdict on the target. Harmless when the call is over."""
+    """The client went away, or what it sent made no sense: no verdict on the target. Harmless when the call
+    is over."""
     if call.status:
         return
     if call.target is not None:
@@ -264,7 +270,8 @@ def steps(
 def _limits(call: Call, route: Route) -> TakeTokens | None:
     identity = call.identity
     subject = identity.subject if identity is not None else f"ip:{call.client_ip}"
-    # One {hash tag} for all buckets of a request: a cluster keeps them on one node, so one script can take from all.
+    # One {hash tag} for all buckets of a request: a cluster keeps them on one node, so one script can take
+    # from all.
     tag = f"{{{subject}}}"
     limits = [replace(limit, key=f"{tag}:{route.path}:{limit.name}") for limit in route.limits]
     policy = route.on_store_down

@@ -31,8 +31,8 @@ class BadPath(ValueError):
 def normalise(path: bytes) -> bytes:
     """The path that routes are matched against: percent-decoded once, parameters (`;x=1`) cut off.
 
-    Refused, for each could slip past a more specific route: dot segments, empty segments, encoded slashes and control
-    characters, backslashes, broken percent triplets. Raises BadPath. RFC 3986 section 6.2.2.
+    Refused, for each could slip past a more specific route: dot segments, empty segments, encoded slashes and
+    control characters, backslashes, broken percent triplets. Raises BadPath. RFC 3986 section 6.2.2.
     """
     if path[:1] != b"/":
         raise BadPath("a path starts with '/'")
@@ -94,7 +94,8 @@ class _Node(Generic[T]):
 
 
 class Router(Generic[T]):
-    """The longest match wins: most segments; of two equally long ones, the one with the earlier literal segment."""
+    """The longest match wins: most segments; of two equally long ones, the one with the earlier literal
+    segment."""
 
     def __init__(self, routes: Iterable[tuple[str, T]]) -> None:
         """Raises ValueError for a bad template and for two that match the same paths."""
@@ -151,6 +152,7 @@ class Router(Generic[T]):
 
 
 def allowed(methods: frozenset[str], method: str) -> bool:
-    """Whether a route with these methods (empty: every usual one) takes this one. HEAD goes wherever GET goes."""
+    """Whether a route with these methods (empty: every usual one) takes this one. HEAD goes wherever GET
+    goes."""
     accepted = methods or ANY_METHOD
     return method in accepted or (method == "HEAD" and "GET" in accepted)

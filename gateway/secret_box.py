@@ -1,4 +1,5 @@
-"""Secrets at rest: Fernet under a key derived from SECRET_KEY (HKDF); SECRET_KEY_FALLBACKS still open what they sealed."""
+"""Secrets at rest: Fernet under a key derived from SECRET_KEY (HKDF); SECRET_KEY_FALLBACKS still open what
+they sealed."""
 
 from __future__ import annotations
 

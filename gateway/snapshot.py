@@ -1,7 +1,7 @@
 """The configuration as the request path reads it: compiled from the rows, never changed, swapped as a whole.
 
-Building talks to the database and resolves names, so it happens in a thread. A database that is broken or absent leaves
-the last snapshot in use.
+Building talks to the database and resolves names, so it happens in a thread. A database that is broken or
+absent leaves the last snapshot in use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orm_app import db
 
 from . import bucket, models, secret_box
 from .auth import Identity, KeyRecord
-from .balancer import picker
+from .balancer import Picker, picker
 from .breaker import Breaker
 from .conf import conf
 from .pipeline import Route, Target
@@ -37,7 +37,8 @@ TargetKey = tuple[str, str, int, float]  # ip, name, failures to open, cooldown_
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """keys: SHA-256 of an API key → its record. api_key_header: in lower case. version: -1 before the first one."""
+    """keys: SHA-256 of an API key → its record. api_key_header: in lower case. version: -1 before the first
+    one."""
 
     version: int = -1
     router: Router[Route] = field(default_factory=lambda: Router([]))
@@ -51,7 +52,8 @@ class Snapshot:
 
 
 class Holder:
-    """The snapshot of one process, refreshed from the database. Targets live on across snapshots, with their state."""
+    """The snapshot of one process, refreshed from the database. Targets live on across snapshots, with their
+    state."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
@@ -66,8 +68,8 @@ class Holder:
         return self.snapshot
 
     def refresh(self) -> bool:
-        """Build and swap when the version or an address may have changed; whether it was swapped. Never raises for
-        a database that fails. Blocks: call it in a thread."""
+        """Build and swap when the version or an address may have changed; whether it was swapped. Never
+        raises for a database that fails. Blocks: call it in a thread."""
         with self._guard:
             self._checked_at = time.monotonic()
             try:
@@ -115,13 +117,13 @@ class Holder:
             resolved_at=time.monotonic(),
         )
 
-    def _pool(self, upstream: models.Upstream) -> tuple[str, tuple[Target, ...]]:
+    def _pool(self, upstream: models.Upstream) -> tuple[Picker[Target], tuple[Target, ...]]:
         weighted = []
         for row in upstream.targets.all():
             target = self._target(upstream, row) if row.enabled and row.weight else None
             if target is not None:
                 weighted.append((target, row.weight))
-        return (picker(upstream.strategy, weighted), tuple(target for target, _ in weighted))  # type: ignore[return-value]
+        return picker(upstream.strategy, weighted), tuple(target for target, _ in weighted)
 
     def _target(self, upstream: models.Upstream, row: models.Target) -> Target | None:
         try:
@@ -157,7 +159,8 @@ def current_version() -> int:
 
 
 def limits(plan: models.Plan | None, prefix: str = "") -> tuple[bucket.Limit, ...]:
-    """A plan's limits. burst_limit is the capacity of the bucket that fills per minute (without one: per hour)."""
+    """A plan's limits. burst_limit is the capacity of the bucket that fills per minute (without one: per
+    hour)."""
     if plan is None:
         return ()
     minute, hour, burst = plan.requests_per_minute, plan.requests_per_hour, plan.burst_limit
@@ -169,10 +172,10 @@ def limits(plan: models.Plan | None, prefix: str = "") -> tuple[bucket.Limit, ..
     return tuple(found)
 
 
-def _route(route: models.Route, pick: object, targets: tuple[Target, ...]) -> Route:
+def _route(route: models.Route, pick: Picker[Target], targets: tuple[Target, ...]) -> Route:
     return Route(
         path=route.path,
-        pick=pick,  # type: ignore[arg-type]
+        pick=pick,
         targets=targets,
         methods=frozenset(route.methods),
         auth_required=route.auth_required,

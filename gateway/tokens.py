@@ -1,7 +1,8 @@
-"""Strict JWS compact tokens (RFC 7515, 7519): one algorithm pinned to each key, every claim that is checked is checked.
+"""Strict JWS compact tokens (RFC 7515, 7519): one algorithm pinned to each key, every claim that is checked
+is checked.
 
-Accepted is `header.payload.signature` in canonical base64url without padding; `none`, `crit`, key headers that the
-token brings along, duplicate members and non-finite numbers are not.
+Accepted is `header.payload.signature` in canonical base64url without padding; `none`, `crit`, key headers
+that the token brings along, duplicate members and non-finite numbers are not.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """name: ours. issuer, audience: the claims that are required, empty: not looked at. key: a secret, or a public PEM."""
+    """name: ours. issuer, audience: the claims that are required, empty: not looked at. key: a secret, or a
+    public PEM."""
 
     name: str
     algorithm: str
@@ -76,7 +78,8 @@ class Verifier:
     def verify(self, token: bytes, now: float, *, token_type: str = ACCESS) -> tuple[str, dict[str, Any]]:
         """The issuer's name and the claims. now: seconds since the epoch. Raises Rejected.
 
-        token_type: what a token that states its type must be; a refresh token opens nothing but the refresh endpoint.
+        token_type: what a token that states its type must be; a refresh token opens nothing but the refresh
+        endpoint.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise Rejected("too long")

@@ -1,5 +1,5 @@
-"""Headers on their way through: hop-by-hop ones end here (RFC 9110 section 7.6.1), what the client may not claim is
-taken off, and what the gateway knows is put on. Header lists are (name, value) pairs of bytes.
+"""Headers on their way through: hop-by-hop ones end here (RFC 9110 section 7.6.1), what the client may not
+claim is taken off, and what the gateway knows is put on. Header lists are (name, value) pairs of bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from .auth import Identity
 Headers = list[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding"
-    b" upgrade".split()
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
+    b" transfer-encoding upgrade".split()
 )
 # What `Connection: X` cannot take off: without these a message means something else.
 _END_TO_END = frozenset(
@@ -52,8 +52,8 @@ def to_upstream(
 ) -> Headers:
     """The request's headers for the upstream, framing (Content-Length) included as it came.
 
-    host: the target's own. api_key_header: in lower case, never passed on. Names with an underscore are dropped: a CGI
-    or WSGI upstream could not tell `X_Consumer_Id` from `X-Consumer-Id`.
+    host: the target's own. api_key_header: in lower case, never passed on. Names with an underscore are
+    dropped: a CGI or WSGI upstream could not tell `X_Consumer_Id` from `X-Consumer-Id`.
     """
     headers = list(headers)
     drop = _dropped(headers) | _OURS_TO_UPSTREAM | {api_key_header}
@@ -89,7 +89,8 @@ def consumer_headers(identity: Identity) -> Headers:
 
 
 def to_client(headers: Iterable[tuple[bytes, bytes]], ours: Headers) -> Headers:
-    """The upstream's headers for the client, then ours: X-Request-Id, X-Upstream and, where limits apply, RateLimit."""
+    """The upstream's headers for the client, then ours: X-Request-Id, X-Upstream and, where limits apply,
+    RateLimit."""
     headers = list(headers)
     drop = _dropped(headers) | _OURS_TO_CLIENT
     if any(name.lower() in _LIMITS for name, _ in ours):

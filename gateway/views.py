@@ -1,4 +1,5 @@
-"""The DRF door: the same pipeline for requests that reach Django itself (`manage.py runserver`), as the last URL pattern.
+"""The DRF door: the same pipeline for requests that reach Django itself (`manage.py runserver`), as the last
+URL pattern.
 
 WSGI hands over a decoded path, so the path is matched and passed on in one canonical spelling of it.
 """
@@ -18,17 +19,17 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from prometheus_client import Metric
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, TimeoutError
 
 from foundation import problems, request_id
 
-from . import pipeline, routing, transform
+from . import metrics, pipeline, routing, transform
 from .auth import Credentials
 from .conf import conf
 from .drive import Running, drive
 from .issuers import holder
 from .limiter import Limiter
-from .metrics import Tally
 from .pipeline import Call, Refusal, Relay, TakeTokens, Target, UpstreamFailed
 from .snapshot import Snapshot
 from .transform import Arrival, Headers
@@ -36,15 +37,22 @@ from .transform import Arrival, Headers
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 65536
-tally = Tally()  # this process's figures; the edge's are its own
+tally = metrics.Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _pool = urllib3.PoolManager(num_pools=64, maxsize=16, block=False)
 
 
+def families() -> Iterator[Metric]:
+    """The figures of this process's door, read when they are scraped."""
+    snapshot = holder.snapshot
+    yield from metrics.families([metrics.figures(tally, snapshot.targets, snapshot.version)])
+
+
 @method_decorator(csrf_exempt, name="dispatch")
 class ProxyView(View):
-    """Every method; who may call is the pipeline's question, so Django's session and CSRF token play no part."""
+    """Every method; who may call is the pipeline's question, so Django's session and CSRF token play no
+    part."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if (
@@ -194,7 +202,8 @@ class _Visit:
 
 
 class _Stream:
-    """The response's body. Its end, its failure and a client that went away each give back what the call took.
+    """The response's body. Its end, its failure and a client that went away each give back what the call
+    took.
 
     A class, because closing a generator that was never started would run none of its code.
     """
@@ -243,7 +252,8 @@ class _Stream:
 
 
 def _add(response: HttpResponseBase, name: str, value: str) -> None:
-    """Django keeps one value a name: cookies go to its own jar, other repeated headers are joined (RFC 9110 5.2)."""
+    """Django keeps one value a name: cookies go to its own jar, other repeated headers are joined (RFC 9110
+    5.2)."""
     if name.lower() == "set-cookie":
         response.cookies.load(value)
     elif response.has_header(name):

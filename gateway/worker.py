@@ -1,4 +1,5 @@
-"""One process of the edge: its snapshot, its figures, its connections, and the few things that happen on a timer."""
+"""One process of the edge: its snapshot, its figures, its connections, and the few things that happen on a
+timer."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ class Worker:
                 group.create_task(_every(lambda: conf().METRICS_PUBLISH_S, self._publish))
 
     async def refresh(self) -> None:
-        """Look for a new configuration. The snapshot is swapped in the thread: one assignment, seen by the next request."""
+        """Look for a new configuration. The snapshot is swapped in the thread: one assignment, seen by the
+        next request."""
         before = self.snapshot.targets
         if await asyncio.to_thread(_database, self.holder.refresh):
             for target in before:
@@ -176,7 +178,8 @@ async def _stop_with(server: uvicorn.Server, stop: asyncio.Event | None, timers:
 
 
 def run(worker: Worker, listener: socket.socket) -> None:
-    """`serve` on an event loop of its own, with uvloop where it is installed. Returns after an orderly stop."""
+    """`serve` on an event loop of its own, with uvloop where it is installed. Returns after an orderly
+    stop."""
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; by then there is nothing left to do.
         signal.signal(number, lambda *_: None)

@@ -6,8 +6,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db.models.signals import post_migrate
 
 from . import environment, servers
 
@@ -19,6 +21,28 @@ def valkey() -> Iterator[str]:
     sock.parent.mkdir(parents=True, exist_ok=True)
     with servers.valkey(unix_socket=sock) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """A transactional test ends with a flush, which empties tables that a migration filled: fill them again."""
+    post_migrate.connect(_restore_role_groups, dispatch_uid="tests.role_groups")
+    yield
+    post_migrate.disconnect(dispatch_uid="tests.role_groups")
+
+
+def _restore_role_groups(*, sender: Any, using: str, **_: object) -> None:
+    from django.contrib.auth.models import Group
+
+    if sender.name == "foundation":
+        for name in ("viewer", "operator", "admin"):
+            Group.objects.using(using).get_or_create(name=name)
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    """The real hasher takes its time on purpose; tests make users by the dozen."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -62,8 +63,9 @@ def running(
     timeout_s: float = 60.0,
     log: Path | None = None,
     stop_s: float = 20.0,
+    stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process while the block runs, once `ready` says yes; then SIGTERM, and SIGKILL after `stop_s`."""
+    """The process while the block runs, once `ready` says yes; then `stop_signal`, and SIGKILL after `stop_s`."""
     as_user = {"user": user, "group": user, "extra_groups": []} if user and os.getuid() == 0 else {}
     with open(log or os.devnull, "wb") as out:
         process = subprocess.Popen(
@@ -78,7 +80,7 @@ def running(
             time.sleep(0.05)
         yield process
     finally:
-        process.terminate()
+        process.send_signal(stop_signal)
         try:
             process.wait(stop_s)
         except subprocess.TimeoutExpired:
@@ -161,8 +163,9 @@ def postgresql() -> Iterator[str]:
             "-c",
             "listen_addresses=127.0.0.1",
         ]
-        url = f"postgres://brain@127.0.0.1:{port}/brain"
-        with running(command, answers(port), user=user, log=home.parent / f"{home.name}.log"):
+        url, log = f"postgres://brain@127.0.0.1:{port}/brain", home.parent / f"{home.name}.log"
+        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for clients that are still connected.
+        with running(command, answers(port), user=user, log=log, stop_signal=signal.SIGINT):
             deadline = time.monotonic() + 20
             make = [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "brain", "brain"]
             while subprocess.run(make, capture_output=True).returncode:

@@ -110,7 +110,7 @@ def test_record__unknown_source__refused_by_code_and_by_the_database():
 
 @pytest.mark.django_db
 def test_record__caller_rolls_back__no_entry():
-    with pytest.raises(LookupError), transaction.atomic():  # noqa: PT012
+    with pytest.raises(LookupError), transaction.atomic():
         audit.record(**WROTE)
         raise LookupError
     assert not AuditEntry.objects.exists()

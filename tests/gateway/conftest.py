@@ -17,6 +17,7 @@ from gateway.balancer import picker
 from gateway.breaker import Breaker
 from gateway.conf import GatewayConf, conf
 from gateway.limiter import Limiter
+from gateway.metrics import Tally
 from gateway.pipeline import Route, Target
 from gateway.routing import Router
 from gateway.snapshot import Holder, Snapshot
@@ -130,7 +131,8 @@ def _run(loop: asyncio.AbstractEventLoop, work: Any) -> None:
 
 
 def usual_routes(port: int) -> list[Route]:
-    """One upstream behind /api (credentials needed), /open, /limited (3 at once, 60 a minute), /admins and /reading."""
+    """One upstream behind /api (credentials needed), /open, /limited (3 at once, 60 a minute), /admins and
+    /reading."""
     one = target(port)
     limits = (bucket.per_window("minute", 60, 60, capacity=3),)
     return [
@@ -142,13 +144,27 @@ def usual_routes(port: int) -> list[Route]:
     ]
 
 
-@pytest.fixture
-def edge(start_edge: Callable[..., RunningEdge], upstream: OddUpstream) -> RunningEdge:
-    return start_edge(usual_routes(upstream.port))
-
-
 @pytest.fixture(scope="module")
-def steady_edge() -> Iterator[RunningEdge]:
-    """One edge for a whole table of requests that leave nothing behind."""
+def _steady() -> Iterator[tuple[RunningEdge, OddUpstream]]:
+    """Starting and stopping an edge takes a while, so a module's tests share one."""
     with running() as (one,), serving(usual_routes(one.port), "test:steady:") as served:
-        yield served
+        yield served, one
+
+
+@pytest.fixture
+def edge(
+    _steady: tuple[RunningEdge, OddUpstream], gateway_conf: Callable[..., None], prefix: str
+) -> RunningEdge:
+    """The module's edge over `usual_routes`, with figures, limits and a breaker of this test's own."""
+    served, one = _steady
+    served.worker.tally = Tally()
+    served.worker.limiter = Limiter(prefix=prefix)
+    served.targets[0].breaker = Breaker(3, 5.0)
+    one.seen.clear()
+    return served
+
+
+@pytest.fixture
+def behind(_steady: tuple[RunningEdge, OddUpstream]) -> OddUpstream:
+    """The upstream behind `edge`."""
+    return _steady[1]

@@ -1,4 +1,5 @@
-"""An upstream for tests: echoes what it got as JSON, and misbehaves as the last segment of the path tells it to."""
+"""An upstream for tests: echoes what it got as JSON, and misbehaves as the last segment of the path tells it
+to."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ BIG_BYTES = 32 * 1024 * 1024
 
 
 class OddUpstream:
-    """One thread a connection. `seen`: what happened from this side, in order; `requests`: how many heads were read."""
+    """One thread a connection. `seen`: what happened from this side, in order; `requests`: heads read."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self.listener.getsockname()[1]
         self.name = f"127.0.0.1:{self.port}"
         self.seen: list[str] = []
-        self.requests = 0
+        self.requests = self.connections = 0
         self.release = threading.Event()  # ends `hang`
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,6 +43,7 @@ class OddUpstream:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
+            self.connections += 1
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

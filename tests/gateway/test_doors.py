@@ -34,7 +34,7 @@ authentication:
 upstreams:
   odd: {targets: [%s]}
 routes:
-  - {path: /svc, upstream: odd, timeout: 2}
+  - {path: /svc, upstream: odd, timeout: 0.5}
   - {path: /limited, upstream: odd, rate_limit: {requests_per_minute: 60, burst_limit: 2}}
   - {path: /operators, upstream: odd, roles: [operator], methods: [GET]}
 """
@@ -87,7 +87,8 @@ def signed_in(client: DjangoClient, odd: OddUpstream) -> dict[str, str]:
 KEY = {"X-API-Key": "good-key"}
 
 
-# --- the proxy view --------------------------------------------------------------------------------------------------
+# --- the proxy view
+# --------------------------------------------------------------------------------------------------
 
 
 def test_proxy__post__streamed_there_and_back_with_the_same_headers_as_on_the_edge(
@@ -189,7 +190,8 @@ def test_proxy__behind_a_real_server__large_body_and_half_an_answer(live_server:
             assert (cut.body, cut.headers["content-length"]) == (b"half", "100")
 
 
-# --- tokens ----------------------------------------------------------------------------------------------------------
+# --- tokens
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_token__good_password__opens_routes_by_role_and_the_api(
@@ -270,7 +272,8 @@ def test_bearer__deactivated_user_or_strangers_token__401(
     assert client.get(url, headers=signed_in).status_code == 401
 
 
-# --- the API ---------------------------------------------------------------------------------------------------------
+# --- the API
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_api__routes__written_through_changes_by_role(
@@ -301,7 +304,8 @@ def test_api__reserved_path__400_that_names_the_field(
     assert answer.json()["errors"][0]["pointer"] == "/path"
 
 
-# --- the admin -------------------------------------------------------------------------------------------------------
+# --- the admin
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -415,7 +419,8 @@ def test_admin__viewer__looks_only(client: DjangoClient, odd: OddUpstream) -> No
     assert ApiKey.objects.count() == 1
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
+# --- checks
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_checks__weak_secret__warning_here_error_in_production(settings: Any) -> None:

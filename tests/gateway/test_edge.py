@@ -23,7 +23,8 @@ def eventually(claim: Callable[[], bool], within_s: float = 3.0) -> bool:
     return True
 
 
-# --- the rules, over a socket ---------------------------------------------------------------------------------------
+# --- the rules, over a socket
+# ---------------------------------------------------------------------------------------
 
 
 def test_edge__good_key__request_and_answer_pass_through(edge: RunningEdge) -> None:
@@ -150,7 +151,8 @@ def test_edge__health_and_metrics__answered_by_the_edge(edge: RunningEdge) -> No
     assert edge.ask(request("/gateway/other")).status == 404
 
 
-# --- the shape of requests and answers -------------------------------------------------------------------------------
+# --- the shape of requests and answers
+# -------------------------------------------------------------------------------
 
 
 def stream() -> bytes:
@@ -273,7 +275,8 @@ def test_edge__absolute_form__served_for_its_own_host_only(edge: RunningEdge) ->
     assert edge.ask(request("http://other.test/api/x")).status == 400
 
 
-# --- malformed, ambiguous, too large ---------------------------------------------------------------------------------
+# --- malformed, ambiguous, too large
+# ---------------------------------------------------------------------------------
 
 HEAD = "POST /api/x HTTP/1.1\r\nHost: a\r\nX-API-Key: good-key\r\n"
 SMUGGLING = {
@@ -319,11 +322,11 @@ SMUGGLING = {
 
 @pytest.mark.parametrize("name", SMUGGLING)
 def test_edge__malformed__400_and_the_end_alone_and_after_a_good_request(
-    steady_edge: RunningEdge, name: str
+    edge: RunningEdge, name: str
 ) -> None:
     bad = SMUGGLING[name].encode("latin-1")
     for good in (0, 1):
-        with steady_edge.client() as client:
+        with edge.client() as client:
             client.send(request("/api/first") * good + bad)
             for _ in range(good):
                 first = client.answer()
@@ -334,7 +337,7 @@ def test_edge__malformed__400_and_the_end_alone_and_after_a_good_request(
             assert (answer.status, answer.headers["connection"]) == (400, "close")
             assert answer.headers["content-type"] == "application/problem+json"
             assert client.answer() is None
-    assert eventually(lambda: steady_edge.inflight() == 0)
+    assert eventually(lambda: edge.inflight() == 0)
 
 
 @pytest.mark.parametrize(
@@ -349,16 +352,47 @@ def test_edge__malformed__400_and_the_end_alone_and_after_a_good_request(
         (b"GET /api/x HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n", 417),
     ],
 )  # fmt: skip
-def test_edge__out_of_bounds__its_own_status_and_the_end(
-    steady_edge: RunningEdge, data: bytes, status: int
-) -> None:
-    with steady_edge.client() as client:
+def test_edge__out_of_bounds__its_own_status_and_the_end(edge: RunningEdge, data: bytes, status: int) -> None:
+    with edge.client() as client:
         with contextlib.suppress(OSError):
             client.send(data)
         answer = client.answer()
         assert answer is not None
         assert (answer.status, answer.json()["status"]) == (status, status)
         assert client.answer() is None
+
+
+def test_edge__endless_trailer__431_and_the_upstream_is_let_go(edge: RunningEdge) -> None:
+    with edge.client() as client:
+        client.send(request("/api/x", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n0\r\nX: ")
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                client.send(b"y" * 1000)
+                time.sleep(0.001)
+        answer = client.answer()
+    assert answer is not None
+    assert answer.status == 431
+    assert eventually(lambda: edge.inflight() == 0)
+
+
+def test_edge__malformed_body_while_an_earlier_request_is_answered__both_get_their_answer(
+    edge: RunningEdge,
+) -> None:
+    bad = request("/api/y", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n"
+    with edge.client() as client:
+        client.send(request("/api/x") + bad)
+        answers = client.answer(), client.answer()
+        assert [answer.status for answer in answers if answer] == [200, 400]
+        assert client.ended()
+
+
+def test_edge__client_that_never_takes_its_refusal__closed_in_the_end(
+    edge: RunningEdge, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(LINGER_S=0.05, WRITE_TIMEOUT_S=0.05)
+    with edge.client() as client:
+        client.send(b"garbage\r\n\r\n")
+        assert eventually(lambda: not edge.worker.connections)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -389,7 +423,8 @@ def test_edge__upgrade__ignored_and_the_connection_ends_after_it(edge: RunningEd
         assert client.ended()
 
 
-# --- upstreams that misbehave ----------------------------------------------------------------------------------------
+# --- upstreams that misbehave
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["die", "garbage", "double-length", "endless-head"])
@@ -446,7 +481,7 @@ def test_edge__refused_with_a_short_body__connection_goes_on(edge: RunningEdge) 
     assert [answer.status for answer in answers if answer] == [401, 200]
 
 
-def test_edge__client_gone__upstream_is_let_go(edge: RunningEdge, upstream: OddUpstream) -> None:
+def test_edge__client_gone__upstream_is_let_go(edge: RunningEdge, behind: OddUpstream) -> None:
     for data, seen in (
         (request("/api/up", "Content-Length: 1000000", method="POST") + b"x" * 5000, "cut"),
         (request("/api/big"), "big cut"),
@@ -457,7 +492,7 @@ def test_edge__client_gone__upstream_is_let_go(edge: RunningEdge, upstream: OddU
         else:
             assert eventually(lambda: edge.inflight() == 1)
         client.close()
-        assert eventually(lambda seen=seen: seen in upstream.seen)  # type: ignore[misc]
+        assert eventually(lambda seen=seen: seen in behind.seen)  # type: ignore[misc]
         assert eventually(lambda: edge.inflight() == 0)
     assert edge.targets[0].breaker.state == "closed"
 
@@ -468,7 +503,8 @@ def test_edge__busy_upstream__passed_on_and_counted_by_the_breaker(edge: Running
     assert answers[3].json()["detail"] == "No healthy upstream is left."
 
 
-# --- time ------------------------------------------------------------------------------------------------------------
+# --- time
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_edge__idle_connection__closed_without_a_word(
@@ -540,7 +576,8 @@ def test_edge__client_that_does_not_read__cut_off(
         assert eventually(lambda: edge.inflight() == 0)
 
 
-# --- memory and the end ----------------------------------------------------------------------------------------------
+# --- memory and the end
+# ----------------------------------------------------------------------------------------------
 
 
 def test_edge__slow_reader__response_waits_at_the_upstream(edge: RunningEdge) -> None:
@@ -566,10 +603,15 @@ def test_edge__large_upload__flows_and_arrives(edge: RunningEdge) -> None:
     assert answer.json()["bytes"] == size
 
 
-def test_edge__keep_alive__one_upstream_connection_serves_many(edge: RunningEdge) -> None:
+def test_edge__keep_alive__one_upstream_connection_serves_many(
+    edge: RunningEdge, behind: OddUpstream
+) -> None:
+    edge.ask(request("/api/x"))
+    before = behind.connections
     for _ in range(5):
         edge.ask(request("/api/x"))
-    assert len(edge.targets[0].idle) == 1
+    assert behind.connections == before
+    assert edge.targets[0].idle
 
 
 def test_edge__idle_upstream_connection__closed_in_time(

@@ -22,7 +22,8 @@ from .conftest import SECRET, route, snapshot
 KEY = Credentials(api_key=b"good-key")
 
 
-# --- keys and credentials --------------------------------------------------------------------------------------------
+# --- keys and credentials
+# --------------------------------------------------------------------------------------------
 
 
 def test_generate__key__recognisable_by_its_prefix_and_stored_as_a_hash() -> None:
@@ -73,7 +74,8 @@ def test_authorised__roles__any_one_of_them() -> None:
     assert not authorised(frozenset({"admin"}), identity)
 
 
-# --- balancer --------------------------------------------------------------------------------------------------------
+# --- balancer
+# --------------------------------------------------------------------------------------------------------
 
 
 def targets(count: int, **values: Any) -> list[Target]:
@@ -116,7 +118,8 @@ def test_picker__unknown_strategy_or_no_target() -> None:
     )
 
 
-# --- breaker ---------------------------------------------------------------------------------------------------------
+# --- breaker
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_breaker__consecutive_failures__open_then_one_probe_then_closed() -> None:
@@ -156,7 +159,8 @@ def test_breaker__late_result_of_an_older_state__ignored() -> None:
     assert breaker.allows(10.0)
 
 
-# --- transform -------------------------------------------------------------------------------------------------------
+# --- transform
+# -------------------------------------------------------------------------------------------------------
 
 ARRIVAL = transform.Arrival(b"1.2.3.4", b"https", b"edge.test", b"id-1")
 
@@ -218,7 +222,8 @@ def test_to_client__limit_headers__ours_where_we_limit_else_the_upstreams() -> N
     assert transform.to_client(theirs, [(b"RateLimit", b"ours")]) == [(b"RateLimit", b"ours")]
 
 
-# --- pipeline, played ------------------------------------------------------------------------------------------------
+# --- pipeline, played
+# ------------------------------------------------------------------------------------------------
 
 
 def call(one: Route | None, **values: Any) -> Call:

@@ -54,7 +54,7 @@ async def stored(alias: str) -> set[str]:
 def test_block__commit_and_exception__all_or_nothing(alias):
     with db.transaction(using=alias):
         insert("kept", alias)
-    with pytest.raises(LookupError), db.transaction(using=alias):  # noqa: PT012
+    with pytest.raises(LookupError), db.transaction(using=alias):
         insert("lost", alias)
         raise LookupError
     assert actors(alias) == {"kept"}
@@ -63,7 +63,7 @@ def test_block__commit_and_exception__all_or_nothing(alias):
 def test_block__nested__inner_failure_keeps_the_outer(alias):
     with db.transaction(using=alias):
         insert("outer", alias)
-        with pytest.raises(LookupError), db.transaction(using=alias):  # noqa: PT012
+        with pytest.raises(LookupError), db.transaction(using=alias):
             insert("inner", alias)
             raise LookupError
     assert actors(alias) == {"outer"}
@@ -141,7 +141,7 @@ async def test_async__nested__savepoint_on_the_same_connection(alias):
     async with db.transaction(using=alias):
         await ainsert("outer", alias)
         outer = await sync_to_async(_connection_id)(alias)
-        with pytest.raises(LookupError):  # noqa: PT012
+        with pytest.raises(LookupError):
             async with db.transaction(using=alias):
                 assert await sync_to_async(_connection_id)(alias) == outer
                 await ainsert("inner", alias)
@@ -221,7 +221,7 @@ async def test_async__body_and_hooks_fail__error_comes_out_and_nothing_left(alia
     def hook() -> None:
         raise LookupError("hook")
 
-    with pytest.raises(LookupError, match="hook"):  # noqa: PT012
+    with pytest.raises(LookupError, match="hook"):
         async with db.transaction(using=alias):
             await ainsert("a", alias)
             await sync_to_async(transaction.on_commit)(hook, alias)

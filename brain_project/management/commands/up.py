@@ -101,7 +101,7 @@ class Command(BrainCommand):
     def _prepare(self) -> dict[str, Any]:
         site, edge = (f"http://{HOST}:{self.options[name]}" for name in ("port", "edge_port"))
         known = platform_state.read(self.data_dir)
-        state = {
+        state: dict[str, Any] = {
             "site": site,
             "edge": edge,
             "admin": None,

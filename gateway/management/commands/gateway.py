@@ -230,5 +230,5 @@ def _lifeline() -> list[int]:
     """The supervisor's pipe goes on to the workers, so that none outlives a supervisor that was killed."""
     from foundation import lifeline
 
-    number = os.environ.get(lifeline.VARIABLE)  # noqa: TID251  (not a setting: it comes from the parent process)
+    number = os.environ.get(lifeline.VARIABLE)  # noqa: TID251  (the parent process set it)
     return [int(number)] if number and number.isdecimal() else []
