@@ -3,8 +3,8 @@
 authentication: {jwt_secret, jwt_algorithm, jwt_expiry, jwt_issuer, jwt_audience, api_key_header, api_keys}
 plans:          {name: {requests_per_minute, requests_per_hour, burst_limit, on_store_down}}
 upstreams:      {name: {strategy, breaker_failures, breaker_cooldown, targets: [url | {url, weight}]}}
-routes:         [{path, target_url | upstream, methods, rate_limit | plan, auth_required, roles, timeout,
-enabled}]
+routes:         [{path, target_url | upstream, methods, rate_limit | plan, auth_required, roles,
+                  timeout, enabled}]
 """
 
 from __future__ import annotations
