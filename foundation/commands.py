@@ -78,7 +78,7 @@ class BrainCommand(BaseCommand):
     # --- speaking ----------------------------------------------------------------------------------------------------
     def line(self, text: str, style: str = "") -> None:
         if not self.is_json:
-            self.console.print(text, style=style, markup=False)
+            self.console.print(text, style=style, markup=False, soft_wrap=True)  # a command stays one line
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
         """A table for a human; under --json its rows are the document, unless `document` says otherwise."""

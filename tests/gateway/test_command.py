@@ -20,7 +20,8 @@ from django.core.management import call_command
 from foundation.commands import Failed
 from gateway.models import Consumer, Route
 
-from .client import Client, request
+from .client import Client
+from .client import request as request_bytes
 from .odd_upstream import running
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def data_dir(tmp_path: Path, valkey: str) -> dict[str, str]:
 def answers(port: int) -> bool:
     try:
         with Client(port) as client:
-            found = client.send(request("/gateway/health", "Connection: close")).answer()
+            found = client.send(request_bytes("/gateway/health", "Connection: close")).answer()
             return found is not None and found.status == 200
     except OSError:
         return False
@@ -86,7 +87,7 @@ def test_gateway__whole_life__serves_imports_reloads_and_stops_with_a_hung_excha
 ) -> None:
     with running() as (odd,), edge(data_dir) as (process, port):
         with Client(port) as client:
-            assert client.send(request("/svc/x")).answer().status == 404  # type: ignore[union-attr]
+            assert client.send(request_bytes("/svc/x")).answer().status == 404  # type: ignore[union-attr]
         text = f'routes: [{{path: /svc, target_url: "http://{odd.name}", auth_required: false, timeout: 60}}]'
         file = Path(data_dir["BRAIN_DATA_DIR"]) / "svc.yaml"
         file.write_text(text)
@@ -94,11 +95,11 @@ def test_gateway__whole_life__serves_imports_reloads_and_stops_with_a_hung_excha
 
         def routed() -> bool:
             with Client(port) as client:
-                found = client.send(request("/svc/x")).answer()
+                found = client.send(request_bytes("/svc/x")).answer()
                 return found is not None and found.status == 200
 
         assert eventually(routed)
-        hung = Client(port).send(request("/svc/hang"))
+        hung = Client(port).send(request_bytes("/svc/hang"))
         assert eventually(lambda: odd.requests >= 2)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -113,11 +114,11 @@ def test_gateway__workers__figures_of_all_in_one_answer(data_dir: dict[str, str]
     with edge(data_dir, "--workers", "2") as (process, port):
         for _ in range(20):
             with Client(port) as client:
-                assert client.send(request("/missing", "Connection: close")).answer() is not None
+                assert client.send(request_bytes("/missing", "Connection: close")).answer() is not None
 
         def counted() -> bool:
             with Client(port) as client:
-                found = client.send(request("/gateway/metrics", "Connection: close")).answer()
+                found = client.send(request_bytes("/gateway/metrics", "Connection: close")).answer()
             text = found.body.decode() if found else ""
             workers = text.count("brain_gateway_snapshot_version{")
             return workers == 2 and 'route="unrouted",status="4xx"} 20.0' in text
@@ -182,3 +183,24 @@ def test_key_create__shown_once_on_stdout(capsys: pytest.CaptureFixture[str]) ->
     assert "only time" in said.err
     with pytest.raises(Failed, match="there is no consumer 'x'"):
         call_command("gateway", "key", "create", "x")
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("server", ["postgresql_url", "mariadb_url"])
+def test_import__on_a_server_database__constraints_hold_and_the_diff_is_empty(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, valkey: str
+) -> None:
+    if server == "mariadb_url":
+        pytest.importorskip("MySQLdb")
+    url = request.getfixturevalue(server)
+    environment = {"BRAIN_DATA_DIR": str(tmp_path), "DATABASE_URL": url, "REDIS_URL": valkey}
+    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+    subprocess.run(
+        migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120
+    )
+    assert run("import", EXAMPLE, **environment).returncode == 0
+    assert run("diff", EXAMPLE, **environment).returncode == 0
+    reserved = tmp_path / "reserved.yaml"
+    reserved.write_text("routes: [{path: /admin/x, upstream: tasks_service}]")
+    refused = run("import", str(reserved), **environment)
+    assert (refused.returncode, "belongs to the platform" in refused.stderr) == (1, True)
