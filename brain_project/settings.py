@@ -193,6 +193,7 @@ SILENCED_SYSTEM_CHECKS = [
     "django_ratelimit.W001",  # knows backends by their dotted name; ours is django-redis, a shared and atomic one
 ]
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # RequestIdMiddleware has vetted it
 LOGGING = logging_config(json=LOG_JSON, level=LOG_LEVEL)
 
 CELERY_BROKER_URL = BROKER_URL

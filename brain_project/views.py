@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from cache_app import stats as cache
+from gateway import views as gateway
 from queue_app import stats as queue
 
 from . import health
@@ -48,3 +49,4 @@ class _Families:
     def collect(self) -> Iterator[Metric]:
         yield from queue.families()
         yield from cache.families()
+        yield from gateway.families()

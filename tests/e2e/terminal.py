@@ -6,10 +6,12 @@ import contextlib
 import os
 import pty
 import re
-import select
 import subprocess
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -24,6 +26,9 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self._raw = ""
+        # Read all the time: a terminal that nobody reads blocks the command as soon as its buffer is full.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def text(self) -> str:
@@ -33,34 +38,31 @@ class Terminal:
         """Everything printed so far, once `words` is in it. Fails with the text when they do not come."""
         deadline = time.monotonic() + timeout_s
         while words not in self.text:
-            assert self._read(0.2) or self.process.poll() is None, f"ended without {words!r}:\n{self.text}"
+            assert self._reader.is_alive(), f"ended without {words!r}:\n{self.text}"
             assert time.monotonic() < deadline, f"no {words!r} in {timeout_s:.0f} s:\n{self.text}"
+            time.sleep(0.05)
         return self.text
 
     def interrupt(self) -> None:
         os.write(self._master, b"\x03")
 
     def wait(self, timeout_s: float) -> int:
-        """The exit code; reads on meanwhile, since a full pty would block the command."""
-        deadline = time.monotonic() + timeout_s
-        while self.process.poll() is None:
-            self._read(0.1)
-            assert time.monotonic() < deadline, f"still running after {timeout_s:.0f} s:\n{self.text}"
-        while self._read(0.05):
-            pass
+        """The exit code, once everything that was printed has been read."""
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after {timeout_s:.0f} s:\n{self.text}")
+        self._reader.join(5)
         return self.process.returncode
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._reader.join(5)
         os.close(self._master)
 
-    def _read(self, wait_s: float) -> bool:
-        if not select.select([self._master], [], [], wait_s)[0]:
-            return False
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            if data := os.read(self._master, 65536):
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # EIO: the last process on the other end is gone
+            while data := os.read(self._master, 65536):
                 self._raw += data.decode(errors="replace")
-                return True
-        return False
