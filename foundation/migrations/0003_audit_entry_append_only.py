@@ -49,4 +49,5 @@ def drop_trigger(apps, schema_editor):
 class Migration(migrations.Migration):
     dependencies = [("foundation", "0002_role_groups")]
 
-    operations = [migrations.RunPython(create_trigger, drop_trigger)]
+    # atomic=False: MySQL refuses DDL in a transaction; elsewhere the whole migration is one all the same.
+    operations = [migrations.RunPython(create_trigger, drop_trigger, atomic=False)]
