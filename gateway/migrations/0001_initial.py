@@ -32,8 +32,8 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    models.PositiveSmallIntegerField(
+                        default=1, editable=False, primary_key=True, serialize=False
                     ),
                 ),
                 ("version", models.PositiveBigIntegerField(default=0)),
@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     models.CheckConstraint(
-                        condition=models.Q(("pk", 1)), name="gateway_configuration_is_one_row"
+                        condition=models.Q(("id", 1)), name="gateway_configuration_is_one_row"
                     )
                 ],
             },
