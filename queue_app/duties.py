@@ -15,8 +15,9 @@ from uuid import UUID
 
 import structlog
 from celery import bootsteps, signals
+from celery.exceptions import WorkerShutdown
 from celery.worker import state as celery_state
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from . import queues, reconciler, wakeup, workers
 from .conf import conf
@@ -58,9 +59,8 @@ class Membership(bootsteps.StartStopStep):
     job needs the lease until it has ended. After kill -9 or a cold shutdown the lease runs out.
     """
 
-    requires = (
-        "celery.worker.components:Pool",
-    )  # started after it has forked: threads and locks stay in the parent
+    # Started after the pool has forked: threads and locks stay in the parent.
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
@@ -68,13 +68,13 @@ class Membership(bootsteps.StartStopStep):
         self._duties: list[Duty] = []
 
     def start(self, worker: Any) -> None:
-        for name in queues.declared():
-            queues.find(name)
-        if not getattr(worker, "given_queues", None):
-            for name in queues.consumable():
-                worker.app.amqp.queues.select_add(name)
-        self._register(worker)
-        connections.close_all()  # the pool may fork again later
+        try:
+            self._enter(worker)
+        except DatabaseError as error:
+            log.critical("worker_not_started", reason=str(error).strip(), hint="run `manage.py migrate`")
+            raise WorkerShutdown(1) from error
+        finally:
+            connections.close_all()  # the pool may fork again later
         self._last_beat = time.monotonic()
         self._duties = [
             Duty("heartbeat", partial(self._beat, worker), conf().LEASE_S / 3),
@@ -83,6 +83,14 @@ class Membership(bootsteps.StartStopStep):
         for duty in self._duties:
             duty.start()
         signals.worker_shutdown.connect(self._leave, sender=worker, weak=False)
+
+    def _enter(self, worker: Any) -> None:
+        for name in queues.declared():
+            queues.find(name)
+        if not getattr(worker, "given_queues", None):
+            for name in queues.consumable():
+                worker.app.amqp.queues.select_add(name)
+        self._register(worker)
 
     def _register(self, worker: Any) -> None:
         pool = worker.pool_cls.__module__.rpartition(".")[2]
@@ -138,9 +146,7 @@ def running() -> set[UUID]:
 
 
 def _follow(consumer: Any, wanted: set[str], paused: set[str]) -> None:
-    if (
-        consumer.task_consumer is None
-    ):  # the connection was lost meanwhile; the next look comes after the new one
+    if consumer.task_consumer is None:  # the connection is lost; the next one looks again
         return
     consumed = set(_consumed(consumer.app))
     for name in sorted(wanted - consumed):

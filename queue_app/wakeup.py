@@ -42,9 +42,9 @@ def publish(wakeups: Sequence[Wakeup]) -> bool:
 
 def depth(queue: str) -> int:
     """Messages that wait in the broker for this queue."""
-    with connection() as broker, broker.channel() as channel:
+    with connection() as broker:
         try:
-            return int(channel.queue_declare(queue, passive=True).message_count)
+            return int(broker.default_channel.queue_declare(queue, passive=True).message_count)
         except broker.channel_errors:  # it does not exist yet
             return 0
 
@@ -52,16 +52,16 @@ def depth(queue: str) -> int:
 def connection() -> Connection:
     """A broker connection that gives up soon, where Celery's own would try for minutes. Not yet connected."""
     timeout_s = conf().PUBLISH_TIMEOUT_S
-    options: dict[str, float] = {"max_retries": 0, "interval_start": 0}
-    if current_app.conf.broker_url.partition(":")[0].startswith(("redis", "sentinel", "valkey")):
-        options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    return current_app.connection_for_write(connect_timeout=timeout_s, transport_options=options)
+    broker = current_app.connection_for_write(
+        connect_timeout=timeout_s, transport_options={"max_retries": 0, "interval_start": 0}
+    )
+    if _is_redis(broker):
+        broker.transport_options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    return broker
 
 
 def _send(wakeups: Sequence[Wakeup], broker: Connection) -> None:
-    urgent_first = (
-        broker.transport.driver_type == "redis"
-    )  # Kombu's Redis transport: 0 is served first; AMQP: 9
+    zero_first = _is_redis(broker)  # Kombu serves priority 0 first there, AMQP 9
     with pools.producers[broker].acquire(block=True, timeout=conf().PUBLISH_TIMEOUT_S) as producer:
         for wakeup in wakeups:
             current_app.send_task(
@@ -69,8 +69,12 @@ def _send(wakeups: Sequence[Wakeup], broker: Connection) -> None:
                 kwargs={"id": str(wakeup.id)},
                 task_id=str(wakeup.id),  # Celery's own log lines name the job
                 queue=wakeup.queue,
-                priority=HIGHEST - wakeup.priority if urgent_first else wakeup.priority,
+                priority=HIGHEST - wakeup.priority if zero_first else wakeup.priority,
                 ignore_result=True,
                 retry=False,
                 producer=producer,
             )
+
+
+def _is_redis(broker: Connection) -> bool:
+    return bool(broker.transport.driver_type == "redis")

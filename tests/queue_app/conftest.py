@@ -1,0 +1,86 @@
+"""Real Celery workers in processes of their own, on this run's Valkey and on the test's own database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parents[2]
+CELERY = ["-m", "celery", "-A", "brain_project", "worker", "--without-mingle", "--without-gossip"]
+TIMEOUT_S = 20.0
+
+
+class WorkerProcess:
+    """A worker in a session of its own; `log` is what it has said."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=os.environ | environment(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process group: with kill -9 nothing of the worker survives to clean up."""
+        os.killpg(self.process.pid, number)
+
+    def terminate(self) -> int:
+        """SIGTERM to the main process, as a supervisor sends it. Returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(TIMEOUT_S)
+
+
+def environment() -> dict[str, str]:
+    return {
+        "DJANGO_SETTINGS_MODULE": "tests.queue_app.worker_settings",
+        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "REDIS_URL": settings.REDIS_URL,
+        "BRAIN_LOG_JSON": "1",
+    }
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., WorkerProcess]]:
+    """start_worker("-P", "threads") → a ready worker; gone when the test ends, whatever state it is in."""
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str, command: list[str] = CELERY) -> WorkerProcess:
+        worker = WorkerProcess([*command, *arguments], tmp_path / f"worker-{len(started)}.log")
+        started.append(worker)
+        until(lambda: "ready." in worker.log or worker.process.poll() is not None, "the worker is ready")
+        assert worker.process.poll() is None, worker.log
+        return worker
+
+    yield start
+    for worker in started:
+        with contextlib.suppress(ProcessLookupError):
+            worker.signal(signal.SIGKILL)
+        worker.process.wait()
