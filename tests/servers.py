@@ -64,12 +64,13 @@ def running(
     log: Path | None = None,
     stop_s: float = 20.0,
     stop_signal: signal.Signals = signal.SIGTERM,
+    env: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process while the block runs, once `ready` says yes; then `stop_signal`, and SIGKILL after `stop_s`."""
     as_user = {"user": user, "group": user, "extra_groups": []} if user and os.getuid() == 0 else {}
     with open(log or os.devnull, "wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **as_user
+            command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env, **as_user
         )
     try:
         deadline = time.monotonic() + timeout_s
@@ -201,3 +202,40 @@ def mariadb() -> Iterator[str]:
             subprocess.run([client, "--no-defaults", f"--socket={sock}", "-u", "root", "-e", sql], check=True)
             yield f"mysql://brain@127.0.0.1:{port}/brain"
         (home.parent / f"{home.name}.log").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def rabbitmq() -> Iterator[str]:
+    """A RabbitMQ of our own, with an epmd of its own. Yields its `amqp://` URL."""
+    # Debian's command in the PATH changes the user and the home; the script behind it does neither.
+    scripts = glob.glob("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    server, epmd = (scripts or [binary("rabbitmq-server")])[0], binary("epmd")
+    port, epmd_port, dist_port = free_port(), free_port(), free_port()
+    with scratch("mq", owner="rabbitmq") as home:
+        user = "rabbitmq" if os.getuid() == 0 else None
+        plugins = home / "plugins"
+        plugins.write_text("[].")
+        plugins.chmod(0o644)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
+        env |= {
+            "HOME": str(home),  # where Erlang keeps its cookie
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONF_ENV_FILE": str(home / "none"),
+            "RABBITMQ_CONFIG_FILE": str(home / "none"),
+            "RABBITMQ_NODENAME": f"brain{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(dist_port),
+            "RABBITMQ_MNESIA_BASE": str(home / "data"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+        }
+        mapper = [epmd, "-port", str(epmd_port), "-address", "127.0.0.1"]
+        log = home.parent / f"{home.name}.log"
+        with (
+            running(mapper, answers(epmd_port), user=user, env=env),
+            running([server], answers(port), user=user, env=env, log=log, stop_s=30.0),
+        ):
+            yield f"amqp://guest:guest@127.0.0.1:{port}//"
+        log.unlink(missing_ok=True)
