@@ -1,0 +1,354 @@
+"""A channel that claims messages in batches instead of popping them; the states of its connection are in docs/transport.md.
+
+Its polling connection carries one command at a time, and every reply comes through the event loop or drain_events():
+a claim, or the wait for a wake-up token. Kombu calls either BRPOP, and so do the methods that we override.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis as base
+from kombu.utils.json import dumps
+from kombu.utils.scheduling import round_robin_cycle
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from . import envelope, qos
+from .acks import Acks
+from .batch import PublishBatch
+from .claims import Claim, Claimed, unacked_entry
+from .envelope import BadEnvelope
+from .scripts import GIVE_BACK, PARK, PARKED, PARKED_COUNTS, PUBLISH
+
+log = logging.getLogger(__name__)
+
+_REPLY_S = 5.0  # at close, for the reply to a claim that was sent: the messages in it would wait for the visibility timeout
+_MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each message needs two
+
+
+class Channel(base.Channel):
+    QoS = qos.QoS
+    Message = envelope.Message
+    from_transport_options: Any = (*base.Channel.from_transport_options, "claim_batch", "ack_interval")
+
+    claim_batch = 64  # messages in one claim at most; the prefetch window may allow fewer
+    ack_interval = 0.005  # seconds that the first acknowledgement waits for others
+
+    _in_poll: Any = None
+    _brpop_sent_at: Any = None
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        self.held: dict[str, Claimed] = connection.held
+        self.acks = Acks(self, connection.ack_hooks)
+        self.renewed_at = monotonic()
+        self._no_ack: set[str] = set()
+        self._claim: Claim | None = None  # the claim in flight
+        self._drained = False  # the last claim left nothing behind: wait before the next one
+        self._shared_client: Any = None
+        super().__init__(connection, **kwargs)
+
+    # --- keys and clients ---------------------------------------------------------------------------------------------
+
+    def full_key(self, name: str) -> str:
+        """Kombu prefixes the commands it knows, and EVAL is not one of them."""
+        return f"{self.global_keyprefix or ''}{name}"
+
+    def wake_name(self, queue: str) -> str:
+        return f"{queue}{self.sep}wake"
+
+    def wake_key(self, queue: str) -> str:
+        return self.full_key(self.wake_name(queue))
+
+    def held_keys(self) -> tuple[str, ...]:
+        names = (self.unacked_index_key, self.unacked_key, PARKED, PARKED_COUNTS)
+        return tuple(map(self.full_key, names))
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Stock Kombu builds a client, with a table of all its reply parsers, for every single command."""
+        if client is None:
+            client = self._shared_client
+            if client is None:
+                client = self._shared_client = self._create_client()
+        yield client
+
+    def _disconnect_pools(self) -> None:
+        self._shared_client = None
+        super()._disconnect_pools()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self.acks.reset()
+        self.held.clear()
+
+    def running_loop(self) -> Any:
+        """The event loop that will come back to this channel, or None."""
+        if self._closing or not self._consumers or self.connection is None:
+            return None
+        return self.connection.loop
+
+    # --- publish ------------------------------------------------------------------------------------------------------
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        return PublishBatch(self, max_size)
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        if batch is not None:
+            batch.touch(queue)
+            super()._put(queue, message, **kwargs)
+            return
+        step = self._get_message_priority(message, reverse=False)
+        keys = self.wake_key(queue), self.full_key(self._q_for_pri(queue, step))
+        with self.conn_or_acquire() as client:
+            client.eval(PUBLISH, 2, *keys, dumps(message))
+            self._maybe_update_queues_expire(client, queue)
+
+    def _do_restore_message(
+        self, payload: Any, exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
+    ) -> None:
+        """Stock Kombu drops a message here that no queue is bound for; we raise, and it is parked."""
+        queues = self._lookup(exchange, routing_key)
+        if not queues:
+            raise BadEnvelope(f"no queue is bound for exchange {exchange!r}, routing key {routing_key!r}")
+        envelope.mark_redelivered(payload)
+        step = self._get_message_priority(payload, reverse=False)
+        for queue in queues:
+            push = pipe.lpush if leftmost else pipe.rpush
+            push(self._q_for_pri(queue, step), dumps(payload))
+            pipe.eval(PUBLISH, 1, self.wake_key(queue))
+
+    # --- consume ------------------------------------------------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        (self._no_ack.add if no_ack else self._no_ack.discard)(queue)
+        self._drained = False  # there may be messages in a queue that has just been added
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        super()._basic_cancel(consumer_tag)
+        if not self.active_queues:
+            # The event loop may not come back, and a worker that stops runs its last tasks for minutes.
+            self._settle()
+            with suppress(*self.connection_errors):  # they stay for the next try
+                self.acks.flush()
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> envelope.Message | None:
+        while messages := self._claim_now(queue):
+            (claimed,) = messages
+            try:
+                message = self.Message(envelope.read(claimed.raw, claimed.tag), channel=self)
+            except BadEnvelope as error:
+                self._park(claimed, error)
+                continue
+            if no_ack:
+                self.acks.add([claimed.tag])
+            else:
+                self.held[claimed.tag] = claimed
+                self.qos.append(message, claimed.tag)
+            return message
+        return None
+
+    def _claim_now(self, queue: str) -> deque[Claimed]:
+        claim = self._claim_of((queue,), 1)
+        with self.conn_or_acquire() as client:
+            reply = client.eval(*claim.arguments())
+            self._maybe_update_queues_expire(client, queue)
+        return claim.messages(reply)
+
+    def _claim_of(self, queues: tuple[str, ...], want: int) -> Claim:
+        return Claim(
+            queues=queues,
+            want=want,
+            # The orders `priority` and `sorted` are strict between queues as well.
+            shared=type(self._queue_cycle) is round_robin_cycle,
+            held_keys=self.held_keys(),
+            wake_keys=tuple(map(self.wake_key, queues)),
+            lists=tuple(
+                self.full_key(self._q_for_pri(queue, step))
+                for step in self.priority_steps
+                for queue in queues
+            ),
+        )
+
+    def _want(self) -> int:
+        if "can_consume" in vars(self.qos):
+            return 1  # Celery's worker_disable_prefetch replaces it and counts tasks that we do not see
+        free = self.qos.can_consume_max_estimate()
+        if (
+            free is None
+        ):  # no window: without an event loop take one, as a caller of SimpleQueue.get() expects
+            free = 1 if self.connection.loop is None else _MOST_CLAIMED
+        return max(1, min(free, self.claim_batch, _MOST_CLAIMED))
+
+    @property
+    def claiming(self) -> bool:
+        """A claim is in flight: its reply holds messages which nobody else can see."""
+        return self._claim is not None
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._in_poll) and self._claim is None
+
+    # --- the polling connection ---------------------------------------------------------------------------------------
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = tuple(self._queue_cycle.consume(len(self.active_queues)))
+        if not queues:
+            return
+        command: tuple[Any, ...]
+        if self._drained:
+            command = ("BRPOP", *map(self.wake_key, queues), timeout or self.brpop_timeout or 0)
+        else:
+            self._claim = self._claim_of(queues, self._want())
+            command = ("EVAL", *self._claim.arguments())
+        connection = self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        claim = self._claim
+        reply = self._read_reply(**options)
+        if claim is None:  # a token, or none for a second: look, as a stock publisher leaves no token
+            self._drained = False
+            self._brpop_start()
+            raise Empty
+        messages = claim.messages(reply)
+        self._drained = len(messages) < claim.want
+        if not messages:
+            raise Empty  # else drain_events() would never time out
+        self._deliver_claimed(messages)
+        return True
+
+    def _read_reply(self, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            # Never as 'BRPOP': Kombu's client would cut the key prefix off.
+            return self.client.parse_response(connection, "EVAL", **options)
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        except ResponseError as error:
+            if not _demoted(error):
+                raise
+            connection.disconnect()
+            raise RedisConnectionError("the server has become a replica") from error
+        finally:
+            self._in_poll = self._claim = None
+            self._flush_brpop_reauth()
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._claim = None
+            self._drained = False
+        super()._on_connection_disconnect(connection)
+
+    def _settle(self) -> None:
+        """Leave no reply unread: give back what it holds, or pass its token on."""
+        connection, claim = self._in_poll, self._claim
+        if not connection:
+            return
+        try:
+            if not connection.can_read(timeout=_REPLY_S if claim else 0):
+                connection.disconnect()  # which also ends the server's wait for a token
+                return
+            reply = self._read_reply()
+            if claim is not None:
+                self.give_back(claim.messages(reply))
+            elif reply:
+                with self.conn_or_acquire() as client:
+                    client.eval(PUBLISH, 1, reply[0])
+        except self.connection_errors as error:
+            log.warning("claim_not_settled: %s", type(error).__name__)
+        finally:
+            self._in_poll = self._claim = None
+
+    # --- deliver ------------------------------------------------------------------------------------------------------
+
+    def _deliver_claimed(self, messages: deque[Claimed]) -> None:
+        for queue in dict.fromkeys(claimed.queue for claimed in messages):
+            self._queue_cycle.rotate(queue)
+        unasked: list[str] = []
+        try:
+            while messages and not self._closing:
+                self._deliver_one(messages.popleft(), unasked)
+        finally:  # a consumer that closes the channel or raises: nobody has seen these
+            self.give_back(messages)
+            if unasked:
+                self.acks.add(unasked)
+
+    def _deliver_one(self, claimed: Claimed, unasked: list[str]) -> None:
+        """unasked: takes the tag of a message whose consumer acknowledges nothing."""
+        if claimed.queue not in self.connection._callbacks:  # cancelled while the claim was under way
+            self.give_back([claimed])
+            return
+        try:
+            payload = envelope.read(claimed.raw, claimed.tag)
+            if claimed.queue in self._no_ack:
+                unasked.append(claimed.tag)
+            else:
+                self.held[claimed.tag] = claimed
+            self.connection._deliver(payload, claimed.queue)
+        except BadEnvelope as error:
+            self._park(claimed, error)
+
+    def give_back(self, messages: Iterable[Claimed]) -> None:
+        """Put messages back where they were claimed, the first one next in line; only what is still ours."""
+        index, unacked, *_ = self.held_keys()
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for claimed in reversed(list(messages)):
+                keys = index, unacked, claimed.list_key, self.wake_key(claimed.queue)
+                pipe.eval(GIVE_BACK, len(keys), *keys, claimed.tag, claimed.raw)
+            pipe.execute()
+
+    def _park(self, claimed: Claimed, error: BadEnvelope) -> None:
+        self.held.pop(claimed.tag, None)
+        keys = self.held_keys()
+        with self.conn_or_acquire() as client:
+            client.eval(PARK, len(keys), *keys, claimed.tag, claimed.queue, str(error), claimed.raw)
+        log.error("envelope_parked: queue %s, %s", claimed.queue, error)
+
+    def park_unacked(self, tag: str, error: Exception) -> None:
+        """An entry of `unacked` that cannot be restored, claimed by a worker that died or by a stock one."""
+        with self.conn_or_acquire() as client:
+            entry = client.hget(self.unacked_key, tag)
+        if entry is not None:
+            queue, raw = unacked_entry(entry)
+            self._park(Claimed(tag, queue, "", raw), BadEnvelope(str(error)))
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def _purge(self, queue: str) -> int:
+        purged = super()._purge(queue)
+        with self.conn_or_acquire() as client:
+            client.delete(self.wake_name(queue))
+        return int(purged)
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        super()._delete(queue, *args, **kwargs)
+        with self.conn_or_acquire() as client:
+            client.delete(self.wake_name(queue))
+
+    def close(self) -> None:
+        self._closing = True
+        if not self.closed:
+            self._settle()
+            try:
+                self.acks.flush()
+                if self._qos is not None:
+                    self._qos.restore_unacked_once()
+            except self.connection_errors as error:
+                log.warning("messages_not_given_back: %s", type(error).__name__)
+        super().close()
+
+
+def _demoted(error: ResponseError) -> bool:
+    """What a server that has become a replica says to whoever writes, and to whoever was waiting for a token."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED")

@@ -1,0 +1,71 @@
+"""The transports behind our URL schemes: TCP and unix socket, TLS, Sentinel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from kombu.transport import redis as base
+from kombu.utils.imports import symbol_by_name
+
+from . import server
+from .acks import AckHook
+from .channel import Channel
+from .claims import Claimed
+from .poller import Poller
+from .sentinel import SentinelChannel
+
+
+class TLSChannel(Channel):
+    # Redis' own defaults: certificate and host name are checked. Stock Kombu checks nothing unless it is told to.
+    connection_class: Any = redis.SSLConnection
+
+
+class Transport(base.Transport):
+    """One connection with its channels.
+
+    transport options besides Kombu's: claim_batch, ack_interval (see Channel) and ack_hooks, a list of AckHook or of
+    their dotted names; a bootstep may as well append to `ack_hooks` of each new connection's transport.
+    """
+
+    Channel: type[Channel] = Channel
+    cycle: Any
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        if not client.transport_options.get("ack_emulation", True):
+            raise ValueError(
+                "without ack_emulation a message is lost with its worker: use Kombu's own redis:// for that"
+            )
+        super().__init__(client, **kwargs)
+        self.cycle = Poller()
+        self.loop: Any = None
+        self.held: dict[str, Claimed] = {}  # by tag; the channels share their consumers, so this too
+        hooks = client.transport_options.get("ack_hooks", ())
+        self.ack_hooks: list[AckHook] = [symbol_by_name(hook) for hook in hooks]
+
+    def establish_connection(self) -> Transport:
+        connection = super().establish_connection()
+        try:
+            with self._avail_channels[0].conn_or_acquire() as client:
+                server.require_suitable(client)
+        except BaseException:
+            self.close_connection(connection)
+            raise
+        return self
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.loop = loop
+        super().register_with_event_loop(connection, loop)
+        timeout_s = connection.client.transport_options.get(
+            "visibility_timeout", self.Channel.visibility_timeout
+        )
+        loop.call_repeatedly(timeout_s / 12, self.cycle.renew)
+
+
+class TLSTransport(Transport):
+    Channel = TLSChannel
+
+
+class SentinelTransport(Transport):
+    default_port: Any = 26379
+    Channel = SentinelChannel
