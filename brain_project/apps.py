@@ -1,8 +1,10 @@
-"""The roof's app: pours settings.BRAIN down into the apps' conf and registers the checks of what was wrong with it."""
+"""The roof's app: loads Celery's, pours settings.BRAIN down into the apps' conf and registers the checks of it."""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
+
+from . import celery  # noqa: F401  (before any app's tasks, so that shared tasks belong to our Celery app)
 
 
 class BrainProjectConfig(AppConfig):
