@@ -12,6 +12,6 @@ class BrainProjectConfig(AppConfig):
     verbose_name = "Brain Platform"
 
     def ready(self) -> None:
-        from . import checks, conf  # noqa: F401  (checks register themselves)
+        from . import checks, conf, log_context  # noqa: F401  (checks and receivers register themselves)
 
         conf.bind()

@@ -175,14 +175,14 @@ class Command(BrainCommand):
         web = ["manage", "runserver", f"{HOST}:{port}", "--noreload", "--skip-checks"]  # `up` has run them
         edge = ["manage", "gateway", "--host", HOST, "--port", edge_port]
         return [
-            Planned("web", web, stage=0, env=env),
+            Planned("web", web, stage=0, env={**env, "DJANGO_RUNSERVER_HIDE_WARNING": "true"}),
             Planned("edge", edge, stage=0, env=env),
             Planned("worker", self._worker(), stage=1, env=env),
             *demo_children,
         ]
 
     def _worker(self) -> list[str]:
-        app = ["celery", "-A", "brain_project"]
+        app = ["celery", "--quiet", "-A", "brain_project"]
         pool = ["worker", "-P", "threads", "-c", "4", "-l", settings.LOG_LEVEL]
         return [*app, *pool, "--without-gossip", "--without-mingle", "--hostname", f"brain-{os.getpid()}@%h"]
 
