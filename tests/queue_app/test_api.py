@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from foundation import roles
+from foundation.models import AuditEntry
+from orm_app.models import User
+from queue_app import queues
+from queue_app.models import JobEvent
+from queue_app.states import State
+
+from .dead_letters import ERROR, PAYLOAD, client_of, job, standing
+
+pytestmark = pytest.mark.django_db
+
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "gateway.yaml")
+JOBS, QUEUES = "/api/v1/queue/jobs", "/api/v1/queue/queues"
+
+
+@pytest.fixture
+def viewer() -> Client:
+    return client_of(roles.VIEWER)
+
+
+@pytest.fixture
+def operator() -> Client:
+    return client_of(roles.OPERATOR)
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    """The body of a refusal, after a look at what every problem has."""
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["request_id"] == answer.headers["X-Request-Id"]
+    return body
+
+
+def ids(answer: Any) -> list[str]:
+    return [row["id"] for row in answer.json()["results"]]
+
+
+# --- who may do what ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("role", "reads", "acts"),
+    [
+        (None, False, False),
+        (roles.VIEWER, True, False),
+        (roles.OPERATOR, True, True),
+        (roles.ADMIN, True, True),
+    ],
+)
+def test_api__role__reads_and_replays_as_in_the_matrix(role, reads, acts):
+    dead, client = job(), client_of(role)
+    for url in (JOBS, f"{JOBS}/{dead.pk}", QUEUES):
+        answer = client.get(url)
+        assert answer.status_code == 200 if reads else problem(answer, 403)
+    answer = client.post(f"{JOBS}/{dead.pk}/replay")
+    assert answer.status_code == 200 if acts else problem(answer, 403)
+    assert standing(dead) == ["PENDING" if acts else "DEAD_LETTER"]
+
+
+@pytest.mark.parametrize("url", [JOBS, f"{JOBS}/{uuid.uuid4()}", QUEUES])
+def test_api__nobody__unauthorized(url):
+    answer = Client().get(url)
+    problem(answer, 401)
+    assert "Bearer" in answer.headers["WWW-Authenticate"]
+
+
+def test_replay__nobody_or_a_session_without_csrf_token__refused():
+    dead = job()
+    problem(Client().post(f"{JOBS}/{dead.pk}/replay"), 401)
+    browser = client_of(roles.OPERATOR)
+    browser.handler.enforce_csrf_checks = True
+    assert "CSRF" in problem(browser.post(f"{JOBS}/{dead.pk}/replay"), 403)["detail"]
+    assert standing(dead) == ["DEAD_LETTER"]
+
+
+# --- one job -------------------------------------------------------------------------------------------------------------
+def test_job__dead_one__everything_about_it(viewer, django_assert_max_num_queries):
+    dead = job()
+    for _ in range(20):
+        JobEvent.objects.create(job=dead, from_state="PENDING", to_state="PROCESSING")
+    with django_assert_max_num_queries(6):
+        body = viewer.get(f"{JOBS}/{dead.pk}").json()
+    assert (body["task"], body["queue"], body["state"]) == (
+        "tasks_service.send_email",
+        "email_queue",
+        "DEAD_LETTER",
+    )
+    assert (body["payload"], body["last_error"], body["request_id"]) == (PAYLOAD, ERROR, "r-made")
+    assert (body["attempt"], body["max_attempts"]) == (4, 4)
+    assert len(body["events"]) == 21
+    assert (body["events"][0]["from_state"], body["events"][0]["to_state"]) == ("", "PENDING")
+
+
+@pytest.mark.parametrize("key", [str(uuid.uuid4()), "1"])
+def test_job__unknown_id__not_found(viewer, key):
+    problem(viewer.get(f"{JOBS}/{key}"), 404)
+
+
+# --- replay --------------------------------------------------------------------------------------------------------------
+def test_replay__dead_job__waits_again_audited_with_actor_and_request_id(operator):
+    dead = job()
+    answer = operator.post(f"{JOBS}/{dead.pk}/replay", headers={"X-Request-Id": "r-call"})
+    body = answer.json()
+    assert (answer.status_code, body["state"], body["attempt"]) == (200, "PENDING", 0)
+    assert body["events"][-1]["detail"]["actor"] == "some-operator"
+    entry = AuditEntry.objects.get(target_id=str(dead.pk))
+    assert (entry.actor, entry.action, entry.source) == ("some-operator", "job.replay", "api")
+    assert (entry.request_id, entry.ip) == ("r-call", "127.0.0.1")
+    assert (entry.before["state"], entry.after["state"]) == ("DEAD_LETTER", "PENDING")
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.PROCESSING, State.COMPLETED, State.CANCELLED])
+def test_replay__job_that_is_not_dead__conflict(operator, state):
+    one = job(state)
+    body = problem(operator.post(f"{JOBS}/{one.pk}/replay"), 409)
+    assert body["title"] == "Conflict"
+    assert f"is {state.value}, not DEAD_LETTER" in body["detail"]
+    assert standing(one) == [state.value]
+    assert not AuditEntry.objects.filter(action="job.replay").exists()
+
+
+def test_replay__twice__second_one_conflicts(operator):
+    dead = job()
+    assert operator.post(f"{JOBS}/{dead.pk}/replay").status_code == 200
+    problem(operator.post(f"{JOBS}/{dead.pk}/replay"), 409)
+    assert AuditEntry.objects.filter(action="job.replay").count() == 1
+
+
+def test_replay__unknown_job_or_wrong_method__problem(operator):
+    problem(operator.post(f"{JOBS}/{uuid.uuid4()}/replay"), 404)
+    answer = operator.get(f"{JOBS}/{job().pk}/replay")
+    problem(answer, 405)
+    assert "POST" in answer.headers["Allow"]
+
+
+def test_replay__bearer_token__audited_by_the_name_in_it():
+    dead = job()
+    client_of(roles.OPERATOR)
+    user = User.objects.get(username="some-operator")
+    user.set_password("pw-of-somebody-9")
+    user.save()
+    login = {"username": user.username, "password": "pw-of-somebody-9"}
+    call_command("gateway", "import", EXAMPLE)  # the issuer that signs
+    token = Client().post("/api/v1/gateway/token", login, content_type="application/json").json()["access"]
+    answer = Client().post(f"{JOBS}/{dead.pk}/replay", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    assert AuditEntry.objects.get(action="job.replay").actor == "some-operator"
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------------
+def test_jobs__many__bounded_queries_and_no_payloads(viewer, django_assert_max_num_queries):
+    for _ in range(30):
+        job()
+    with django_assert_max_num_queries(5), CaptureQueriesContext(connection) as queries:
+        answer = viewer.get(JOBS)
+    assert len(ids(answer)) == 30
+    assert "payload" not in answer.json()["results"][0]
+    assert not any('"payload"' in query["sql"] for query in queries)
+
+
+def test_jobs__pages__newest_first_and_each_one_once_while_new_ones_come(viewer):
+    made = [str(job().pk) for _ in range(7)]
+    answer = viewer.get(JOBS, {"page_size": "3"})
+    seen = [ids(answer)]
+    assert answer.json()["previous"] is None
+    while following := answer.json()["next"]:
+        job()  # at the front: it must not push anything onto the next page
+        answer = viewer.get(following)
+        seen.append(ids(answer))
+    assert [len(page) for page in seen] == [3, 3, 1]
+    assert sum(seen, []) == made[::-1]
+    back = viewer.get(answer.json()["previous"])
+    assert ids(back) == seen[1]
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("0", 50), ("-1", 50), ("many", 50), ("2", 2), ("100000", 60)])
+def test_jobs__page_size__kept_within_bounds(viewer, asked, shown):
+    one = job()
+    rows = []
+    for _ in range(59):
+        row = type(one).objects.get(pk=one.pk)
+        row.pk = uuid.uuid4()
+        rows.append(row)
+    type(one).objects.bulk_create(rows)
+    assert len(ids(viewer.get(JOBS, {"page_size": asked}))) == shown
+
+
+def test_jobs__bad_cursor__not_found(viewer):
+    job()
+    problem(viewer.get(JOBS, {"cursor": "no-such-cursor"}), 404)
+
+
+def test_jobs__filters__narrow_the_list(viewer):
+    queues.create_queue("other")
+    dead, done, elsewhere = job(request_id="r-1"), job(State.COMPLETED), job(queue="other")
+
+    def shown(**asked: str) -> set[str]:
+        return set(ids(viewer.get(JOBS, asked)))
+
+    assert shown(state="DEAD_LETTER") == {str(dead.pk), str(elsewhere.pk)}
+    assert shown(state="DEAD_LETTER", queue="other") == {str(elsewhere.pk)}
+    assert shown(request_id="r-1") == {str(dead.pk)}
+    assert shown(queue="no_such_queue") == shown(request_id="r-0") == set()
+    assert shown(state="", queue="") == {str(one.pk) for one in (dead, done, elsewhere)}
+
+
+@pytest.mark.parametrize("state", ["dead", "DEAD_LETTER ", "0", "<script>"])
+def test_jobs__bad_state__names_the_field_and_the_states(viewer, state):
+    body = problem(viewer.get(JOBS, {"state": state}), 400)
+    (error,) = body["errors"]
+    assert error["pointer"] == "/state"
+    assert "DEAD_LETTER" in error["detail"]
+
+
+def test_queues__counts_by_state__in_bounded_queries(viewer, django_assert_max_num_queries):
+    for number in range(20):
+        queues.create_queue(f"q{number}")
+    queues.configure("q1", actor=None, source="system", paused=True)
+    job(), job(State.PENDING)
+    with django_assert_max_num_queries(7):
+        answer = viewer.get(QUEUES)
+    found = {row["name"]: row for row in answer.json()["results"]}
+    assert (found["q0"]["paused"], found["q1"]["paused"]) == (False, True)
+    mail = found["email_queue"]
+    assert (mail["jobs"]["DEAD_LETTER"], mail["jobs"]["PENDING"], mail["jobs"]["FAILED"]) == (1, 1, 0)
+    assert set(mail["jobs"]) == {state.value for state in State}
+    assert mail["oldest_due_s"] >= 0
+
+
+def test_api__markup_in_a_payload__json_that_no_browser_takes_for_a_page(viewer):
+    dead = job(payload={"to": "<script>alert(1)</script>"})
+    answer = viewer.get(f"{JOBS}/{dead.pk}", headers={"Accept": "text/html, */*;q=0.1"})
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_urls__names__lead_to_the_paths():
+    assert reverse("queue_api:jobs") == JOBS
+    assert reverse("queue_api:queues") == QUEUES

@@ -1,0 +1,192 @@
+"""`manage.py queue status|dead|replay|discard`: by call_command, and as a process for its exit codes and streams."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import subprocess
+import sys
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from foundation.commands import DEGRADED, FAILED, OK, USAGE, Failed
+from foundation.models import AuditEntry
+from queue_app import queues, workers
+from queue_app.states import State
+from queue_app.uuid7 import uuid7
+
+from .conftest import ROOT, environment
+from .dead_letters import job, standing
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """run("dead", "--json") → (exit code, what it wrote to stdout; as JSON when that was asked for)."""
+
+    def call(*arguments: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = OK
+        try:
+            call_command("queue", *arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out = capsys.readouterr().out
+        return code, json.loads(out) if "--json" in arguments else out
+
+    return call
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "queue", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment(), capture_output=True, text=True, timeout=120
+    )
+
+
+def long_ago() -> Any:
+    return timezone.now() - timedelta(seconds=90)
+
+
+# --- status --------------------------------------------------------------------------------------------------------------
+def test_status__jobs_wait_and_no_worker__degraded_until_one_lives_or_the_queue_is_paused(run):
+    waiting = job(State.PENDING, created_at=long_ago())
+    job()
+    code, told = run("status", "--json")
+    mail = told["queues"][waiting.queue]
+    assert (code, told["workers"]) == (DEGRADED, 0)
+    assert (mail["PENDING"], mail["DEAD_LETTER"], mail["paused"]) == (1, 1, False)
+    assert 90 <= mail["oldest_due_s"] < 3600
+    queues.configure(waiting.queue, actor=None, source="system", paused=True)
+    assert run("status")[0] == OK
+    queues.configure(waiting.queue, actor=None, source="system", paused=False)
+    workers.register(uuid7(), pool="threads", concurrency=1, queues=[waiting.queue])
+    code, told = run("status", "--json")
+    assert (code, told["workers"]) == (OK, 1)
+
+
+def test_status__as_text__a_line_a_queue_and_the_workers(run):
+    job()
+    code, text = run("status")
+    assert code == OK
+    (line,) = [line for line in text.splitlines() if line.startswith("email_queue")]
+    assert line.split()[1:7] == ["0", "0", "0", "0", "1", "0"]
+    assert "0 workers alive" in text
+
+
+def test_status__nothing_at_all__ok(run):
+    assert run("status", "--json") == (OK, {"queues": {}, "workers": 0})
+
+
+# --- dead ----------------------------------------------------------------------------------------------------------------
+def test_dead__by_queue_and_limit__newest_first(run):
+    queues.create_queue("other")
+    dead = [job(), job(queue="other"), job()]
+    job(State.COMPLETED)
+    _, rows = run("dead", "--json")
+    assert [row["id"] for row in rows] == [str(one.pk) for one in reversed(dead)]
+    assert rows[0]["error"] == "OSError: refused"
+    assert (rows[0]["task"], rows[0]["attempts"]) == ("tasks_service.send_email", "4 of 4")
+    assert [row["queue"] for row in run("dead", "--queue", "other", "--json")[1]] == ["other"]
+    assert [row["id"] for row in run("dead", "--limit", "1", "--json")[1]] == [str(dead[2].pk)]
+    assert run("dead", "--queue", "no_such", "--json") == (OK, [])
+
+
+def test_dead__as_text__ids_whole_and_the_payload_not_told(run):
+    dead = job()
+    code, text = run("dead")
+    assert code == OK
+    assert str(dead.pk) in text
+    assert "a@example.com" not in text
+
+
+# --- replay and discard --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("verb", "done", "after"), [("replay", "replayed", "PENDING"), ("discard", "discarded", "CANCELLED")]
+)
+def test_act__ids__those_alone_audited_by_the_login(run, verb, done, after):
+    dead, kept = [job(), job()], job()
+    code, told = run(verb, *(str(one.pk) for one in dead), "--json")
+    assert (code, told) == (OK, {done: 2, "refused": []})
+    assert standing(*dead, kept) == [after, after, "DEAD_LETTER"]
+    entries = AuditEntry.objects.filter(action=f"job.{verb}")
+    assert {entry.target_id for entry in entries} == {str(one.pk) for one in dead}
+    assert {(entry.actor, entry.source) for entry in entries} == {(getpass.getuser(), "cli")}
+
+
+@pytest.mark.parametrize(
+    ("verb", "done", "after"), [("replay", "replayed", "PENDING"), ("discard", "discarded", "CANCELLED")]
+)
+def test_act__all_of_a_queue__no_other_one(run, verb, done, after):
+    queues.create_queue("other")
+    dead, elsewhere, finished = job(), job(queue="other"), job(State.COMPLETED)
+    assert run(verb, "--all", "--queue", "email_queue", "--json")[1] == {done: 1, "refused": []}
+    assert standing(dead, elsewhere, finished) == [after, "DEAD_LETTER", "COMPLETED"]
+    assert run(verb, "--all")[1].strip() == f"1 {done}"
+    assert standing(elsewhere, finished) == [after, "COMPLETED"]
+    assert run(verb, "--all", "--json") == (OK, {done: 0, "refused": []})
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_act__some_refused__the_others_done_and_exit_code_1(run, verb):
+    dead, finished, missing = job(), job(State.COMPLETED), uuid.uuid4()
+    code, told = run(verb, str(finished.pk), str(missing), str(dead.pk), "--json")
+    assert code == FAILED
+    assert told["refused"] == [
+        f"job {finished.pk} is COMPLETED, not DEAD_LETTER",
+        f"there is no job {missing}",
+    ]
+    assert standing(finished) == ["COMPLETED"]
+    assert standing(dead) != ["DEAD_LETTER"]
+    code, text = run(verb, str(finished.pk))
+    assert (code, f"job {finished.pk} is COMPLETED" in text) == (FAILED, True)
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+@pytest.mark.parametrize("choice", [[], ["ID", "--all"], ["ID", "--queue", "email_queue"], ["--queue", "x"]])
+def test_act__no_clear_choice__wrong_usage_and_nothing_done(verb, choice):
+    dead = job()
+    with pytest.raises(Failed) as failed:
+        call_command("queue", verb, *(str(dead.pk) if word == "ID" else word for word in choice))
+    assert failed.value.returncode == USAGE
+    assert "manage.py queue dead" in failed.value.hint
+    assert standing(dead) == ["DEAD_LETTER"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["replay", "not-an-id"], ["dead", "--limit", "0"], ["dead", "--limit", "x"], ["revive"]]
+)
+def test_queue__bad_argument__wrong_usage(arguments):
+    with pytest.raises(CommandError):
+        call_command("queue", *arguments)
+
+
+# --- as a process --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_process__each_outcome__its_exit_code_and_clean_streams():
+    dead, waiting = job(), job(State.PENDING, created_at=long_ago())
+
+    status = process("status", "--json")
+    assert status.returncode == DEGRADED, status.stderr
+    assert json.loads(status.stdout)["queues"]["email_queue"]["PENDING"] == 1
+
+    replayed = process("replay", str(dead.pk), "--json")
+    assert (replayed.returncode, json.loads(replayed.stdout)) == (OK, {"replayed": 1, "refused": []})
+    assert standing(dead) == ["PENDING"]
+
+    refused = process("discard", str(waiting.pk))
+    assert refused.returncode == FAILED
+    assert f"job {waiting.pk} is PENDING, not DEAD_LETTER" in refused.stdout
+    assert "Traceback" not in refused.stderr
+
+    wrong = process("replay", "not-an-id", "--json")
+    assert (wrong.returncode, wrong.stdout) == (USAGE, "")
+    assert "not-an-id" in json.loads(wrong.stderr)["error"]
