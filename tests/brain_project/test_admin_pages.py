@@ -1,0 +1,102 @@
+"""The admin as a whole: its door, its first page, its sidebar, and what every page's head says."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from foundation import audit, roles
+from foundation.models import AuditEntry
+from orm_app.models import User
+from queue_app import enqueue, queues
+from queue_app.models import Job
+
+pytestmark = pytest.mark.django_db
+
+
+def client_of(role: str | None) -> Client:
+    user = User.objects.create_user("ann", "ann@example.com", "pw-of-somebody", is_staff=True)
+    if role:
+        roles.grant(user, role)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("opened", "lands_at"),
+    [
+        ("/admin/login/", "/admin/"),
+        ("/admin/login/?next=/admin/queue_app/job/", "/admin/queue_app/job/"),
+        ("/admin/login/?next=https://elsewhere.example/", "/admin/"),
+    ],
+)
+def test_login__form_sent_as_a_browser_does__lands_inside_the_admin(opened, lands_at):
+    client_of(roles.VIEWER)
+    client = Client()
+    form = client.get(opened).content.decode()
+    hidden = re.search(r'<input type="hidden" name="next" value="([^"]*)" form="login-form">', form)
+    fields = {"username": "ann", "password": "pw-of-somebody"}
+    if hidden:
+        fields["next"] = hidden[1]
+    assert client.post(opened, fields).headers["Location"] == lands_at
+
+
+def test_overview__viewer__figures_and_latest_changes():
+    enqueue("email_queue", {"to": "a@example.com", "subject": "s", "task_id": 1})
+    Job.objects.update(state="DEAD_LETTER")
+    entry = audit.record(actor="<b>bob</b>", action="job.replay", target="queue_app.Job:1", source="cli")
+    client = client_of(roles.VIEWER)
+    text = client.get("/admin/").content.decode()
+    assert "Overview" in text
+    assert "Site administration" not in text
+    assert re.search(r'state__exact=DEAD_LETTER".*?brain-bad">1<', text, re.DOTALL)
+    assert reverse("admin:foundation_auditentry_change", args=[entry.pk]) in text
+    assert "&lt;b&gt;bob" in text
+    assert client.get(reverse("admin-overview")).status_code == 200
+
+
+def test_overview__no_role__no_figure_and_no_fragment():
+    client = client_of(None)
+    assert b"brain-card" not in client.get("/admin/").content
+    assert client.get(reverse("admin-overview")).status_code == 403
+    assert Client().get(reverse("admin-overview")).status_code == 302
+
+
+def test_sidebar__viewer__every_entry_leads_to_a_page():
+    client = client_of(roles.VIEWER)
+    links = set(re.findall(r'href="(/admin/[a-z_]+/[a-z]+/)"', client.get("/admin/").content.decode()))
+    assert len(links) >= 11
+    for link in links:
+        assert client.get(link).status_code == 200, link
+
+
+def test_head__name_in_lower_case__stays_as_it_is():
+    queues.create_queue("email_queue")
+    url = reverse("admin:queue_app_queue_change", args=["email_queue"])
+    text = client_of(roles.VIEWER).get(url).content.decode()
+    assert "Email_queue" not in text
+    assert "Queues" in text
+
+
+def test_list__how_many__told_where_a_filter_hides_some():
+    for number in range(3):
+        queues.create_queue(f"q{number}")
+    client, url = client_of(roles.VIEWER), reverse("admin:queue_app_queue_changelist")
+    assert b"Show all" not in client.get(url).content
+    assert b"Show all" in client.get(url, {"q": "q1"}).content
+
+
+def test_audit_log__target_with_a_page__linked_and_others_plain():
+    queue = queues.create_queue("email_queue")
+    audit.record(actor="bob", action="key.create", target="gateway.ApiKey:1", source="cli")
+    audit.record(actor="bob", action="x.y", target="<b>:<i>", source="cli", request_id="r" * 40)
+    text = client_of(roles.VIEWER).get(reverse("admin:foundation_auditentry_changelist")).content.decode()
+    assert f'href="{reverse("admin:queue_app_queue_change", args=[queue.pk])}"' in text
+    assert "gateway.ApiKey:1" in text
+    assert "gateway_apikey" not in text
+    assert "&lt;b&gt;:&lt;i&gt;" in text
+    assert AuditEntry.objects.count() == 3
