@@ -22,7 +22,7 @@ class Broken(Exception):
 @contextlib.contextmanager
 def running(name: str, command: list[str], *, env: dict[str, str], folder: Path) -> Iterator[Process]:
     """`python -m command…`, its output in folder/name.log."""
-    process = Process(name, command, env, folder / f"{name}.log")
+    process = Process(name, [sys.executable, "-m", *command], env, folder / f"{name}.log")
     try:
         yield process
     finally:
@@ -30,16 +30,11 @@ def running(name: str, command: list[str], *, env: dict[str, str], folder: Path)
 
 
 class Process:
-    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
         with open(log, "wb") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=env,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
+                argv, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True
             )
 
     def said(self) -> str:
@@ -53,9 +48,11 @@ class Process:
                 if ready():
                     return
             if self.popen.poll() is not None or time.monotonic() > deadline:
-                last = "\n".join(self.said().strip().splitlines()[-5:])
-                raise Broken(f"{self.name} did not get ready; its last lines:\n{last}")
+                raise Broken(f"{self.name} did not get ready; its last lines:\n{self.last_lines()}")
             time.sleep(0.05)
+
+    def last_lines(self) -> str:
+        return "\n".join(self.said().strip().splitlines()[-5:])
 
     def stop(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -63,27 +60,62 @@ class Process:
         try:
             self.popen.wait(10)
         except subprocess.TimeoutExpired:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-            self.popen.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """At once, with everything below it: for processes that hold nothing worth a graceful end."""
+        for pid in reversed(with_children(self.popen.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.popen.wait()
 
     def cpu_s(self) -> float:
-        """Seconds of CPU, user and system, of the process and the ones below it that are alive."""
-        return sum(_cpu_s(pid) for pid in _with_children(self.popen.pid))
+        return tree_cpu_s(self.popen.pid)
+
+    def anonymous_bytes(self) -> int:
+        """Memory of the process and the ones below it; files they map are not counted."""
+        return sum(_anonymous_bytes(pid) for pid in with_children(self.popen.pid))
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """The caller's environment without any setting of ours, and `variables`."""
+    ours = ("BRAIN_", "DATABASE_URL", "REDIS_URL", "BROKER_URL", "DJANGO_SETTINGS_MODULE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {name: str(value) for name, value in variables.items()}
 
 
 def cpu_s(processes: Iterable[Process]) -> float:
     return sum(process.cpu_s() for process in processes)
 
 
-def _cpu_s(pid: int) -> float:
-    # proc(5): fields 14 and 15; the name in field 2 may hold spaces. All threads, the ended ones too.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+def tree_cpu_s(pid: int) -> float:
+    """Seconds of CPU, user and system, of the process and all below it, those that have ended included."""
+    return sum(_cpu_s(each) for each in with_children(pid))
 
 
-def _with_children(pid: int) -> list[int]:
+def with_children(pid: int) -> list[int]:
+    """The process and the ones below it that are alive."""
     found = [pid]
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in tasks.read_text().split():
-            found += _with_children(int(child))
+        with contextlib.suppress(OSError):
+            for child in tasks.read_text().split():
+                found += with_children(int(child))
     return found
+
+
+def _cpu_s(pid: int) -> float:
+    # proc(5): fields 14 to 17, own time and that of the children waited for; the name in field 2 may hold spaces.
+    # All threads, the ended ones too. A process that ends between listing and reading is in its parent's next sum.
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) * _TICK_S
+
+
+def _anonymous_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0

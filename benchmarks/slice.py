@@ -6,9 +6,9 @@ POST client → gateway → service → row and job → worker → SMTP
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from tests import servers
 
 from .figures import Figure, cost, ratio
 from .load import Burst, burst
-from .processes import ROOT, Broken, Process, cpu_s, running
+from .processes import ROOT, Broken, Process, cpu_s, environment, running
 
 NO_WORSE = 1.0  # the goal of every ratio: what the platform adds costs no more than the usual way
 INSTANCES = 3
@@ -111,8 +111,8 @@ class Side:
         )
 
 
-def run(quick: bool) -> list[Figure]:
-    size = QUICK if quick else FULL
+def run(options: argparse.Namespace) -> list[Figure]:
+    size = QUICK if options.quick else FULL
     with servers.scratch("bench") as home, _brain(home) as ours, _usual(home) as theirs:
         for side in (ours, theirs):
             side.warm_up()
@@ -136,7 +136,7 @@ def _brain(home: Path) -> Iterator[Side]:
     with contextlib.ExitStack() as stack:
         redis_url = stack.enter_context(servers.valkey())
         mails, smtp_port = stack.enter_context(_sink(folder))
-        env = _environment(
+        env = environment(
             BRAIN_DATA_DIR=folder / "data",
             REDIS_URL=redis_url,
             BRAIN_SMTP_PORT=smtp_port,
@@ -163,7 +163,7 @@ def _usual(home: Path) -> Iterator[Side]:
         redis_port = servers.free_port()
         redis_url = stack.enter_context(servers.valkey(port=redis_port))
         mails, smtp_port = stack.enter_context(_sink(folder))
-        env = _environment(
+        env = environment(
             USUAL_DATABASE=folder / "db.sqlite3",
             USUAL_REDIS_URL=redis_url,
             USUAL_SMTP_PORT=smtp_port,
@@ -199,7 +199,7 @@ def _instances(
 def _sink(folder: Path) -> Iterator[tuple[Path, int]]:
     mails = folder / "mails"
     command = ["examples.mail_sink", "--port", "0", "--dir", str(mails)]
-    with running("mail", command, env=_environment(), folder=folder) as process:
+    with running("mail", command, env=environment(), folder=folder) as process:
         process.wait_for(lambda: "listens on" in process.said())
         found = re.search(r"listens on \S+:(\d+)", process.said())
         yield mails, int(found[1]) if found else 0
@@ -216,13 +216,6 @@ def _configured(env: dict[str, str], *arguments: str) -> str:
     if done.returncode:
         raise Broken(f"{arguments[0]} could not be configured:\n{done.stderr[-2000:]}")
     return done.stdout.strip().rpartition("\n")[2]
-
-
-def _environment(**variables: object) -> dict[str, str]:
-    """The caller's environment without any setting of ours, and `variables`."""
-    ours = ("BRAIN_", "DATABASE_URL", "REDIS_URL", "BROKER_URL", "DJANGO_SETTINGS_MODULE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {name: str(value) for name, value in variables.items()}
 
 
 def _folder(home: Path, name: str) -> Path:

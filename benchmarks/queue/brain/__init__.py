@@ -1,0 +1,1 @@
+"""Our side: the site's own settings with an app of benchmark tasks."""

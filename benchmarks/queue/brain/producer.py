@@ -1,0 +1,59 @@
+"""`python -m benchmarks.queue.brain.producer ledger|broker`."""
+
+from __future__ import annotations
+
+import sys
+
+import django
+
+from benchmarks.queue.producer import serve
+
+
+def main() -> None:
+    django.setup()
+    import brain_project.celery  # noqa: F401  (the current app of `.delay()`)
+
+    serve(*(_ledger() if sys.argv[1] == "ledger" else _broker()))
+
+
+def _ledger():  # type: ignore[no-untyped-def]
+    import queue_app
+    from benchmarks.queue.brain import tasks
+
+    known = {"noop": tasks.noop, "work_1ms": tasks.work_1ms}
+
+    def one(task: str, number: int) -> None:
+        queue_app.enqueue(known[task], {"n": number})
+
+    def many(task: str, numbers: range) -> None:
+        queue_app.enqueue_many(known[task], [{"n": number} for number in numbers])
+
+    def in_one_transaction(task: str, numbers: range) -> None:
+        from django.db import transaction
+
+        with transaction.atomic():
+            for number in numbers:
+                one(task, number)
+
+    return one, many if hasattr(queue_app, "enqueue_many") else in_one_transaction
+
+
+def _broker():  # type: ignore[no-untyped-def]
+    from benchmarks.queue.brain import tasks
+    from brain_project.celery import app
+
+    known = {"noop": tasks.broker_noop, "work_1ms": tasks.broker_work_1ms}
+
+    def one(task: str, number: int) -> None:
+        known[task].delay(number)
+
+    def many(task: str, numbers: range) -> None:
+        with app.producer_pool.acquire(block=True) as producer, producer.batch(len(numbers)):
+            for number in numbers:
+                known[task].apply_async((number,), producer=producer)
+
+    return one, many
+
+
+if __name__ == "__main__":
+    main()
