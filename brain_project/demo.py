@@ -16,21 +16,26 @@ UPSTREAM = "tasks_service"
 
 
 def admin_user(known: dict[str, Any]) -> dict[str, Any]:
-    """The admin's login. known: what up.json kept of it; a password that was changed since is not touched (None)."""
+    """The admin's login. known: what up.json kept of it; a password that was changed since is not touched (None).
+
+    hash: the row's, so that the next start need not compute one to see that nothing has changed.
+    """
     model = get_user_model()
     username = known.get("username") or "admin"
     password = known.get("password")
     user = model.objects.filter(username=username).first()
     if user is not None:
+        unchanged = password and (user.password == known.get("hash") or user.check_password(password))
         return {
             "username": username,
-            "password": password if password and user.check_password(password) else None,
+            "password": password if unchanged else None,
+            "hash": user.password,
         }
     password = password or secrets.token_urlsafe(12)
     user = model.objects.create_superuser(username=username, email=f"{username}@localhost", password=password)
     user.groups.add(Group.objects.get(name=roles.ADMIN))
     audit.record(actor="up", action="user.create", target=user, after={"username": username}, source="cli")
-    return {"username": username, "password": password}
+    return {"username": username, "password": password, "hash": user.password}
 
 
 def routes(targets: list[str]) -> str:

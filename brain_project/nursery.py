@@ -1,6 +1,6 @@
 """Children as forks of `up`, which has loaded Django already: they share its memory and start without importing it again.
 
-fork, before anything is connected → load what the child needs → wait at the gate → run its command
+fork, before anything is connected → wait at the gate → run its command
 
 The gate opens when migrations and demo data are done; when `up` ends instead, its children end at the gate. A child that
 crashes later is started by the supervisor from a fresh interpreter, so the fork is never a second way to behave.
@@ -12,7 +12,6 @@ import contextlib
 import os
 import sys
 import traceback
-from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -23,17 +22,6 @@ from .plan import Planned
 
 # macOS kills a fork whose system libraries had started threads; there the supervisor starts everything.
 CAN_FORK = sys.platform == "linux"
-# What a command imports when it runs; loaded while `up` migrates.
-_LOADS = {
-    "web": ("brain_project.urls", "django.core.management.commands.runserver"),
-    "edge": ("gateway.worker", "uvicorn.lifespan.off"),
-    "worker": (
-        "celery.bin.worker",
-        "celery.apps.worker",
-        "celery.worker.consumer",
-        "celery.concurrency.thread",
-    ),
-}
 
 
 class Nursery:
@@ -84,8 +72,6 @@ class Nursery:
             os.set_inheritable(self._cord[0], True)
             os.execv(sys.executable, [sys.executable, "-m", "foundation.lifeline", *child.command])  # noqa: S606
         lifeline.follow()
-        for name in _LOADS.get(child.name, ()):
-            import_module(name)
         if os.read(self._gate[0], 1):
             lifeline.run(child.command)
 
