@@ -8,7 +8,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.db import models
 from django.db.models import Count, ProtectedError, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from unfold.admin import TabularInline
@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from foundation import audit, roles
-from foundation.admin import RoleModelAdmin
+from foundation.admin import RoleModelAdmin, done
 
 from . import changes, document, routing, tokens
 from .models import ApiKey, Consumer, JwtIssuer, Plan, Route, Target, Upstream
@@ -225,26 +225,38 @@ class ConsumerAdmin(AuditedAdmin):
         description="New API key",
         permissions=["operate"],
         icon="add",
+        dialog={
+            "title": "Make a new API key?",
+            "description": "It is shown once, on the next page. The other keys stay valid.",
+            "form_class": None,
+            "form_submit_text": "Make it",
+        },
     )
-    def issue_key(self, request: HttpRequest, object_id: int) -> HttpResponse:
+    def issue_key(self, request: HttpRequest, form: forms.Form, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)
         _, text = changes.issue_key(consumer, **audit.by(request, "admin"))
         messages.warning(request, f"The new key, shown this once: {text}")
-        return HttpResponseRedirect(reverse("admin:gateway_consumer_change", args=[object_id]))
+        return done(request, reverse("admin:gateway_consumer_change", args=[object_id]))
 
     @action(
         description="Revoke all keys",
         permissions=["operate"],
         icon="block",
         variant=ActionVariant.DANGER,
+        dialog={
+            "title": "Revoke all keys of this consumer?",
+            "description": "Its programs are turned away from now on, until they get a new key.",
+            "form_class": None,
+            "form_submit_text": "Revoke them",
+        },
     )
-    def revoke_keys(self, request: HttpRequest, object_id: int) -> HttpResponse:
+    def revoke_keys(self, request: HttpRequest, form: forms.Form, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)
         living = list(consumer.keys.filter(revoked_at=None))
         for key in living:
             changes.revoke_key(key, **audit.by(request, "admin"))
         messages.success(request, f"{len(living)} key{'' if len(living) == 1 else 's'} revoked.")
-        return HttpResponseRedirect(reverse("admin:gateway_consumer_change", args=[object_id]))
+        return done(request, reverse("admin:gateway_consumer_change", args=[object_id]))
 
 
 class IssuerForm(forms.ModelForm):

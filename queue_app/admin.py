@@ -190,8 +190,19 @@ class JobAdmin(ReadOnlyModelAdmin):
         count = deadletter.discard_many(jobs, **audit.by(request, "admin"))
         self.message_user(request, f"{count} discarded.", messages.SUCCESS if count else messages.WARNING)
 
-    @action(description="Replay", permissions=["operate"], icon="replay", variant=ActionVariant.PRIMARY)
-    def replay_this(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    @action(
+        description="Replay",
+        permissions=["operate"],
+        icon="replay",
+        variant=ActionVariant.PRIMARY,
+        dialog={
+            "title": "Replay this job?",
+            "description": "It runs again under its own id, with a whole new series of attempts.",
+            "form_class": None,
+            "form_submit_text": "Replay it",
+        },
+    )
+    def replay_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, deadletter.replay, "Replayed: it waits for a worker again.")
 
     @action(

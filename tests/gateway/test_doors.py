@@ -377,7 +377,10 @@ def test_admin__targets__added_with_their_upstream_and_checked(admin_client_: Dj
 
 def test_admin__api_key__shown_once_and_revoked(admin_client_: DjangoClient) -> None:
     consumer = Consumer.objects.get()
-    page = admin_client_.get(reverse("admin:gateway_consumer_issue_key", args=[consumer.pk]), follow=True)
+    issue = reverse("admin:gateway_consumer_issue_key", args=[consumer.pk])
+    assert b"Make a new API key?" in admin_client_.get(issue).content
+    assert consumer.keys.count() == 1  # asking makes none
+    page = admin_client_.post(issue, {"_form_submitted": "True"}, follow=True)
     text = page.content.decode().partition("shown this once: ")[2].split("<")[0].strip()
     assert text.startswith("brn_")
     assert (
@@ -390,7 +393,10 @@ def test_admin__api_key__shown_once_and_revoked(admin_client_: DjangoClient) -> 
     allowed = DjangoClient().get("/svc/x", headers={"X-API-Key": text})
     assert allowed.getvalue()
     assert allowed.status_code == 200
-    admin_client_.get(reverse("admin:gateway_consumer_revoke_keys", args=[consumer.pk]))
+    revoke = reverse("admin:gateway_consumer_revoke_keys", args=[consumer.pk])
+    admin_client_.get(revoke)
+    assert ApiKey.objects.filter(revoked_at=None).exists()
+    admin_client_.post(revoke, {"_form_submitted": "True"})
     assert not ApiKey.objects.filter(revoked_at=None).exists()
 
 
@@ -415,7 +421,8 @@ def test_admin__viewer__looks_only(client: DjangoClient, odd: OddUpstream) -> No
     assert route is not None
     assert client.get(reverse("admin:gateway_route_change", args=[route.pk])).status_code == 200
     assert client.post(reverse("admin:gateway_route_change", args=[route.pk]), {}).status_code == 403
-    client.get(reverse("admin:gateway_consumer_issue_key", args=[consumer.pk]))
+    issue = reverse("admin:gateway_consumer_issue_key", args=[consumer.pk])
+    assert client.post(issue, {"_form_submitted": "True"}).status_code == 403
     assert ApiKey.objects.count() == 1
 
 

@@ -116,14 +116,15 @@ def test_act__on_a_job_that_is_not_dead__refused_in_words(name, state):
     assert not AuditEntry.objects.filter(target_id=str(one.pk)).exists()
 
 
-def test_discard__merely_opened__asks_first_and_changes_nothing():
+@pytest.mark.parametrize(("name", "after"), [("replay", "PENDING"), ("discard", "CANCELLED")])
+def test_act__merely_opened__asks_first_and_changes_nothing(name, after):
     dead, client = job(), client_of(roles.OPERATOR)
-    asked = client.get(act("discard", dead))
-    assert b"Discard this job?" in asked.content
+    asked = client.get(act(name, dead))
+    assert f"{name.capitalize()} this job?" in asked.content.decode()
     assert standing(dead) == ["DEAD_LETTER"]
-    answer = client.post(act("discard", dead), CONFIRMED, headers={"HX-Request": "true"})
+    answer = client.post(act(name, dead), CONFIRMED, headers={"HX-Request": "true"})
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (200, page(dead))
-    assert standing(dead) == ["CANCELLED"]
+    assert standing(dead) == [after]
 
 
 def test_act__on_a_job_that_does_not_exist__not_found():
