@@ -53,3 +53,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
 def stylesheet(request: HttpRequest) -> str:
     return static("brain/admin.css")
+
+
+def favicon(request: HttpRequest) -> str:
+    return static("brain/favicon.svg")

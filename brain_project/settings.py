@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from orm_app.databases import BadURL, from_url, require_driver
 
 from . import data_dir
-from .admin_menu import navigation, stylesheet
+from .admin_menu import favicon, navigation, stylesheet
 from .env import BadVariable, Env
 from .logs import logging_config
 
@@ -133,6 +133,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
+FORMAT_MODULE_PATH = "brain_project.formats"  # DATETIME_FORMAT itself would lose against the locale's
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -162,6 +163,8 @@ UNFOLD = {
     "SITE_TITLE": "Brain Platform",
     "SITE_HEADER": "Brain Platform",
     "SITE_SYMBOL": "hub",
+    "SITE_URL": None,  # the site is the admin: "Return to site" would lead back to the login
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": favicon}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "brain_project.overview.dashboard",
