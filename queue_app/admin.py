@@ -49,7 +49,7 @@ class QueueFilter(admin.SimpleListFilter):
 class JobEventInline(TabularInline):
     model = JobEvent
     verbose_name_plural = "history"
-    fields = readonly_fields = ["at", "from_state", "to_state", "worker", "told"]
+    fields = readonly_fields = ["at", "state", "worker", "told"]
     ordering = ["id"]
     extra = 0
     can_delete = False
