@@ -17,8 +17,8 @@ from foundation.models import AuditEntry
 from queue_app import deadletter, enqueue, enqueue_many, ledger, stats, wakeup, workers
 from queue_app.models import Job, JobEvent, Worker
 from queue_app.runs import FencedOut, Run
-from queue_app.states import Priority, State
 from queue_app.statements import Claimed, End
+from queue_app.states import Priority, State
 
 ERROR = json.dumps({"type": "OSError", "message": "no", "traceback": ""})
 PAYLOAD = {"to": "a@example.com", "subject": "hello", "task_id": 1}
