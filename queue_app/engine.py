@@ -31,9 +31,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 64  # claimed in one transaction at most
+BATCH = 128  # claimed in one transaction at most
 LARGEST_FINISH = 500
-GATHER = 64  # finished runs that are written at once; fewer wait PAUSE_S for company
+GATHER = 100  # finished runs that are written at once; fewer wait PAUSE_S for company
 PAUSE_S = 0.005
 RETRY_S = (
     0.05,

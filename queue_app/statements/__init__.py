@@ -94,12 +94,26 @@ def of(vendor: str) -> Statements:
 
 def claimed(row: Sequence[Any]) -> Claimed:
     """A row of COLUMNS and `expired` as the driver returned it."""
-    values = dict(zip((*COLUMNS, "expired"), row, strict=True))
-    for name in ("id", "parent"):
-        value = values[name]
-        values[name] = value if value is None or isinstance(value, UUID) else UUID(value)
-    if isinstance(values["payload"], str | bytes):
-        values["payload"] = json.loads(values["payload"])
-    for name in ("suspect", "cancel_requested", "expired"):
-        values[name] = bool(values[name])
-    return Claimed(**values)
+    id, name, queue, tenant, priority, payload, attempt, *rest = row
+    max_attempts, crash_count, fence, suspect, cancel_requested, request_id, parent, expired = rest
+    return Claimed(
+        _uuid(id),
+        name,
+        queue,
+        tenant,
+        priority,
+        json.loads(payload) if isinstance(payload, str | bytes) else payload,
+        attempt,
+        max_attempts,
+        crash_count,
+        fence,
+        bool(suspect),
+        bool(cancel_requested),
+        request_id,
+        None if parent is None else _uuid(parent),
+        bool(expired),
+    )
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
