@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from .celery import app as celery_app
+from typing import Any
 
 __all__ = ["celery_app"]
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: `up` supervises with the standard library alone, so importing the package does not load Celery.
+
+    apps.py does, and thereby every process that sets Django up: `.delay()` finds the app as usual.
+    """
+    if name != "celery_app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .celery import app
+
+    return app

@@ -1,8 +1,10 @@
-"""The roof's app: pours settings.BRAIN down into the apps' conf and registers the checks of what was wrong with it."""
+"""The roof's app: loads Celery's, pours settings.BRAIN down into the apps' conf and registers the checks of it."""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
+
+from . import celery  # noqa: F401  (before any app's tasks, so that shared tasks belong to our Celery app)
 
 
 class BrainProjectConfig(AppConfig):
@@ -10,6 +12,6 @@ class BrainProjectConfig(AppConfig):
     verbose_name = "Brain Platform"
 
     def ready(self) -> None:
-        from . import checks, conf  # noqa: F401  (checks register themselves)
+        from . import checks, conf, log_context  # noqa: F401  (checks and receivers register themselves)
 
         conf.bind()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import signal
 import socket
 import subprocess
@@ -65,6 +66,22 @@ def leave() -> None:
     if _users is not None:
         _users.close()
         _users = None
+
+
+def hand_on() -> int | None:
+    """This process's claim as a descriptor that outlives an exec, for `take_over` on its other side; None without one."""
+    if _users is None:
+        return None
+    os.set_inheritable(_users.fileno(), True)
+    return _users.fileno()
+
+
+def take_over(claim: int | None) -> None:
+    """Hold the claim that this process had before its exec."""
+    global _users
+    if claim is not None:
+        _users = open(claim, "a+")  # noqa: SIM115  (open for as long as the process lives)
+        os.set_inheritable(claim, False)
 
 
 def answers(sock: Path) -> bool:

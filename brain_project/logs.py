@@ -1,11 +1,23 @@
-"""Logs: structlog over the standard library, readable lines in development and JSON in production."""
+"""Logs: structlog over the standard library, readable lines in development and JSON in production.
+
+One line a request, when it is over, none for a probe that went well, and of a ledger job what the job says, not what
+its wake-up does. BRAIN_LOG_LEVEL=DEBUG shows everything.
+"""
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+# What load balancers, Prometheus and `up` ask every few seconds, on the site, the edge and the demo service.
+_PROBES = {"/livez", "/readyz", "/healthz", "/metrics", "/gateway/health", "/gateway/metrics"}
+# The other lines of a request, and those of a task, which django-structlog writes beside Celery's own.
+_BEGINNINGS = {"request_started", "streaming_started", "streaming_finished"}
+_OF_A_TASK = {"task_enqueued", "task_started", "task_succeeded"}
+_CELERYS_OWN = ("celery.worker.strategy", "celery.app.trace")
+_WAKE_UP = "queue_app.run"  # queue_app.wakeup.RUN; settings come before the apps
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -20,6 +32,7 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
         processors=[
             structlog.stdlib.filter_by_level,
             *_SHARED,
+            *([] if level == "DEBUG" else [news_only]),
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -49,5 +62,28 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
             "django.server": {"handlers": ["console"], "level": "WARNING", "propagate": False},
             "django_structlog": {"level": level},
             "uvicorn.access": {"level": "WARNING"},
+            **({} if level == "DEBUG" else dict.fromkeys(_CELERYS_OWN, {"level": "WARNING"})),
         },
     }
+
+
+def news_only(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor. What went wrong is logged above INFO, and stays."""
+    if method == "info" and (event["event"] in _BEGINNINGS or _is_echo(event) or _is_probe(event)):
+        raise structlog.DropEvent
+    return event
+
+
+def _is_echo(event: MutableMapping[str, Any]) -> bool:
+    """The gateway or the job says the same, and more."""
+    if event["event"] == "request_finished":
+        return event.get("view") == "proxy"
+    return event["event"] in _OF_A_TASK and event.get("child_task_name", event.get("task")) == _WAKE_UP
+
+
+def _is_probe(event: MutableMapping[str, Any]) -> bool:
+    if event["event"] == "request":  # the edge's
+        return event.get("path") in _PROBES
+    if event["event"] == "request_finished":  # django-structlog's: "GET /readyz"
+        return str(event.get("request")).partition(" ")[2].partition("?")[0] in _PROBES
+    return False

@@ -37,6 +37,7 @@ class Card:
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's DASHBOARD_CALLBACK."""
+    context["title"] = "Overview"
     context["sections"] = sections() if roles.allows(request.user, roles.VIEWER) else []
     context["recent"] = AuditEntry.objects.order_by("-id")[:8] if context["sections"] else []
     return context
@@ -105,8 +106,8 @@ def _dependencies() -> list[Card]:
     return [
         Card(
             part.name.capitalize(),
-            f"{part.took_ms:.1f} ms" if part.ok else "down",
-            part.detail,
+            "up" if part.ok else "down",
+            f"{part.detail}, {part.took_ms:.1f} ms" if part.ok else part.detail,
             tone="good" if part.ok else "bad",
         )
         for part in health.gather()

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class AlreadyRunning(Exception):
@@ -22,8 +22,8 @@ class AlreadyRunning(Exception):
 
 
 @contextlib.contextmanager
-def lock(data_dir: Path) -> Iterator[None]:
-    """Held while the platform runs; the kernel drops it with the process. Raises AlreadyRunning."""
+def lock(data_dir: Path) -> Iterator[IO[str]]:
+    """Held while the platform runs; the kernel drops it with the process. Yields its file. Raises AlreadyRunning."""
     with open(data_dir / "up.lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,7 +32,7 @@ def lock(data_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield file
 
 
 def running_pid(data_dir: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,12 +21,12 @@ class Probe:
 
 
 def probes(state: dict[str, Any]) -> list[Probe]:
-    """For up.json's `state`. The site's /readyz covers database, Redis and broker."""
+    """For up.json's `state`. The site's /readyz covers database, Redis and broker, and counts the workers."""
     site, edge = state["site"], state["edge"]
     found = [
         Probe("web", lambda: _ok(f"{site}/readyz")),
         Probe("edge", lambda: _ok(f"{edge}/gateway/health")),
-        Probe("worker", _has_worker),
+        Probe("worker", lambda: _has_worker(f"{site}/readyz")),
     ]
     if state.get("demo"):
         found.append(
@@ -35,14 +36,18 @@ def probes(state: dict[str, Any]) -> list[Probe]:
 
 
 def _ok(url: str) -> bool:
+    return _fetch(url) is not None
+
+
+def _has_worker(url: str) -> bool:
+    body = _fetch(url)
+    return body is not None and json.loads(body)["workers"] > 0
+
+
+def _fetch(url: str) -> bytes | None:
+    """The body of a 200, else None."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310  (our own http URL)
-            return bool(answer.status == 200)
+            return bytes(answer.read()) if answer.status == 200 else None
     except (urllib.error.URLError, OSError):
-        return False
-
-
-def _has_worker() -> bool:
-    from queue_app import workers
-
-    return workers.alive() > 0
+        return None

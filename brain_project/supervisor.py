@@ -1,4 +1,4 @@
-"""Child processes of `up`: started with a lifeline, their lines prefixed and kept, restarted when they crash.
+"""Child processes of `up`: tied to a lifeline, their lines prefixed and kept, restarted when they crash.
 
 children → start → pump lines (terminal + log file) → crash: back off and restart, or stop all → stop in order
 """
@@ -13,30 +13,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO
 
 from foundation import lifeline
+
+from .adopted import LONGEST_LINE_BYTES, Adopted
+from .console import Console
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STEADY_S = 60.0  # a child that ran this long starts over at the shortest back-off
 STOP_TIMEOUT_S = 7.0  # then SIGKILL: Ctrl-C to exit takes at most 10 s
 LAST_LINES = 20
-LARGEST_LOG_BYTES = 10 << 20  # a larger log is set aside as .log.1 at the next start
-_COLOURS = {"up": 37, "web": 36, "edge": 34, "worker": 32, "tasks": 35, "mail": 33}
 
 
 @dataclass
 class Child:
-    """One supervised process. stage: children of a lower stage are stopped first."""
+    """One supervised process. stage: children of a lower stage are stopped first.
+
+    process: given when it runs already; else `Supervisor.start` starts it.
+    """
 
     name: str
     command: Sequence[str]
     stage: int
     env: dict[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
+    process: asyncio.subprocess.Process | Adopted | None = None
     crashes: int = 0
-    started_at: float = 0.0
+    started_at: float = field(default_factory=time.monotonic)
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
     @property
@@ -44,53 +46,29 @@ class Child:
         return self.process.pid if self.process is not None and self.process.returncode is None else None
 
 
-class Console:
-    """Lines of many processes on one terminal: a coloured, aligned prefix, and each child's own log file."""
-
-    def __init__(self, log_dir: Path, *, colour: bool) -> None:
-        self.log_dir, self.colour = log_dir, colour
-        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._files: dict[str, BinaryIO] = {}
-
-    def path(self, name: str) -> Path:
-        return self.log_dir / f"{name}.log"
-
-    def say(self, name: str, line: str) -> None:
-        stamp = time.strftime("%H:%M:%S")
-        prefix = f"{stamp} {name:<6} |"
-        if self.colour:
-            prefix = f"\x1b[{_COLOURS.get(name, 37)}m{prefix}\x1b[0m"
-        print(prefix, line, flush=True)  # noqa: T201
-
-    def keep(self, name: str, line: bytes) -> None:
-        if name not in self._files:
-            path = self.path(name)
-            if path.exists() and path.stat().st_size > LARGEST_LOG_BYTES:
-                path.replace(path.with_suffix(".log.1"))
-            self._files[name] = open(path, "ab", buffering=0)  # noqa: SIM115  (see close)
-        self._files[name].write(line)
-
-    def close(self) -> None:
-        while self._files:
-            self._files.popitem()[1].close()
-
-
 class Supervisor:
     """Runs children until `stop` is called or, with fail_fast, until one of them ends."""
 
     def __init__(
-        self, console: Console, *, fail_fast: bool, changed: Callable[[], None] = lambda: None
+        self,
+        console: Console,
+        *,
+        fail_fast: bool,
+        changed: Callable[[], None] = lambda: None,
+        cord: tuple[int, int] | None = None,
     ) -> None:
+        """cord: both ends of the children's lifeline (read, write), when there are children that hold it already."""
         self.console, self.fail_fast, self.changed = console, fail_fast, changed
         self.children: list[Child] = []
         self.exit_code = 0
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lifeline_read, self._lifeline_write = os.pipe()  # the write end closes when this process ends
+        self._cord = cord or os.pipe()  # the write end closes when this process ends
 
     async def start(self, child: Child) -> None:
         self.children.append(child)
-        await self._spawn(child)
+        if child.process is None:
+            await self._spawn(child)
         task = asyncio.get_running_loop().create_task(self._keep_running(child))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -119,7 +97,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.console.close()
-        for descriptor in (self._lifeline_read, self._lifeline_write):
+        for descriptor in self._cord:
             os.close(descriptor)
 
     async def _await_end(self, child: Child, deadline: float) -> None:
@@ -138,7 +116,7 @@ class Supervisor:
         env = {
             **os.environ,
             **child.env,
-            lifeline.VARIABLE: str(self._lifeline_read),
+            lifeline.VARIABLE: str(self._cord[0]),
             "PYTHONUNBUFFERED": "1",
         }
         child.started_at = time.monotonic()
@@ -148,9 +126,9 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=env,
-            pass_fds=(self._lifeline_read,),
+            pass_fds=(self._cord[0],),
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the rest in order
-            limit=1 << 20,
+            limit=LONGEST_LINE_BYTES,
         )
 
     async def _keep_running(self, child: Child) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from cache_app import stats as cache
 from gateway import views as gateway
 from queue_app import stats as queue
+from queue_app import workers
 
 from . import health
 
@@ -24,13 +25,16 @@ def livez(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when database, Redis and broker answer, else 503; the body names each."""
+    """200 when database, Redis and broker answer, else 503; the body names each, and how many workers live.
+
+    Without a worker the site is ready all the same: jobs wait in the database.
+    """
     found = health.gather()
     ready = all(part.ok for part in found)
     parts = {part.name: {"ok": part.ok, "took_ms": part.took_ms} for part in found}
-    return JsonResponse(
-        {"status": "ready" if ready else "not ready", "checks": parts}, status=200 if ready else 503
-    )
+    if not ready:
+        return JsonResponse({"status": "not ready", "checks": parts}, status=503)
+    return JsonResponse({"status": "ready", "checks": parts, "workers": workers.alive()})
 
 
 @require_safe

@@ -5,11 +5,13 @@ from __future__ import annotations
 from json import dumps
 from typing import Any
 
+READY = "Brain Platform is ready"
+
 
 def page(state: dict[str, Any], *, seconds: float, note: str = "") -> str:
     """The text for up.json's `state`. seconds: from the start of `up` to ready."""
     site, edge = state["site"], state["edge"]
-    lines = [f"Brain Platform is ready ({seconds:.1f} s). Ctrl-C stops it.", ""]
+    lines = [f"{READY} ({seconds:.1f} s). Ctrl-C stops it.", ""]
     lines += [f"  Admin    {site}/admin/", f"  API      {site}/api/v1/", f"  Edge     {edge}"]
     lines += [
         f"  Health   {edge}/gateway/health   {site}/readyz",

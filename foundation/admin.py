@@ -10,7 +10,8 @@ from typing import Any
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
@@ -43,6 +44,13 @@ class RoleModelAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return roles.allows(request.user, roles.ADMIN)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        shown = super().get_changelist_instance(request)
+        if not (shown.query or shown.has_active_filters):
+            # Unfold offers "Show all" when this number differs from what is shown, so also where it was not counted.
+            shown.full_result_count = shown.result_count
+        return shown
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         # Django shows an action that names no permission to everybody who may look at the list.
@@ -81,37 +89,68 @@ class ReadOnlyModelAdmin(RoleModelAdmin):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyModelAdmin):
-    list_display = ["created_at", "actor", "action", "target", "source", "ip", "request_id"]
+    list_display = ["created_at", "actor", "action", "on", "came_by", "ip", "traced"]
     list_filter = ["source", "action", ("created_at", admin.DateFieldListFilter)]
     list_filter_submit = False
     search_fields = ["actor", "action", "target_label", "target_id", "request_id"]
     search_help_text = "Actor, action, target or request id"
     date_hierarchy = "created_at"
     fields = [
-        "created_at",
-        "actor",
-        "actor_id",
-        "action",
-        "target",
-        "source",
-        "ip",
-        "request_id",
-        "was",
-        "became",
+        ("created_at", "came_by"),
+        ("actor", "action"),
+        ("on", "actor_id"),
+        ("ip", "request_id"),
+        ("was", "became"),
     ]
-    readonly_fields = fields
+    readonly_fields = [name for row in fields for name in row]
     actions = None
+
+    @admin.display(description="target", ordering="target_label")
+    def on(self, entry: AuditEntry) -> str:
+        """Its page, where it has one; looked up by name alone, so that a list asks the database for none."""
+        page = f"admin:{entry.target_label.replace('.', '_').lower()}_change"
+        try:
+            link = reverse(page, args=[entry.target_id])
+        except NoReverseMatch:
+            return entry.target
+        return format_html('<a class="brain-link" href="{}">{}</a>', link, entry.target)
+
+    @admin.display(description="source", ordering="source")
+    def came_by(self, entry: AuditEntry) -> str:
+        return entry.source  # "cli", where the choice's label would be "Cli"
+
+    @admin.display(description="request id", ordering="request_id")
+    def traced(self, entry: AuditEntry) -> str:
+        return shortened(entry.request_id)
 
     @admin.display(description="before")
     def was(self, entry: AuditEntry) -> str:
-        return _pretty(entry.before)
+        return as_json(entry.before)
 
     @admin.display(description="after")
     def became(self, entry: AuditEntry) -> str:
-        return _pretty(entry.after)
+        return as_json(entry.after)
 
 
-def _pretty(value: Any) -> str:
-    if value is None:
-        return "-"
-    return format_html("<pre>{}</pre>", json.dumps(value, indent=2, ensure_ascii=False))
+def as_json(value: Any) -> str:
+    """A JSON value as a block to read; "-" for none."""
+    return "-" if value is None else as_block(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def as_block(text: str) -> str:
+    """Text of several lines, escaped, in the shape that it has."""
+    return format_html('<pre class="brain-pre">{}</pre>', text)
+
+
+def shortened(identifier: str) -> str:
+    """The end of a long id, which tells ids made at one time apart; the whole one is its tooltip."""
+    if len(identifier) <= 12:
+        return identifier or "-"
+    return format_html('<code title="{}">…{}</code>', identifier, identifier[-8:])
+
+
+def done(request: HttpRequest, page: str) -> HttpResponse:
+    """The answer of an action that asked in a dialog: htmx sent it, and goes to `page` by this header alone."""
+    if request.headers.get("HX-Request"):
+        return HttpResponse(headers={"HX-Redirect": page})
+    return HttpResponseRedirect(page)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 VARIABLE = "BRAIN_LIFELINE_FD"
 GRACE_S = 8.0  # for an orderly end; `up` promises to be gone within 10
@@ -37,11 +38,16 @@ def _watch(descriptor: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def run(command: Sequence[str]) -> None:
+    """Run a module in this process as `python -m MODULE ARGS` would."""
+    sys.argv = list(command)
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
 def main() -> None:
     follow()
-    del sys.argv[0]
     sys.path.insert(0, os.getcwd())
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from django import forms
 from django.contrib import admin, messages
 from django.db import models
 from django.db.models import Count, ProtectedError, QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from unfold.admin import TabularInline
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from foundation import audit, roles
 from foundation.admin import RoleModelAdmin
@@ -67,6 +68,8 @@ class RouteForm(forms.ModelForm):
     class Meta:
         model = Route
         fields = ("path", "methods", "upstream", "plan", "auth_required", "roles", "timeout_s", "enabled")
+        labels = {"auth_required": "Authentication required", "timeout_s": "Timeout (s)"}
+        help_texts = {"plan": "Its limits count per caller. Empty: none."}
 
     def clean_methods(self) -> list[str]:
         return [method.upper() for method in self.cleaned_data["methods"]]
@@ -75,14 +78,23 @@ class RouteForm(forms.ModelForm):
 @admin.register(Route)
 class RouteAdmin(AuditedAdmin):
     form = RouteForm
-    list_display = ("path", "methods_shown", "upstream", "plan", "auth_required", "timeout_s", "enabled")
+    list_display = ("path", "methods_shown", "upstream", "plan", "authenticated", "timeout", "enabled")
     list_filter = ("enabled", "auth_required", "upstream")
     list_select_related = ("upstream", "plan")
     search_fields = ("path",)
+    search_help_text = "Part of a path"
 
     @admin.display(description="methods")
     def methods_shown(self, route: Route) -> str:
         return " ".join(route.methods) or "all"
+
+    @admin.display(description="authenticated", boolean=True, ordering="auth_required")
+    def authenticated(self, route: Route) -> bool:
+        return route.auth_required
+
+    @admin.display(description="timeout (s)", ordering="timeout_s")
+    def timeout(self, route: Route) -> str:
+        return f"{route.timeout_s:g}"
 
 
 class _RoleInline(TabularInline):
@@ -99,15 +111,32 @@ class _RoleInline(TabularInline):
         return roles.allows(request.user, roles.VIEWER)
 
 
+class TargetForm(forms.ModelForm):
+    class Meta:
+        model = Target
+        fields = ("url", "weight", "enabled")
+        labels = {"url": "URL"}
+
+
 class TargetInline(_RoleInline):
     model = Target
-    fields = ("url", "weight", "enabled")
+    form = TargetForm
+    hide_title = True  # the URL, which stands in the row's first field
+
+
+class UpstreamForm(forms.ModelForm):
+    class Meta:
+        model = Upstream
+        fields = ("name", "strategy", "breaker_failures", "breaker_cooldown_s")
+        labels = {"breaker_failures": "Breaker: failures", "breaker_cooldown_s": "Breaker: cooldown (s)"}
 
 
 @admin.register(Upstream)
 class UpstreamAdmin(AuditedAdmin):
-    list_display = ("name", "strategy", "targets_shown", "breaker_failures", "breaker_cooldown_s")
+    form = UpstreamForm
+    list_display = ("name", "strategy", "targets_shown", "breaker")
     search_fields = ("name", "targets__url")
+    search_help_text = "Part of a name or of a target's URL"
     inlines = (TargetInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
@@ -117,11 +146,30 @@ class UpstreamAdmin(AuditedAdmin):
     def targets_shown(self, upstream: Upstream) -> str:
         return ", ".join(target.url for target in upstream.targets.all()) or "-"
 
+    @admin.display(description="breaker opens")
+    def breaker(self, upstream: Upstream) -> str:
+        return f"after {upstream.breaker_failures} failures, for {upstream.breaker_cooldown_s:g} s"
+
+
+class PlanForm(forms.ModelForm):
+    class Meta:
+        model = Plan
+        fields = ("name", "requests_per_minute", "requests_per_hour", "burst_limit", "on_store_down")
+        labels = {"on_store_down": "When Redis is down"}
+        help_texts = {"on_store_down": "local: each edge process counts by itself."}
+
 
 @admin.register(Plan)
 class PlanAdmin(AuditedAdmin):
-    list_display = ("name", "requests_per_minute", "requests_per_hour", "burst_limit", "on_store_down")
+    form = PlanForm
+    list_display = ("name", "requests_per_minute", "requests_per_hour", "burst_limit", "store_down")
     search_fields = ("name",)
+    search_help_text = "Part of a name"
+    empty_value_display = "no limit"
+
+    @admin.display(description="when Redis is down", ordering="on_store_down")
+    def store_down(self, plan: Any) -> str:
+        return str(plan.get_on_store_down_display())
 
 
 class ConsumerForm(forms.ModelForm):
@@ -130,10 +178,12 @@ class ConsumerForm(forms.ModelForm):
     class Meta:
         model = Consumer
         fields = ("name", "roles", "plan", "enabled")
+        help_texts = {"plan": "Its limits count over all routes. Empty: those of the routes alone."}
 
 
 class ApiKeyInline(TabularInline):
     model = ApiKey
+    verbose_name_plural = "API keys"
     fields = readonly_fields = ("__str__", "created_at", "expires_at", "revoked_at", "last_used_at")
     extra = 0
     can_delete = False
@@ -155,6 +205,7 @@ class ConsumerAdmin(AuditedAdmin):
     list_display = ("name", "roles_shown", "plan", "living_keys", "enabled")
     list_select_related = ("plan",)
     search_fields = ("name",)
+    search_help_text = "Part of a name"
     inlines = (ApiKeyInline,)
     actions_detail = ("issue_key", "revoke_keys")
 
@@ -170,20 +221,29 @@ class ConsumerAdmin(AuditedAdmin):
     def living_keys(self, consumer: Any) -> int:
         return int(consumer.living_keys_count)
 
-    @action(description="New API key", permissions=["operate"])
-    def issue_key(self, request: HttpRequest, object_id: int) -> HttpResponseRedirect:
+    @action(
+        description="New API key",
+        permissions=["operate"],
+        icon="add",
+    )
+    def issue_key(self, request: HttpRequest, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)
         _, text = changes.issue_key(consumer, **audit.by(request, "admin"))
         messages.warning(request, f"The new key, shown this once: {text}")
         return HttpResponseRedirect(reverse("admin:gateway_consumer_change", args=[object_id]))
 
-    @action(description="Revoke all keys", permissions=["operate"])
-    def revoke_keys(self, request: HttpRequest, object_id: int) -> HttpResponseRedirect:
+    @action(
+        description="Revoke all keys",
+        permissions=["operate"],
+        icon="block",
+        variant=ActionVariant.DANGER,
+    )
+    def revoke_keys(self, request: HttpRequest, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)
         living = list(consumer.keys.filter(revoked_at=None))
         for key in living:
             changes.revoke_key(key, **audit.by(request, "admin"))
-        messages.success(request, f"{len(living)} keys revoked.")
+        messages.success(request, f"{len(living)} key{'' if len(living) == 1 else 's'} revoked.")
         return HttpResponseRedirect(reverse("admin:gateway_consumer_change", args=[object_id]))
 
 
@@ -194,11 +254,21 @@ class IssuerForm(forms.ModelForm):
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text="For HS algorithms. Kept encrypted and never shown; empty leaves it as it is.",
     )
-    signs = forms.BooleanField(required=False, help_text="The token endpoint signs with it; one issuer does.")
+    signs = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text="The token endpoint signs with it; one issuer does.",
+    )
 
     class Meta:
         model = JwtIssuer
         fields = ("name", "algorithm", "public_key", "issuer", "audience", "expiry_s", "signs", "enabled")
+        labels = {"expiry_s": "Lifetime (s)"}
+        help_texts = {
+            "issuer": "The iss that a token must carry. Empty: any.",
+            "audience": "The aud that a token must carry. Empty: any.",
+            "expiry_s": "Of the tokens that we sign.",
+        }
 
     def clean_signs(self) -> bool | None:
         return True if self.cleaned_data["signs"] else None
@@ -224,5 +294,15 @@ class IssuerForm(forms.ModelForm):
 @admin.register(JwtIssuer)
 class JwtIssuerAdmin(AuditedAdmin):
     form = IssuerForm
-    list_display = ("name", "algorithm", "issuer", "audience", "expiry_s", "signs", "enabled")
+    list_display = ("name", "algorithm", "issuer", "audience", "lifetime", "signing", "enabled")
     search_fields = ("name", "issuer")
+    search_help_text = "Part of a name or of an issuer"
+    fields = ("name", "algorithm", "new_secret", *IssuerForm.Meta.fields[2:])
+
+    @admin.display(description="lifetime (s)", ordering="expiry_s")
+    def lifetime(self, issuer: JwtIssuer) -> int:
+        return issuer.expiry_s
+
+    @admin.display(description="signs", boolean=True)
+    def signing(self, issuer: JwtIssuer) -> bool:
+        return bool(issuer.signs)

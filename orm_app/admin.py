@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from foundation import audit, roles
 from foundation.admin import RoleModelAdmin
@@ -54,6 +55,7 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     list_display = ["username", "email", "role", "is_staff", "is_active", "last_login", "created_at"]
     list_filter = ["groups", "is_active", "is_staff", "is_superuser"]
     search_fields = ["username", "email"]
+    search_help_text = "Part of a username or of an address"
     ordering = ["username"]
     filter_horizontal = ()
     readonly_fields = ["last_login", "created_at"]
@@ -74,6 +76,13 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "groups":  # Django's own help speaks of permissions, which play no part here
+            kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget
+            kwargs["label"] = "Roles"
+            kwargs["help_text"] = "A viewer sees, an operator acts as well, an admin configures as well."
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     @admin.display(description="role")
     def role(self, user: User) -> str:

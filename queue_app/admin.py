@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
-from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponseRedirect
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.forms import Form, ModelForm
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin
+from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_json, done, shortened
 
 from . import deadletter, queues
+from .conf import conf
+from .ledger import CLAIMABLE
 from .models import Job, JobEvent, Queue, Worker
 from .states import Priority, State
 
@@ -49,15 +53,27 @@ class QueueFilter(admin.SimpleListFilter):
 class JobEventInline(TabularInline):
     model = JobEvent
     verbose_name_plural = "history"
-    fields = readonly_fields = ["at", "state", "worker", "told"]
+    fields = readonly_fields = ["moment", "state", "ran_on", "told"]
     ordering = ["id"]
     extra = 0
     can_delete = False
     hide_title = True
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[JobEvent]:
+        return super().get_queryset(request).annotate(**_worker_of("worker"))
+
+    @display(description="at")
+    def moment(self, event: JobEvent) -> str:
+        return _to_the_millisecond(event.at)
+
+    @display(description="worker")
+    def ran_on(self, event: Any) -> str:
+        return _worker_link(event.worker, event)
+
     @display(description="detail")
     def told(self, event: JobEvent) -> str:
-        return ", ".join(f"{key}: {value}" for key, value in event.detail.items() if value) or "-"
+        said = (f"{key.replace('_', ' ')}: {value}" for key, value in event.detail.items() if value)
+        return ", ".join(said) or "-"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -71,7 +87,7 @@ class JobEventInline(TabularInline):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyModelAdmin):
-    list_display = ["short_id", "name", "queue", "badge", "urgency", "attempts", "request_id", "created_at"]
+    list_display = ["short_id", "name", "queue", "badge", "urgency", "attempts", "traced", "created_at"]
     list_filter = ["state", QueueFilter]
     list_filter_submit = False
     search_fields = ["id", "request_id"]
@@ -80,19 +96,32 @@ class JobAdmin(ReadOnlyModelAdmin):
     inlines = [JobEventInline]
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay_this", "discard_this"]
-    fieldsets = [
-        (
-            None,
-            {"fields": ["id", "name", "queue", "badge", "urgency", "attempts", "crash_count", "request_id"]},
-        ),
-        ("Times", {"fields": ["created_at", "run_after", "published_at", "started_at", "finished_at"]}),
-        ("Last error", {"fields": ["error"]}),
-        ("Data", {"fields": ["payload_json", "result_json"]}),
-        ("Run", {"fields": ["owner", "fence"], "classes": ["collapse"]}),
-    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        jobs = super().get_queryset(request)
+        if request.resolver_match and request.resolver_match.url_name.endswith("_changelist"):
+            return jobs.defer("payload", "result", "last_error")  # up to a MiB each, and the list shows none
+        return jobs.annotate(**_worker_of("owner"))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> list[Any]:
+        standing = [
+            ("badge", "attempts"),
+            ("name", "queue"),
+            ("urgency", "crash_count"),
+            ("id", "request_id"),
+        ]
+        times = [("created_at", "finished_at"), ("started_at", "ran_on"), ("run_after", "published_at")]
+        failed = [("Last error", {"fields": ["error"]})] if obj and obj.last_error else []
+        return [
+            (None, {"fields": standing}),
+            *failed,
+            ("Data", {"fields": ["payload_json", "result_json"]}),
+            ("Times", {"fields": [*times, "fence"]}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Job | None = None) -> list[str]:
-        return [name for _, options in self.fieldsets for name in options["fields"]]
+        rows = [row for _, options in self.get_fieldsets(request, obj) for row in options["fields"]]
+        return [name for row in rows for name in ([row] if isinstance(row, str) else row)]
 
     def get_search_results(
         self, request: HttpRequest, jobs: QuerySet[Job], term: str
@@ -109,7 +138,11 @@ class JobAdmin(ReadOnlyModelAdmin):
 
     @display(description="id", ordering="id")
     def short_id(self, job: Job) -> str:
-        return format_html("<code>{}</code>", str(job.id))
+        return shortened(str(job.id))
+
+    @display(description="request id")
+    def traced(self, job: Job) -> str:
+        return shortened(job.request_id)
 
     @display(description="state", ordering="state", label=_COLOURS)
     def badge(self, job: Job) -> str:
@@ -117,8 +150,9 @@ class JobAdmin(ReadOnlyModelAdmin):
 
     @display(description="priority", ordering="priority")
     def urgency(self, job: Job) -> str:
-        named = {priority.value: priority.name for priority in Priority}
-        return f"{job.priority} {named.get(job.priority, '')}".strip()
+        named = {priority.value: priority.name.lower() for priority in Priority}
+        name = named.get(job.priority)
+        return f"{name} ({job.priority})" if name else str(job.priority)
 
     @display(description="attempts")
     def attempts(self, job: Job) -> str:
@@ -129,20 +163,22 @@ class JobAdmin(ReadOnlyModelAdmin):
         if not job.last_error:
             return "-"
         told = job.last_error
+        traceback = as_block(told["traceback"]) if told.get("traceback") else ""
         return format_html(
-            "<strong>{}</strong>: {}<pre style='white-space: pre-wrap'>{}</pre>",
-            told.get("type", ""),
-            told.get("message", ""),
-            told.get("traceback", ""),
+            "<strong>{}</strong>: {}{}", told.get("type", ""), told.get("message", ""), traceback
         )
+
+    @display(description="worker")
+    def ran_on(self, job: Any) -> str:
+        return _worker_link(job.owner, job)
 
     @display(description="payload")
     def payload_json(self, job: Job) -> str:
-        return _pretty(job.payload)
+        return as_json(job.payload)
 
     @display(description="result")
     def result_json(self, job: Job) -> str:
-        return _pretty(job.result)
+        return as_json(job.result)
 
     @action(description="Replay the dead letters among them", permissions=["operate"])
     def replay_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
@@ -155,36 +191,97 @@ class JobAdmin(ReadOnlyModelAdmin):
         self.message_user(request, f"{count} discarded.", messages.SUCCESS if count else messages.WARNING)
 
     @action(description="Replay", permissions=["operate"], icon="replay", variant=ActionVariant.PRIMARY)
-    def replay_this(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
+    def replay_this(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._act(request, object_id, deadletter.replay, "Replayed: it waits for a worker again.")
 
-    @action(description="Discard", permissions=["operate"], icon="delete", variant=ActionVariant.DANGER)
-    def discard_this(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
+    @action(
+        description="Discard",
+        permissions=["operate"],
+        icon="delete",
+        variant=ActionVariant.DANGER,
+        dialog={
+            "title": "Discard this job?",
+            "description": "It will be cancelled and can not be replayed any more.",
+            "form_class": None,
+            "form_submit_text": "Discard it",
+        },
+    )
+    def discard_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, deadletter.discard, "Discarded.")
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         dead = Job.objects.filter(id=object_id, state=State.DEAD_LETTER).exists()
         return super().get_actions_detail(request, object_id) if dead else []
 
-    def _act(self, request: HttpRequest, object_id: str, act: Any, done: str) -> HttpResponseRedirect:
+    def _act(self, request: HttpRequest, object_id: str, act: Any, told: str) -> HttpResponse:
         job = get_object_or_404(Job, id=object_id)
         try:
             act(job, **audit.by(request, "admin"))
-            self.message_user(request, done, messages.SUCCESS)
+            self.message_user(request, told, messages.SUCCESS)
         except deadletter.NotDead as error:
             self.message_user(request, str(error), messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:queue_app_job_change", args=[object_id]))
+        return done(request, reverse("admin:queue_app_job_change", args=[object_id]))
+
+
+class QueueForm(ModelForm):
+    class Meta:
+        model = Queue
+        fields = ["name", *queues.EDITABLE]
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not queues.is_name(name):
+            raise ValidationError("Letters, digits, dots, dashes and underscores, at most 100 of them.")
+        return name
 
 
 @admin.register(Queue)
 class QueueAdmin(RoleModelAdmin):
-    list_display = ["name", "status", "max_retries", "backoff_base_s", "backoff_max_s", "created_at"]
+    form = QueueForm
+    list_display = ["name", "status", "waiting", "running", "dead", "retries", "backoff", "created_at"]
     search_fields = ["name"]
+    search_help_text = "Part of a queue's name"
     fields = ["name", *queues.EDITABLE, "created_at"]
 
     @display(description="status", label={"active": "success", "paused": "warning"})
     def status(self, queue: Queue) -> str:
         return "paused" if queue.paused else "active"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
+        running, dead = [State.PROCESSING], [State.DEAD_LETTER]
+        counts = {"waiting": CLAIMABLE, "running": running, "dead": dead}
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(**{f"jobs_{name}": _jobs_in(states) for name, states in counts.items()})
+        )
+
+    @display(description="waiting")
+    def waiting(self, queue: Any) -> int:
+        return int(queue.jobs_waiting)
+
+    @display(description="running")
+    def running(self, queue: Any) -> int:
+        return int(queue.jobs_running)
+
+    @display(description="dead letters")
+    def dead(self, queue: Any) -> str:
+        if not queue.jobs_dead:
+            return "0"
+        jobs = reverse("admin:queue_app_job_changelist")
+        query = {"queue": queue.name, "state__exact": State.DEAD_LETTER.value}
+        return format_html(
+            '<a class="brain-link" href="{}?{}">{}</a>', jobs, urlencode(query), queue.jobs_dead
+        )
+
+    @display(description="retries", ordering="max_retries")
+    def retries(self, queue: Queue) -> str:
+        return _or_default(queue.max_retries, conf().MAX_RETRIES)
+
+    @display(description="back-off (s)")
+    def backoff(self, queue: Queue) -> str:
+        first = _or_default(queue.backoff_base_s, conf().BACKOFF_BASE_S)
+        return f"{first}, at most {_or_default(queue.backoff_max_s, conf().BACKOFF_MAX_S)}"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Queue | None = None) -> list[str]:
         return ["created_at"] if obj is None else ["name", "created_at"]
@@ -203,8 +300,15 @@ class QueueAdmin(RoleModelAdmin):
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyModelAdmin):
     list_display = ["host", "pid", "status", "pool", "concurrency", "consumes", "started_at", "last_seen_at"]
-    fields = ["id", *list_display, "lease_until", "stopped_at"]
-    readonly_fields = fields
+    fields = [
+        ("host", "pid"),
+        ("status", "consumes"),
+        ("pool", "concurrency"),
+        ("started_at", "last_seen_at"),
+        ("lease_until", "stopped_at"),
+        "id",
+    ]
+    readonly_fields = [*list_display, "lease_until", "stopped_at", "id"]
 
     @display(description="status", label={"alive": "success", "stopped": "info", "lost": "danger"})
     def status(self, worker: Worker) -> str:
@@ -214,12 +318,32 @@ class WorkerAdmin(ReadOnlyModelAdmin):
 
     @display(description="queues")
     def consumes(self, worker: Worker) -> str:
-        return ", ".join(worker.queues)
+        return ", ".join(worker.queues) or "-"
 
 
-def _pretty(value: Any) -> str:
-    if value is None:
+def _jobs_in(states: Any) -> Any:
+    counted = Job.objects.filter(queue=OuterRef("name"), state__in=[State(state).value for state in states])
+    return Coalesce(Subquery(counted.order_by().values("queue").annotate(n=Count("pk")).values("n")), 0)
+
+
+def _or_default(value: float | None, default: float) -> str:
+    return f"{default:g} (default)" if value is None else f"{value:g}"
+
+
+def _worker_of(field: str) -> dict[str, Any]:
+    """Annotations: host and pid of the worker whose id is in `field`; no foreign key, as rows of workers go away."""
+    worker = Worker.objects.filter(id=OuterRef(field))
+    return {f"worker_{name}": Subquery(worker.values(name)[:1]) for name in ("host", "pid")}
+
+
+def _worker_link(worker: Any, row: Any) -> str:
+    if worker is None:
         return "-"
-    return format_html(
-        "<pre style='white-space: pre-wrap'>{}</pre>", json.dumps(value, indent=2, ensure_ascii=False)
-    )
+    if row.worker_pid is None:
+        return shortened(str(worker))
+    page = reverse("admin:queue_app_worker_change", args=[worker])
+    return format_html('<a class="brain-link" href="{}">{}:{}</a>', page, row.worker_host, row.worker_pid)
+
+
+def _to_the_millisecond(moment: datetime) -> str:
+    return timezone.localtime(moment).isoformat(" ", "milliseconds")[:23]

@@ -30,6 +30,7 @@ from .scripts import GIVE_BACK, PARK, PARKED, PARKED_COUNTS, PUBLISH
 log = logging.getLogger(__name__)
 
 _REPLY_S = 5.0  # at close, for the reply to a claim that was sent: the messages in it would wait for the visibility timeout
+_POLL_S = 1  # for a token; then look anyway, as stock publishers leave none
 _MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each message needs two
 
 
@@ -141,27 +142,27 @@ class Channel(base.Channel):
                 self.acks.flush()
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> envelope.Message | None:
-        while messages := self._claim_now(queue):
-            (claimed,) = messages
-            try:
-                message = self.Message(envelope.read(claimed.raw, claimed.tag), channel=self)
-            except BadEnvelope as error:
-                self._park(claimed, error)
-                continue
-            if no_ack:
-                self.acks.add([claimed.tag])
-            else:
-                self.held[claimed.tag] = claimed
-                self.qos.append(message, claimed.tag)
-            return message
+        claim, left = self._claim_of((queue,), 1), True
+        while left:
+            with self.conn_or_acquire() as client:
+                reply = client.eval(*claim.arguments())
+                self._maybe_update_queues_expire(client, queue)
+            left = not claim.left_nothing(reply)
+            for claimed in claim.messages(reply):
+                try:
+                    return self._got(claimed, no_ack)
+                except BadEnvelope as error:
+                    self._park(claimed, error)
         return None
 
-    def _claim_now(self, queue: str) -> deque[Claimed]:
-        claim = self._claim_of((queue,), 1)
-        with self.conn_or_acquire() as client:
-            reply = client.eval(*claim.arguments())
-            self._maybe_update_queues_expire(client, queue)
-        return claim.messages(reply)
+    def _got(self, claimed: Claimed, no_ack: bool) -> envelope.Message:
+        message = self.Message(envelope.read(claimed.raw, claimed.tag), channel=self)
+        if no_ack:
+            self.acks.add([claimed.tag])
+        else:
+            self.held[claimed.tag] = claimed
+            self.qos.append(message, claimed.tag)
+        return message
 
     def _claim_of(self, queues: tuple[str, ...], want: int) -> Claim:
         return Claim(
@@ -182,9 +183,7 @@ class Channel(base.Channel):
         if "can_consume" in vars(self.qos):
             return 1  # Celery's worker_disable_prefetch replaces it and counts tasks that we do not see
         free = self.qos.can_consume_max_estimate()
-        if (
-            free is None
-        ):  # no window: without an event loop take one, as a caller of SimpleQueue.get() expects
+        if free is None:  # no window; SimpleQueue.get(), which has no event loop, expects one message
             free = 1 if self.connection.loop is None else _MOST_CLAIMED
         return max(1, min(free, self.claim_batch, _MOST_CLAIMED))
 
@@ -205,7 +204,7 @@ class Channel(base.Channel):
             return
         command: tuple[Any, ...]
         if self._drained:
-            command = ("BRPOP", *map(self.wake_key, queues), timeout or self.brpop_timeout or 0)
+            command = ("BRPOP", *map(self.wake_key, queues), timeout or self.brpop_timeout or _POLL_S)
         else:
             self._claim = self._claim_of(queues, self._want())
             command = ("EVAL", *self._claim.arguments())
@@ -216,12 +215,12 @@ class Channel(base.Channel):
     def _brpop_read(self, **options: Any) -> bool:
         claim = self._claim
         reply = self._read_reply(**options)
-        if claim is None:  # a token, or none for a second: look, as a stock publisher leaves no token
+        if claim is None:
             self._drained = False
             self._brpop_start()
             raise Empty
         messages = claim.messages(reply)
-        self._drained = len(messages) < claim.want
+        self._drained = claim.left_nothing(reply)
         if not messages:
             raise Empty  # else drain_events() would never time out
         self._deliver_claimed(messages)
@@ -325,6 +324,10 @@ class Channel(base.Channel):
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        """Stock Kombu asks EXISTS, which its key prefix does not cover; an empty list does not exist either way."""
+        return bool(self._size(queue))
+
     def _purge(self, queue: str) -> int:
         purged = super()._purge(queue)
         with self.conn_or_acquire() as client:
@@ -346,6 +349,8 @@ class Channel(base.Channel):
                     self._qos.restore_unacked_once()
             except self.connection_errors as error:
                 log.warning("messages_not_given_back: %s", type(error).__name__)
+                if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
+                    self._qos._delivered.clear()
         super().close()
 
 

@@ -40,8 +40,12 @@ class Claim:
         keys = (*self.held_keys, *self.wake_keys, *self.lists)
         return CLAIM, len(keys), *keys, self.want, len(self.queues), int(self.shared), *self.queues
 
+    def left_nothing(self, reply: Sequence[int | bytes]) -> bool:
+        """Whether it got less than it wanted, and so has left nothing behind."""
+        return int(reply[0]) < self.want
+
     def messages(self, reply: Sequence[int | bytes]) -> deque[Claimed]:
-        found = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        found = zip(reply[1::3], reply[2::3], reply[3::3], strict=True)
         return deque(self._claimed(int(at), bytes(tag), bytes(raw)) for at, tag, raw in found)
 
     def _claimed(self, at: int, tag: bytes, raw: bytes) -> Claimed:

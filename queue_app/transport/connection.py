@@ -32,10 +32,7 @@ class Transport(base.Transport):
     cycle: Any
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
-        if not client.transport_options.get("ack_emulation", True):
-            raise ValueError(
-                "without ack_emulation a message is lost with its worker: use Kombu's own redis:// for that"
-            )
+        _check(client.transport_options)
         super().__init__(client, **kwargs)
         self.cycle = Poller()
         self.loop: Any = None
@@ -69,3 +66,12 @@ class TLSTransport(Transport):
 class SentinelTransport(Transport):
     default_port: Any = 26379
     Channel = SentinelChannel
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raises ValueError for options that would lose messages or never send one."""
+    if not options.get("ack_emulation", True):
+        raise ValueError("ack_emulation=False loses a message with its worker; Kombu's own redis:// has it")
+    for name in ("visibility_timeout", "claim_batch"):
+        if options.get(name, 1) <= 0:
+            raise ValueError(f"the transport option {name} must be more than 0")

@@ -27,7 +27,7 @@ def read(raw: bytes, tag: str) -> dict[str, Any]:
     """The envelope, whose delivery tag the claim has read as `tag`. Raises BadEnvelope."""
     try:
         # Kombu's own reader looks at every object for typed values and takes twice as long.
-        envelope = loads(raw.decode()) if b'"__type__"' in raw else json.loads(raw)
+        envelope: dict[str, Any] = loads(raw.decode()) if b'"__type__"' in raw else json.loads(raw)
         properties = envelope["properties"]
         if str(properties["delivery_tag"]) != tag:
             raise BadEnvelope("the delivery tag is not among its properties")
@@ -36,7 +36,7 @@ def read(raw: bytes, tag: str) -> dict[str, Any]:
         raise
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise BadEnvelope(f"not an envelope: {type(error).__name__}") from error
-    return dict(envelope)
+    return envelope
 
 
 def mark_redelivered(envelope: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ class Poller(base.MultiChannelPoller):
         self._restored_at = float("-inf")
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        self.renew()  # without an event loop there is no timer
+        # Without an event loop there is no timer; and Kombu restores only after a poll in which nothing at all came.
+        self.renew()
+        self.maybe_restore_messages()
         return super().get(callback, timeout)
 
     def renew(self) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from brain_project import supervisor as module
-from brain_project.supervisor import Child, Console, Supervisor, exit_code
+from brain_project.console import Console
+from brain_project.supervisor import Child, Supervisor, exit_code
 
 CRASHER = "import sys; print('the reason', flush=True); sys.exit(7)"
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
@@ -82,7 +83,8 @@ def test_lifeline__supervisor_killed__children_end_too(script, tmp_path):
     sleeper = script("sleeper", SLEEPER)
     code = (
         "import asyncio, pathlib, sys\n"
-        "from brain_project.supervisor import Child, Console, Supervisor\n"
+        "from brain_project.console import Console\n"
+        "from brain_project.supervisor import Child, Supervisor\n"
         "async def main():\n"
         "    supervisor = Supervisor(Console(pathlib.Path(sys.argv[1]), colour=False), fail_fast=False)\n"
         f"    child = Child('web', {sleeper!r}, stage=0)\n"

@@ -1,30 +1,26 @@
 """`./brain up`: the whole platform in one terminal, from nothing to a page of URLs.
 
-lock → Valkey → checks → migrate → admin and demo → tasks, mail, web, edge, worker → ready → page → stop in order
+lock → Valkey → fork web, edge, worker → checks → migrate → admin and demo → open the gate → become the supervisor (run.py)
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandParser
 
-from brain_project import demo, embedded, platform_state, preflight, readiness, welcome
-from brain_project.supervisor import Child, Console, Supervisor
+from brain_project import demo, detached, embedded, platform_state, preflight, run
+from brain_project.nursery import CAN_FORK, Nursery
+from brain_project.plan import Plan, Planned
 from foundation.commands import BrainCommand, Failed
 
 HOST = "127.0.0.1"
-READY_TIMEOUT_S = 60.0
 INSTANCES = 3
 
 
@@ -51,15 +47,35 @@ class Command(BrainCommand):
             return self._detach()
         self.options = options
         self.data_dir: Path = settings.BRAIN_DATA_DIR
+        self.site, self.edge = (f"http://{HOST}:{options[name]}" for name in ("port", "edge_port"))
+        self.owned = settings.EMBEDDED_DATABASE or options["demo"]
         try:
-            with platform_state.lock(self.data_dir):
-                return self._up()
+            with platform_state.lock(self.data_dir) as lock:
+                self._up(lock)
         except platform_state.AlreadyRunning as error:
             raise Failed(str(error), hint="Use `./brain status`, or stop it with `./brain down`.") from error
         finally:
             embedded.leave()
+        raise AssertionError("run.become returned")
 
-    def _up(self) -> int:
+    def _up(self, lock: IO[str]) -> None:
+        self._ports_are_free()
+        self.ports = preflight.free_ports(INSTANCES + 1) if self.owned and settings.DEMO else []
+        if settings.EMBEDDED_REDIS:
+            self._step("Valkey", self._valkey)
+        cord = os.pipe()
+        children, nursery = self._children(), Nursery(cord, lock=lock.fileno())
+        if CAN_FORK:
+            for child in sorted(
+                children, key=lambda child: child.forks
+            ):  # who has to load everything goes first
+                nursery.fork(child)
+        self._services_answer()
+        state = self._prepare()
+        nursery.open_gate()
+        run.become(self._plan(state, children, cord, lock))
+
+    def _ports_are_free(self) -> None:
         site, edge = self.options["port"], self.options["edge_port"]
         if site == edge:
             raise Failed(
@@ -68,11 +84,12 @@ class Command(BrainCommand):
                 code=2,
             )
         preflight.ports_are_free(HOST, {"--port": site, "--edge-port": edge})
-        self._step("Valkey", self._valkey)
+
+    def _services_answer(self) -> None:
+        if not settings.EMBEDDED_REDIS:
+            self._step("Redis", preflight.redis_answers)
         self._step("database", preflight.database_answers)
         self._step("broker", preflight.broker_answers)
-        state = self._prepare()
-        return asyncio.run(self._run_children(state))
 
     def _step(self, name: str, action: Callable[[], Any]) -> Any:
         """Run one step and say how long it took; a slow one shows on the terminal while it runs."""
@@ -89,29 +106,26 @@ class Command(BrainCommand):
         self.stdout.flush()
 
     def _valkey(self) -> None:
-        if settings.EMBEDDED_REDIS:
-            try:
-                embedded.start(self.data_dir, settings.VALKEY_SOCKET)
-            except embedded.NotStarted as error:
-                raise Failed(str(error)) from error
-        preflight.redis_answers()
+        try:
+            embedded.start(self.data_dir, settings.VALKEY_SOCKET)
+        except embedded.NotStarted as error:
+            raise Failed(str(error)) from error
 
     # --- what is in the database ---
 
     def _prepare(self) -> dict[str, Any]:
-        site, edge = (f"http://{HOST}:{self.options[name]}" for name in ("port", "edge_port"))
+        """up.json's state, once the database holds what the children need."""
         known = platform_state.read(self.data_dir)
         state: dict[str, Any] = {
-            "site": site,
-            "edge": edge,
+            "site": self.site,
+            "edge": self.edge,
             "admin": None,
             "api_key": None,
             "demo": None,
             "pids": {},
             "logs": {},
         }
-        state["token_url"] = f"{site}/api/v1/gateway/token"
-        self.owned = settings.EMBEDDED_DATABASE or self.options["demo"]
+        state["token_url"] = f"{self.site}/api/v1/gateway/token"
         if not self.owned:
             self._leave_alone()
             return state
@@ -119,7 +133,6 @@ class Command(BrainCommand):
             self._say(f"--demo: migrating and filling {preflight.without_password(settings.DATABASE_URL)}")
         self._step("migrations", self._migrate)
         state["admin"] = demo.admin_user(known.get("admin") or {})
-        self.ports = preflight.free_ports(INSTANCES + 1)
         if settings.DEMO:
             targets = [f"http://{HOST}:{port}" for port in self.ports[:INSTANCES]]
             state["demo"] = {"targets": targets, "mail": str(self.data_dir / "mail")}
@@ -145,159 +158,57 @@ class Command(BrainCommand):
 
     # --- the children ---
 
-    async def _run_children(self, state: dict[str, Any]) -> int:
-        console = Console(
-            self.data_dir / "logs", colour=self.console.is_terminal and not self.console.no_color
-        )
-        supervisor = Supervisor(
-            console, fail_fast=self.options["fail_fast"], changed=lambda: self._write(state, supervisor)
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._asked_to_stop, supervisor, console)
-        try:
-            for child in self._children():
-                await supervisor.start(child)
-            if await self._ready(supervisor, state):
-                self._write(state, supervisor)
-                note = (
-                    "" if self.owned else "Demo data and an admin user are left out: DATABASE_URL is yours."
-                )
-                self._say("\n" + welcome.page(state, seconds=time.monotonic() - self.began, note=note) + "\n")
-                self.document(state)
-            await self._watch_valkey(supervisor, console)
-        finally:
-            await supervisor.stop_children()
-            self._write({**state, "pids": {}}, None)
-            await asyncio.to_thread(self._stop_valkey, console)
-        return supervisor.exit_code
-
-    def _children(self) -> list[Child]:
-        site, edge = str(self.options["port"]), str(self.options["edge_port"])
+    def _children(self) -> list[Planned]:
         env = {"BRAIN_DEMO": "1" if settings.DEMO else "0"}
-        children = []
-        if self.owned and settings.DEMO:
-            tasks_ports, mail_port = self.ports[:INSTANCES], str(self.ports[INSTANCES])
-            env["BRAIN_SMTP_PORT"] = mail_port
+        demo_children = []
+        if self.ports:
+            tasks_ports, mail_port = self.ports[:INSTANCES], self.ports[INSTANCES]
+            env["BRAIN_SMTP_PORT"] = str(mail_port)
+            settings.EMAIL_PORT = mail_port  # a fork has these settings and does not read the variable again
             tasks = ["examples.tasks_service", "--ports", ",".join(map(str, tasks_ports))]
-            children.append(Child("tasks", tasks, stage=1, env=env))
-            mail = ["examples.mail_sink", "--port", mail_port, "--dir", str(self.data_dir / "mail")]
-            children.append(Child("mail", mail, stage=2))
-        worker = [
-            "celery",
-            "-A",
-            "brain_project",
-            "worker",
-            "-P",
-            "threads",
-            "-c",
-            "4",
-            "-l",
-            settings.LOG_LEVEL,
-        ]
-        worker += ["--without-gossip", "--without-mingle", "--hostname", f"brain-{os.getpid()}@%h"]
+            mail = ["examples.mail_sink", "--port", str(mail_port), "--dir", str(self.data_dir / "mail")]
+            demo_children = [
+                Planned("tasks", tasks, stage=1, env=env, forks=False),
+                Planned("mail", mail, stage=2, env=env, forks=False),
+            ]
+        port, edge_port = str(self.options["port"]), str(self.options["edge_port"])
+        web = ["manage", "runserver", f"{HOST}:{port}", "--noreload", "--skip-checks"]  # `up` has run them
+        edge = ["manage", "gateway", "--host", HOST, "--port", edge_port]
         return [
-            Child("web", ["manage", "runserver", f"{HOST}:{site}", "--noreload"], stage=0, env=env),
-            Child("edge", ["manage", "gateway", "--host", HOST, "--port", edge], stage=0, env=env),
-            Child("worker", worker, stage=1, env=env),
-            *children,
+            Planned("web", web, stage=0, env={**env, "DJANGO_RUNSERVER_HIDE_WARNING": "true"}),
+            Planned("edge", edge, stage=0, env=env),
+            Planned("worker", self._worker(), stage=1, env=env),
+            *demo_children,
         ]
 
-    async def _ready(self, supervisor: Supervisor, state: dict[str, Any]) -> bool:
-        """Wait until every door answers. False when the platform was asked to stop meanwhile."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        probes = readiness.probes(state)
-        while probes:
-            if supervisor.stopping:
-                return False
-            probes = [probe for probe in probes if not await asyncio.to_thread(probe.answers)]
-            if probes and time.monotonic() > deadline:
-                names = ", ".join(probe.name for probe in probes)
-                supervisor.console.say(
-                    "up", f"not ready after {READY_TIMEOUT_S:.0f} s: {names} (see the lines above)"
-                )
-                supervisor.stop(1)
-                return False
-            if probes:
-                await asyncio.sleep(0.1)
-        return True
+    def _worker(self) -> list[str]:
+        app = ["celery", "--quiet", "-A", "brain_project"]
+        pool = ["worker", "-P", "threads", "-c", "4", "-l", settings.LOG_LEVEL]
+        return [*app, *pool, "--without-gossip", "--without-mingle", "--hostname", f"brain-{os.getpid()}@%h"]
 
-    def _write(self, state: dict[str, Any], supervisor: Supervisor | None) -> None:
-        if supervisor is not None:
-            state["pids"] = {
-                "up": os.getpid(),
-                **{child.name: child.pid for child in supervisor.children if child.pid},
-            }
-            state["logs"] = {
-                child.name: str(supervisor.console.path(child.name)) for child in supervisor.children
-            }
-        platform_state.write(self.data_dir, state)
-
-    async def _watch_valkey(self, supervisor: Supervisor, console: Console) -> None:
-        """Until asked to stop; an embedded Valkey that died is started again from its append-only file."""
-        while not supervisor.stopping:
-            try:
-                await asyncio.wait_for(supervisor.wait(), 2.0)
-            except TimeoutError:
-                if settings.EMBEDDED_REDIS and not await asyncio.to_thread(
-                    embedded.revive, self.data_dir, settings.VALKEY_SOCKET
-                ):
-                    console.say(
-                        "up",
-                        f"the embedded Valkey is down and does not start (log: {self.data_dir / 'valkey' / 'valkey.log'})",
-                    )
-                    supervisor.stop(1)
-
-    def _asked_to_stop(self, supervisor: Supervisor, console: Console) -> None:
-        if supervisor.stopping:
-            return
-        console.say("up", "stopping …")
-        supervisor.stop()
-
-    def _stop_valkey(self, console: Console) -> None:
-        if not settings.EMBEDDED_REDIS:
-            return
-        embedded.leave()
-        if embedded.gone(settings.VALKEY_SOCKET, timeout_s=3.0):
-            console.say("up", "Valkey stopped")
-        else:
-            console.say("up", "Valkey stays: another process still uses it")
+    def _plan(
+        self, state: dict[str, Any], children: list[Planned], cord: tuple[int, int], lock: IO[str]
+    ) -> Plan:
+        return Plan(
+            data_dir=str(self.data_dir),
+            state=state,
+            children=children,
+            cord=cord,
+            began=self.began,
+            valkey_socket=str(settings.VALKEY_SOCKET) if settings.EMBEDDED_REDIS else None,
+            valkey_claim=embedded.hand_on(),
+            lock=lock.fileno(),
+            note="" if self.owned else "Demo data and an admin user are left out: DATABASE_URL is yours.",
+            colour=self.console.is_terminal and not self.console.no_color,
+            fail_fast=self.options["fail_fast"],
+            is_json=self.is_json,
+        )
 
     # --- detached ---
 
     def _detach(self) -> int:
-        data_dir: Path = settings.BRAIN_DATA_DIR
-        pid = platform_state.running_pid(data_dir)
-        if pid is not None:
-            raise Failed(
-                f"already running: pid {pid}", hint="Use `./brain status`, or stop it with `./brain down`."
-            )
-        log = data_dir / "logs" / "up.log"
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            *(argument for argument in sys.argv if argument not in ("--detach", "--json")),
-        ]
-        with open(log, "wb") as out:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-            )
         with self.progress("starting …"):
-            ready = self._await_detached(process, data_dir)
-        said = log.read_text(errors="replace")
-        if not ready:
-            raise Failed(
-                said.strip().splitlines()[-1] if said.strip() else "up ended at once",
-                hint=f"The whole log: {log}",
-            )
-        page = said[said.index("Brain Platform is ready") :].split("\n\n\n")[0]
-        self.line(page.replace("Ctrl-C stops it.", f"pid {process.pid}; `./brain down` stops it."))
-        self.document(platform_state.read(data_dir))
+            pid, page = detached.start(settings.BRAIN_DATA_DIR)
+        self.line(page.replace("Ctrl-C stops it.", f"pid {pid}; `./brain down` stops it."))
+        self.document(platform_state.read(settings.BRAIN_DATA_DIR))
         return 0
-
-    def _await_detached(self, process: subprocess.Popen[bytes], data_dir: Path) -> bool:
-        while process.poll() is None:
-            if (platform_state.read(data_dir).get("pids") or {}).get("up") == process.pid:
-                return True
-            time.sleep(0.1)
-        return False

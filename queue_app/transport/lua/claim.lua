@@ -3,7 +3,7 @@
 -- KEYS   unacked_index unacked parked parked_counts wake*nq list*(steps*nq), the most urgent step first
 -- ARGV   want nq share queue*nq
 -- share  1: the queues of one step share what is wanted; 0: the first queue may have it all
--- reply  [number of the list, counted from 0; tag; envelope]*
+-- reply  taken, [number of the list, counted from 0; tag; envelope]*   taken counts what was parked as well
 --
 -- RPOP comes before every write that a full server refuses (ZADD, HSET, LPUSH): a script that has written may go on, so a
 -- server that takes no new messages can still be emptied.
@@ -11,7 +11,7 @@ local want, nq, share = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local first = 4 + nq
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-local reply = {}
+local reply = {0}
 
 -- Reading the whole envelope is needed only when a header bears the same name or the tag has an escape in it.
 local function tag_of(raw)
@@ -25,7 +25,7 @@ local function tag_of(raw)
   local properties = readable and type(envelope) == 'table' and envelope.properties
   local tag = type(properties) == 'table' and properties.delivery_tag
   local kind = type(tag)
-  return (kind == 'string' or kind == 'number') and tostring(tag) or nil
+  return (kind == 'string' or kind == 'number') and tag ~= '' and tostring(tag) or nil
 end
 
 local function take(list, limit)
@@ -48,6 +48,7 @@ local function take(list, limit)
     redis.call('ZADD', KEYS[1], unpack(index))
     redis.call('HSET', KEYS[2], unpack(hash))
   end
+  reply[1] = reply[1] + #items
   return #items
 end
 
