@@ -25,9 +25,8 @@ from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_js
 
 from . import deadletter, queues
 from .conf import conf
-from .ledger import CLAIMABLE
 from .models import Job, JobEvent, Queue, Worker
-from .states import Priority, State
+from .states import WAITING, Priority, State
 
 _COLOURS = {
     State.PENDING.value: "info",
@@ -249,7 +248,7 @@ class QueueAdmin(RoleModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         running, dead = [State.PROCESSING], [State.DEAD_LETTER]
-        counts = {"waiting": CLAIMABLE, "running": running, "dead": dead}
+        counts = {"waiting": WAITING, "running": running, "dead": dead}
         return (
             super()
             .get_queryset(request)
