@@ -7,13 +7,11 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from django.core.exceptions import ImproperlyConfigured
 
 # sun_path is 108 bytes on Linux, 104 on macOS, the final NUL included.
 _LONGEST_SOCKET_PATH = 103
-_KOMBU_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 
 def make(path: Path) -> None:
@@ -70,13 +68,3 @@ def socket_path(data_dir: Path) -> Path:
         return direct
     key = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"brain-{os.getuid()}-{key}" / "valkey.sock"
-
-
-def broker_url(redis_url: str) -> str:
-    """The Celery broker on the same server: Kombu spells a unix socket and Valkey's scheme differently from redis-py."""
-    scheme, _, rest = redis_url.partition("://")
-    if scheme != "unix":
-        return f"{_KOMBU_SCHEMES.get(scheme, scheme)}://{rest}"
-    path, _, query = rest.partition("?")
-    database = parse_qs(query).get("db", ["0"])[0]
-    return f"redis+socket://{path}?virtual_host={database}"

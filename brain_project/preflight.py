@@ -80,7 +80,7 @@ def redis_answers() -> None:
 def broker_answers() -> None:
     from queue_app import health
 
-    if settings.BROKER_URL.startswith("redis+socket") and settings.EMBEDDED_REDIS:
+    if "+socket://" in settings.BROKER_URL and settings.EMBEDDED_REDIS:
         return  # the embedded Valkey, which has just answered
     found = health.check()
     if not found.ok:

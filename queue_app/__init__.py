@@ -6,14 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .intake import aenqueue, enqueue
+    from .intake import aenqueue, aenqueue_many, enqueue, enqueue_many
     from .registry import task
     from .states import Priority
 
-__all__ = ["Priority", "aenqueue", "enqueue", "task"]
+__all__ = ["Priority", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many", "task"]
 
 # No module has the name of what it holds: importing `queue_app.task` would put the module in the function's place.
-_HOMES = {"Priority": "states", "aenqueue": "intake", "enqueue": "intake", "task": "registry"}
+_HOMES = {
+    "Priority": "states",
+    "aenqueue": "intake",
+    "aenqueue_many": "intake",
+    "enqueue": "intake",
+    "enqueue_many": "intake",
+    "task": "registry",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,9 +25,8 @@ from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_js
 
 from . import deadletter, queues
 from .conf import conf
-from .ledger import CLAIMABLE
 from .models import Job, JobEvent, Queue, Worker
-from .states import Priority, State
+from .states import WAITING, Priority, State
 
 _COLOURS = {
     State.PENDING.value: "info",
@@ -53,7 +52,7 @@ class QueueFilter(admin.SimpleListFilter):
 class JobEventInline(TabularInline):
     model = JobEvent
     verbose_name_plural = "history"
-    fields = readonly_fields = ["moment", "from_state", "to_state", "ran_on", "told"]
+    fields = readonly_fields = ["moment", "state", "ran_on", "told"]
     ordering = ["id"]
     extra = 0
     can_delete = False
@@ -260,7 +259,7 @@ class QueueAdmin(RoleModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         running, dead = [State.PROCESSING], [State.DEAD_LETTER]
-        counts = {"waiting": CLAIMABLE, "running": running, "dead": dead}
+        counts = {"waiting": WAITING, "running": running, "dead": dead}
         return (
             super()
             .get_queryset(request)

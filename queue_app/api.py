@@ -34,7 +34,7 @@ class Conflict(APIException):
 class EventSerializer(serializers.ModelSerializer[JobEvent]):
     class Meta:
         model = JobEvent
-        fields = ["from_state", "to_state", "at", "worker", "detail"]
+        fields = ["state", "at", "worker", "detail"]
 
 
 class JobSummarySerializer(serializers.ModelSerializer[Job]):

@@ -19,6 +19,12 @@ class QueueConf:
     MAX_PAYLOAD_BYTES: int = setting(65_536, low=64, high=16_777_216)  # of JSON text
     MAX_RESULT_BYTES: int = setting(65_536, low=64, high=16_777_216)  # a larger result is not kept
     MAX_TRACEBACK_BYTES: int = setting(16_384, low=256, high=1_048_576)  # of a failure; the end is kept
+    PARK_S: float = setting(
+        30.0, low=0.1, high=86_400
+    )  # a job whose task no worker here knows is looked at again after this long
+    AGE_S: float = setting(
+        600.0, low=1, high=604_800
+    )  # a job that waits for this long moves to the next higher class
     LEASE_S: float = setting(
         10.0, low=1, high=600
     )  # a worker silent for this long counts as dead; beats every third
@@ -28,6 +34,8 @@ class QueueConf:
     )  # a wake-up older than this on an empty queue was lost
     PUBLISH_TIMEOUT_S: float = setting(2.0, low=0.1, high=30)  # a broker silent for this long counts as down
     QUEUE_REFRESH_S: float = setting(2.0, low=0.1, high=5)  # between two looks for new and paused queues
+    RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
+    DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
     WORKER_RETENTION_S: float = setting(86_400.0, low=60, high=31_536_000)  # rows of workers that are gone
 
 

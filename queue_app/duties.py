@@ -1,7 +1,7 @@
-"""The Celery bootsteps of a worker: its row and lease, the reconciler, and the queues it consumes.
+"""The Celery bootsteps of a worker: its row and lease, the engine, the reconciler, and the queues it consumes.
 
-Everything here runs in the worker's main process, on threads with database connections of their own; the pool's children
-inherit the worker's id and nothing else.
+Everything here runs in the worker's main process, on threads with database connections of their own. A prefork pool has
+forked before any of them exists, and a child that is forked later uses none of them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from uuid import UUID
 import structlog
 from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
-from celery.worker import state as celery_state
 from django.db import DatabaseError, connections
 
-from . import queues, reconciler, wakeup, workers
+from . import queues, reconciler, strategy, workers
 from .conf import conf
+from .engine import Engine
+from .runner import ForkRunner, ThreadRunner, own_threads
 
 log = structlog.get_logger(__name__)
 
 _JOIN_S = 5.0
+_CONNECTION_AGE_S = 60
 
 
 class Duty(threading.Thread):
@@ -36,15 +38,18 @@ class Duty(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            try:
-                self._action()
-            except Exception as error:  # noqa: BLE001  (a database or broker that is down comes back)
-                log.warning(
-                    "duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200]
-                )
-            finally:
-                connections.close_all()
+        try:
+            while not self._stopping.wait(self._interval_s):
+                self._do()
+        finally:
+            connections.close_all()
+
+    def _do(self) -> None:
+        try:
+            self._action()
+        except Exception as error:  # noqa: BLE001  (a database or broker that is down comes back)
+            log.warning("duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200])
+            connections.close_all()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -53,7 +58,7 @@ class Duty(threading.Thread):
 
 
 class Membership(bootsteps.StartStopStep):
-    """The worker's row, heartbeat and reconciler.
+    """The worker's row, heartbeat, engine and reconciler.
 
     They end on `worker_shutdown` and not with this step: Celery stops steps before the pool has drained, and a running
     job needs the lease until it has ended. After kill -9 or a cold shutdown the lease runs out.
@@ -64,8 +69,9 @@ class Membership(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._id = workers.announce()  # before the fork, for the children
+        keep_connections()  # before the fork, for the children
         self._duties: list[Duty] = []
+        self._engine: Engine | None = None
 
     def start(self, worker: Any) -> None:
         try:
@@ -75,13 +81,9 @@ class Membership(bootsteps.StartStopStep):
             raise WorkerShutdown(1) from error
         finally:
             connections.close_all()  # the pool may fork again later
-        self._last_beat = time.monotonic()
-        self._duties = [
-            Duty("heartbeat", partial(self._beat, worker), conf().LEASE_S / 3),
-            Duty("reconciler", partial(reconciler.reconcile, self._id, running), conf().RECONCILE_S),
-        ]
         for duty in self._duties:
             duty.start()
+        signals.worker_shutting_down.connect(self._close, weak=False)
         signals.worker_shutdown.connect(self._leave, sender=worker, weak=False)
 
     def _enter(self, worker: Any) -> None:
@@ -90,28 +92,56 @@ class Membership(bootsteps.StartStopStep):
         if not getattr(worker, "given_queues", None):
             for name in queues.consumable():
                 worker.app.amqp.queues.select_add(name)
-        self._register(worker)
+        began = time.monotonic()
+        engine = Engine(
+            self._register(worker),
+            slots=worker.concurrency,
+            lease_s=conf().LEASE_S,
+            call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
+        )
+        engine.renewed(began)
+        engine.runner = _runner(engine, worker)
+        engine.start()
+        strategy.serve(engine)
+        self._engine = engine
+        self._duties = [
+            Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3),
+            Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
+        ]
 
-    def _register(self, worker: Any) -> None:
+    def _register(self, worker: Any) -> UUID:
         pool = worker.pool_cls.__module__.rpartition(".")[2]
-        workers.register(self._id, pool=pool, concurrency=worker.concurrency, queues=_consumed(worker.app))
+        return workers.register(pool=pool, concurrency=worker.concurrency, queues=_consumed(worker.app)).id
 
-    def _beat(self, worker: Any) -> None:
-        if not workers.beat(self._id, _consumed(worker.app)):
-            self._register(worker)
-        silent_s, self._last_beat = time.monotonic() - self._last_beat, time.monotonic()
-        if silent_s > conf().LEASE_S:
-            log.warning("lease_lapsed", worker=str(self._id), silent_s=round(silent_s, 1))
+    def _beat(self, worker: Any, engine: Engine) -> None:
+        began, running = time.monotonic(), engine.running()
+        if workers.beat(engine.worker_id, _consumed(worker.app), running):
+            engine.renewed(began)
+            if running:
+                engine.runner.cancel(workers.cancelled(running))
+            return
+        old, new = engine.worker_id, self._register(worker)
+        engine.replaced(new, began)
+        log.warning("lease_lapsed", worker=str(old), now=str(new), running=len(running))
+
+    def _close(self, **_: Any) -> None:
+        if self._engine is not None:
+            self._engine.close()
 
     def _leave(self, **_: Any) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        engine.stop(timeout_s=conf().LEASE_S)
+        strategy.serve(None)
         for duty in self._duties:
             duty.stop()
-        workers.leave(self._id)
+        workers.leave(engine.worker_id)
         connections.close_all()
 
 
 class QueueFollower(bootsteps.StartStopStep):
-    """Takes up new and resumed queues and puts paused ones down, in the consumer's own loop."""
+    """Takes up new and resumed queues and puts paused ones down, in the consumer's own loop; fits the prefetch."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -128,21 +158,31 @@ class QueueFollower(bootsteps.StartStopStep):
             self._duty.stop()
 
     def _look(self, consumer: Any) -> None:
-        paused = queues.paused()
+        paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
         wanted = (getattr(consumer.controller, "given_queues", None) or queues.consumable()) - paused
         consumed = set(_consumed(consumer.app))
         if wanted - consumed or paused & consumed:
             consumer.call_soon(_follow, consumer, wanted, paused)
 
 
-def running() -> set[UUID]:
-    """The ids of the jobs that this worker's pool has or is about to get."""
-    while True:
-        try:
-            requests = [*celery_state.reserved_requests, *celery_state.active_requests]
-        except RuntimeError:  # the consumer's thread added one meanwhile
-            continue
-        return {UUID(request.id) for request in requests if request.name == wakeup.RUN}
+def keep_connections() -> None:
+    """In a worker a connection belongs to a thread that lives as long as the process: kept for a while, and no pool.
+
+    A pool's threads and sockets would not survive a fork, and there are never more threads than connections.
+    """
+    for alias in connections:
+        entry = connections.settings[alias]
+        entry["CONN_MAX_AGE"] = _CONNECTION_AGE_S
+        entry["OPTIONS"].pop("pool", None)
+
+
+def _runner(engine: Engine, worker: Any) -> ThreadRunner | ForkRunner:
+    if worker.pool_cls.uses_semaphore:  # prefork
+        return ForkRunner(
+            engine, worker.pool, lambda act, *arguments: worker.consumer.call_soon(act, *arguments)
+        )
+    executor = getattr(worker.pool, "executor", None) or own_threads(worker.concurrency)
+    return ThreadRunner(engine, executor, worker.concurrency)
 
 
 def _follow(consumer: Any, wanted: set[str], paused: set[str]) -> None:

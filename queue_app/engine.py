@@ -1,126 +1,299 @@
-"""The Celery task that runs jobs: claim (fenced) → run → finish | retry later | dead letter."""
+"""The engine of a worker process: messages → claim in batches → run → finish in batches → acknowledge.
+
+    strategy (Celery's loop) → inbox → the database thread: one transaction finishes and claims → runner → done → …
+
+One thread alone claims and finishes, so a batch costs one commit; the loop and the runner's slots never wait for the
+database. A message is acknowledged after the commit that records its job's end. When the database is away, the thread
+tries again until it is back: what ran waits with its result, and nothing is run twice for that.
+"""
 
 from __future__ import annotations
 
-import random
+import itertools
+import threading
 import time
-import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from celery import shared_task
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, connections
 
-from foundation import request_id as request_ids
-
-from . import ledger, payloads, registry, retry, wakeup, workers
+from . import ledger
 from .conf import conf
-from .models import Job, Queue
+from .runs import Run
+from .statements import Claimed, End
+from .states import State
+from .window import Window
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-_WRITE_TRIES = 8  # with the pauses between them: about 25 s of a database that does not answer
-_FIRST_PAUSE_S = 0.1
+
+BATCH = 128  # claimed in one transaction at most
+LARGEST_FINISH = 500
+GATHER = 100  # finished runs that are written at once; fewer wait PAUSE_S for company
+PAUSE_S = 0.005
+RETRY_S = (
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+)  # between tries while the database is away; then the last one again
 
 
-# Acknowledged early: the broker never redelivers. What a dead worker held comes back through its lease.
-@shared_task(name=wakeup.RUN, ignore_result=True, acks_late=False)
-def run(id: str) -> None:
-    """Run the job if it is still there to be run; a message that comes twice finds it taken and does nothing."""
-    worker_id = workers.current()
-    if worker_id is None:
-        log.error("job_refused", job_id=id, reason="this process belongs to no registered worker")
-        return
-    job = persist(lambda: ledger.claim(UUID(id), worker_id))
-    if job is None:
-        log.debug("job_not_claimed", job_id=id)
-        return
-    with ExitStack() as context:
-        if job.request_id:
-            context.enter_context(request_ids.bound(job.request_id))
-        names = {"job_id": id, "task": job.name, "queue": job.queue}
-        context.enter_context(structlog.contextvars.bound_contextvars(**names))
-        perform(job)
+class Message:
+    """A broker message and the callable that acknowledges it, on Celery's loop."""
+
+    __slots__ = ("ack", "id")
+
+    def __init__(self, id: UUID, ack: Callable[[], None]) -> None:
+        self.id, self.ack = id, ack
 
 
-def perform(job: Job) -> None:
-    """Run a claimed job and write its end."""
-    began = time.monotonic()
-    log.info("job_started", attempt=job.attempt + 1, max_attempts=job.max_attempts)
-    try:
-        result = registry.find(job.name).perform(job)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever a handler raises is the job's failure)
-        _failed(job, error)
-        return
-    kept = _storable(result)
-    if persist(lambda: ledger.complete(job, kept)):
-        log.info("job_completed", took_ms=round((time.monotonic() - began) * 1000, 1))
-    else:
-        log.warning("job_result_refused", reason="it was given to another worker meanwhile")
+class Done:
+    """A run that has left the runner. took_s: None when it did not start."""
+
+    __slots__ = ("end", "run", "took_s")
+
+    def __init__(self, run: Run, end: End, took_s: float | None) -> None:
+        self.run, self.end, self.took_s = run, end, took_s
 
 
-def persist(write: Callable[[], T]) -> T:
-    """The result of `write`, tried again while the database does not answer: a run that ended should not be repeated."""
-    pause_s = _FIRST_PAUSE_S
-    for left in range(_WRITE_TRIES, 0, -1):
+class Engine:
+    """One for each worker process. `runner` runs what is claimed and hands it back to `finished`."""
+
+    def __init__(self, worker_id: UUID, *, slots: int, lease_s: float, call_soon: Callable[..., Any]) -> None:
+        self.worker_id = worker_id
+        self.window = Window(slots)
+        self.runner: Any = None  # set by the owner, which knows the pool
+        self.refused = 0  # ends that a fence did not let pass
+        self._lease_s, self._call_soon = lease_s, call_soon
+        self._lease_until = time.monotonic() + lease_s  # by our clock, from before the query: never too late
+        self._inbox: deque[Message] = deque()
+        self._done: deque[Done] = deque()
+        self._crashed: deque[tuple[Run, bool]] = deque()
+        self._messages: dict[UUID, Message] = {}  # of the jobs that we hold
+        self._suspects: deque[Run] = deque()
+        self._suspect_runs = False
+        self._wake, self._urgent = threading.Event(), threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._serve, name="queue-ledger", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # --- what other threads tell it ---
+    def receive(self, messages: Iterable[Message]) -> None:
+        self._inbox.extend(messages)
+        self._urgent.set()
+        self._wake.set()
+
+    def finished(self, run: Run, end: End, took_s: float | None) -> None:
+        """From the runner. An end that is PENDING and did not run gives the job back."""
+        self._done.append(Done(run, end, took_s))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def crashed(self, run: Run, *, ran: bool) -> None:
+        """From the runner: the pool's child died under this run. ran: it had started, and is charged for it."""
+        self._crashed.append((run, ran))
+        self._wake.set()
+
+    def renewed(self, began: float) -> None:
+        """A heartbeat that was sent at `began` has extended the lease."""
+        self._lease_until = began + self._lease_s
+
+    def replaced(self, worker_id: UUID, began: float) -> None:
+        """The old lease has ended and this process has a new row: the fences of what it held are void."""
+        self.worker_id = worker_id
+        self._lease_until = began + self._lease_s
+
+    def may_start(self, run: Run) -> bool:
+        """Asked by the runner right before a run: whether the job is still ours."""
+        return not self._stopping and run.worker == self.worker_id and time.monotonic() < self._lease_until
+
+    @property
+    def held(self) -> set[UUID]:
+        """Jobs claimed and not yet recorded."""
+        return set(self._messages)
+
+    def running(self) -> list[UUID]:
+        found: list[UUID] = self.runner.running() if self.runner else []
+        return found
+
+    def close(self) -> None:
+        """Claim and start nothing any more; what waits for a slot goes back uncharged."""
+        self._stopping = True
+        self._wake.set()
+
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Close, and wait until every run has ended and is recorded. Whether that was in time."""
+        self.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # --- the database thread ---
+    def _serve(self) -> None:
         try:
-            return write()
-        except (OperationalError, InterfaceError) as error:
-            if left == 1 or connection.in_atomic_block:
-                raise
-            log.warning("database_retry", error=type(error).__name__, pause_s=pause_s)
+            while not (self._stopping and self._is_idle()):
+                self._wake.wait(1.0 if self._stopping else None)
+                self._wake.clear()
+                if not self._inbox and len(self._done) < GATHER:
+                    self._urgent.wait(PAUSE_S)  # gather ends; a new message cuts the pause short
+                self._urgent.clear()
+                self._turn()
+        finally:
+            connections.close_all()
+
+    def _is_idle(self) -> bool:
+        return not self._done and not self._crashed and not self._messages
+
+    def _turn(self) -> None:
+        while self._crashed:
+            self._take_back(*self._crashed.popleft())
+        messages = self._next_messages()
+        done = [self._done.popleft() for _ in range(min(len(self._done), LARGEST_FINISH))]
+        ends = [entry.end for entry in done if not entry.run.is_completed]
+        claimed: list[Claimed] = []
+        if messages or ends:
+            claimed, accepted = self._exchange([message.id for message in messages], ends)
+            self.refused += len(ends) - len(accepted)
+            if len(accepted) < len(ends):
+                self._report_refused(ends, accepted)
+        acks = self._settle(messages, done, claimed)
+        if acks:
+            self._call_soon(_acknowledge, acks)
+        if done:
+            self._learn(done)
+        self._start(claimed)
+        if self._done or self._inbox and self._room() > 0:
+            self._wake.set()
+
+    def _next_messages(self) -> list[Message]:
+        """As many as there is room for; of two for one job, the second is acknowledged at once."""
+        room, seen = min(self._room(), BATCH), set[UUID]()
+        found: list[Message] = []
+        twice: list[Message] = []
+        while self._inbox and len(found) < room and not self._stopping:
+            message = self._inbox.popleft()
+            if message.id in self._messages or message.id in seen:
+                twice.append(message)
+                continue
+            seen.add(message.id)
+            found.append(message)
+        if twice:
+            self._call_soon(_acknowledge, twice)
+        return found
+
+    def _room(self) -> int:
+        return self.window.size - len(self._messages)
+
+    def _exchange(self, ids: list[UUID], ends: list[End]) -> tuple[list[Claimed], set[UUID]]:
+        def write() -> tuple[list[Claimed], set[UUID]]:
+            # After the lease their fences would be void: their messages come again, or the reconciler does.
+            wanted = ids if time.monotonic() < self._lease_until else []
+            return ledger.exchange(self.worker_id, wanted, ends)
+
+        return self._persist(write)
+
+    def _persist(self, write: Callable[[], T]) -> T:
+        """The result of `write`, tried until the database takes it: it may be away, busy or in a deadlock."""
+        for pause_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            try:
+                return write()
+            except (OperationalError, InterfaceError) as error:
+                reason = str(error).strip()[:200]
+                log.warning("ledger_retry", error=type(error).__name__, reason=reason, pause_s=pause_s)
+                connection.close()
+                time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def _settle(self, messages: list[Message], done: list[Done], claimed: list[Claimed]) -> list[Message]:
+        """Keep the messages of what is claimed; the others, and those of what is recorded, are to be acknowledged."""
+        mine = {job.id for job in claimed}
+        acks = []
+        for message in messages:
+            if message.id in mine:
+                self._messages[message.id] = message
+            else:
+                acks.append(
+                    message
+                )  # taken, over, cancelled, or not due: its row says when it is published again
+        for entry in done:
+            if entry.run.suspect:
+                self._suspect_runs = False
+            message_of = self._messages.pop(entry.run.id, None)
+            if message_of is not None:
+                acks.append(message_of)
+        return acks
+
+    def _start(self, claimed: list[Claimed]) -> None:
+        for job in sorted(claimed, key=lambda job: (-job.priority, job.id)):
+            run = Run(job, self.worker_id)
+            over = _over_before_start(job)
+            if over is not None:
+                self.finished(run, over, None)
+            elif run.suspect:
+                self._suspects.append(run)
+            else:
+                self.runner.submit(run)
+        if self._suspects and not self._suspect_runs:
+            self._start_suspect(self._suspects.popleft())
+
+    def _start_suspect(self, run: Run) -> None:
+        """One at a time, and on record before it starts: if it ends this process, it is charged and nobody else is."""
+        try:
+            marked = not self._stopping and ledger.mark_started(run.id, run.fence)
+        except (OperationalError, InterfaceError):
             connection.close()
-        time.sleep(pause_s)
-        pause_s *= 2
-    raise AssertionError("unreachable")
+            marked = False
+        if marked:
+            self._suspect_runs = True
+            self.runner.submit(run)
+        else:
+            self.finished(run, given_back(run), None)
 
-
-def _failed(job: Job, error: BaseException) -> None:
-    told = describe(error, max_bytes=conf().MAX_TRACEBACK_BYTES)
-    base_s, max_s = _backoff(job)
-    delay_s = retry.next_delay_s(
-        job.attempt + 1,
-        job.max_attempts,
-        base_s=base_s,
-        max_s=max_s,
-        jitter=random.random(),  # noqa: S311  (spreads load, guards nothing)
-    )
-    if delay_s is None:
-        written = persist(lambda: ledger.bury(job, told))
-        log.error(
-            "job_dead_lettered" if written else "job_failure_refused",
-            error=told["type"],
-            attempts=job.attempt,
+    def _take_back(self, run: Run, ran: bool) -> None:
+        ids = [run.id]
+        self._persist(
+            lambda: ledger.take_back(
+                run.worker, ids, ran=ids if ran else [], max_crashes=conf().MAX_CRASHES, reason="child died"
+            )
         )
-    else:
-        written = persist(lambda: ledger.retry(job, told, delay_s))
-        event = "job_retried" if written else "job_failure_refused"
-        log.warning(event, error=told["type"], retry_in_s=round(delay_s, 3), attempt=job.attempt)
+        if run.suspect:
+            self._suspect_runs = False
+        message = self._messages.pop(run.id, None)
+        if message is not None:
+            self._call_soon(_acknowledge, [message])
+
+    def _learn(self, done: list[Done]) -> None:
+        took = [entry.took_s for entry in done if entry.took_s is not None]
+        if took:
+            self.window.observe(sum(took) / len(took))
+
+    def _report_refused(self, ends: list[End], accepted: Collection[UUID]) -> None:
+        for end in ends:
+            if end.id not in accepted:
+                log.warning("job_result_refused", job_id=str(end.id), state=str(end.state), fence=end.fence)
 
 
-def describe(error: BaseException, *, max_bytes: int) -> dict[str, str]:
-    """An exception as type, message and the end of its traceback, each bounded."""
-    text = "".join(traceback.format_exception(error))
-    told = {"type": type(error).__name__, "message": str(error)[:1000], "traceback": text[-max_bytes:]}
-    return {key: value.replace("\x00", "\ufffd") for key, value in told.items()}  # PostgreSQL stores no NUL
+def given_back(run: Run) -> End:
+    """It was claimed and did not start: it waits again, uncharged."""
+    return End(run.id, run.fence, State.PENDING, 0, detail='{"reason": "given back"}')
 
 
-def _backoff(job: Job) -> tuple[float, float]:
-    """Base and longest wait in seconds: the task's, else the queue's, else the conf's."""
-    task = [known for known in registry.registered() if known.name == job.name]
-    policies = [*task, *persist(lambda: list(Queue.objects.filter(name=job.queue)))]
-    base_s = next((p.backoff_base_s for p in policies if p.backoff_base_s is not None), conf().BACKOFF_BASE_S)
-    max_s = next((p.backoff_max_s for p in policies if p.backoff_max_s is not None), conf().BACKOFF_MAX_S)
-    return base_s, max_s
+def _over_before_start(job: Claimed) -> End | None:
+    if job.cancel_requested or job.expired:
+        reason = "cancelled" if job.cancel_requested else "expired"
+        return End(job.id, job.fence, State.CANCELLED, 0, detail=f'{{"reason": "{reason}"}}')
+    return None
 
 
-def _storable(result: Any) -> Any:
-    try:
-        return payloads.plain_json(result, max_bytes=conf().MAX_RESULT_BYTES)
-    except payloads.BadPayload as error:  # what the job was for is done: it must not run again for this
-        log.warning("job_result_not_kept", reason=str(error))
-        return None
+def _acknowledge(messages: list[Message]) -> None:
+    for message in messages:
+        message.ack()

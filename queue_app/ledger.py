@@ -1,26 +1,29 @@
-"""The ledger: every statement that moves a job, each conditional on where the job stood and on its fence.
+"""The ledger: every statement that moves a job, each conditional on where the job stands and on its fence.
 
 A step changes the row and writes its JobEvent in one transaction, or finds that somebody else was there first and
-changes nothing. Leases are compared by the database's clock, so that the clocks of the hosts play no part.
+changes nothing. Leases are compared by the database's clock, so that the clocks of the hosts play no part. What a worker
+does by the thousand is in `statements`; here is what people and the reconciler do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import BooleanField, Exists, F, OuterRef, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
-from . import states
+from . import statements, states
 from .models import Job, JobEvent, Worker
+from .statements import Claimed, End
 from .states import State
 
 BATCH = 500  # rows a look of the reconciler takes at most, so that no transaction gets long
-CLAIMABLE = states.sources(State.PROCESSING)
 
 
 class Wakeup(NamedTuple):
@@ -39,76 +42,59 @@ class Clock(Now):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
-def insert(job: Job) -> None:
-    """Store a new job in the caller's transaction."""
-    with transaction.atomic():
-        job.save(force_insert=True)
-        JobEvent.objects.create(job_id=job.id, to_state=State(job.state))
+# As texts in the statement: SQLite takes a partial index only where the query repeats its condition without parameters.
+# Unqualified, so that they also hold in a subquery, where the table has another name.
+_WAITS = RawSQL("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'", (), BooleanField())
+_RUNS = RawSQL("state = 'PROCESSING'", (), BooleanField())
 
 
-def claim(job_id: UUID, worker_id: UUID) -> Job | None:
-    """The job, now PROCESSING and fenced for this worker; None when it is taken, over, not due, or the lease has ended."""
-    job = Job.objects.filter(id=job_id, state__in=CLAIMABLE).first()
-    if job is None:  # the usual end of a message that came twice: no write lock is taken for it
-        return None
-    holds_lease = Exists(Worker.objects.filter(id=worker_id, lease_until__gt=Clock()))
-    claimed = _move(
-        job,
-        State.PROCESSING,
-        where=is_due() & Q(holds_lease),
-        worker=worker_id,
-        owner=worker_id,
-        fence=job.fence + 1,
-        started_at=Clock(),
-    )
-    return job if claimed else None
+def waiting() -> QuerySet[Job]:
+    """The ledger's jobs that wait to be run, due or not."""
+    return Job.objects.filter(_WAITS)
 
 
-def complete(job: Job, result: Any) -> bool:
-    """False when the fence refuses: the job was given to somebody else meanwhile, and this result does not count."""
-    attempt = job.attempt + 1
-    return _move(job, State.COMPLETED, worker=job.owner, attempt=attempt, result=result, finished_at=Clock())
+def is_due() -> Q:
+    """Its time has come."""
+    return Q(run_after=None) | Q(run_after__lte=Clock())
 
 
-def retry(job: Job, error: dict[str, str], delay_s: float) -> bool:
-    """FAILED, to run again after `delay_s`. False when the fence refuses."""
-    return _move(
-        job,
-        State.FAILED,
-        worker=job.owner,
-        detail={"error": error["type"], "retry_in_s": round(delay_s, 3)},
-        attempt=job.attempt + 1,
-        last_error=error,
-        run_after=Clock() + timedelta(seconds=delay_s),
-        published_at=None,
-    )
+# --- by the batch ----------------------------------------------------------------------------------------------------
+def insert(jobs: Iterable[Job]) -> None:
+    """Store new jobs and their first events, in the caller's transaction."""
+    rows = [_stored(job) for job in jobs]
+    with transaction.atomic(), connection.cursor() as cursor:
+        statements.of(connection.vendor).insert(cursor, rows)
 
 
-def bury(job: Job, error: dict[str, str]) -> bool:
-    """DEAD_LETTER after its last run. False when the fence refuses."""
-    return _move(
-        job,
-        State.DEAD_LETTER,
-        worker=job.owner,
-        detail={"error": error["type"]},
-        attempt=job.attempt + 1,
-        last_error=error,
-        finished_at=Clock(),
-    )
+def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[list[Claimed], set[UUID]]:
+    """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass)."""
+    hand = statements.of(connection.vendor)
+    with transaction.atomic(), connection.cursor() as cursor:
+        accepted = hand.finish(cursor, worker, ends) if ends else set()
+        claimed = hand.claim(cursor, worker, ids) if ids else []
+    return claimed, accepted
 
 
+def _stored(job: Job) -> list[Any]:
+    found = [getattr(job, name) for name in statements.INSERTED]
+    fields = [Job._meta.get_field(name) for name in statements.INSERTED]
+    return [
+        json.dumps(value)
+        if field.name == "payload"
+        else value
+        if isinstance(value, UUID)
+        else field.get_db_prep_save(value, connection)
+        for field, value in zip(fields, found, strict=True)
+    ]
+
+
+# --- by people -------------------------------------------------------------------------------------------------------
 def replay(job: Job, *, actor: str) -> bool:
     """A dead job waits again, with a whole new series of attempts; its history keeps the old one."""
     detail = {"action": "replayed", "actor": actor, "attempts": job.attempt, "crashes": job.crash_count}
+    fresh = {"attempt": 0, "crash_count": 0, "suspect": False, "cancel_requested": False}
     return _move(
-        job,
-        State.PENDING,
-        detail=detail,
-        attempt=0,
-        crash_count=0,
-        run_after=None,
-        published_at=Clock(),
-        finished_at=None,
+        job, State.PENDING, detail=detail, run_after=None, published_at=Clock(), finished_at=None, **fresh
     )
 
 
@@ -117,30 +103,68 @@ def discard(job: Job, *, actor: str) -> bool:
     return _move(job, State.CANCELLED, detail={"action": "discarded", "actor": actor})
 
 
-# --- what the reconciler asks ----------------------------------------------------------------------------------------
-def release_lost(*, max_crashes: int) -> list[Job]:
-    """Take the jobs of workers whose lease has ended back: PENDING, or DEAD_LETTER after `max_crashes` such ends."""
-    leaderless = ~Exists(Worker.objects.filter(id=OuterRef("owner"), lease_until__gt=Clock()))
-    lost = Job.objects.filter(leaderless, state=State.PROCESSING).order_by("id")[:BATCH]
-    return [job for job in lost if _release(job, Q(leaderless), max_crashes)]
+def cancel(job: Job, *, actor: str) -> bool:
+    """A waiting job is over; a running one is asked to stop (`cancel_requested`). False when it is over already."""
+    detail = {"action": "cancelled", "actor": actor}
+    if job.state in states.WAITING:
+        return _move(job, State.CANCELLED, detail=detail, finished_at=Clock(), unique_key=None)
+    return bool(Job.objects.filter(_RUNS, id=job.id).update(cancel_requested=True))
 
 
-def held_by(worker_id: UUID) -> list[Job]:
-    """The jobs that this worker should be running now."""
-    return list(Job.objects.filter(owner=worker_id, state=State.PROCESSING))
+# --- by the running job ----------------------------------------------------------------------------------------------
+def mark_started(job_id: UUID, fence: int) -> bool:
+    """Put a suspect's start on record before it starts. False when it is somebody else's meanwhile."""
+    return bool(Job.objects.filter(_RUNS, id=job_id, fence=fence).update(is_marked=True))
 
 
-def release_dropped(held: Collection[Job], running: Collection[UUID], *, max_crashes: int) -> list[Job]:
-    """Take back what a live worker holds but does not run: its pool's child died, or the end could not be written.
+def note_progress(job_id: UUID, fence: int, progress: float, note: str) -> bool:
+    mine = Job.objects.filter(_RUNS, id=job_id, fence=fence)
+    return bool(mine.update(progress=progress, progress_note=note))
 
-    `running` must have been looked up after `held`; otherwise a job claimed in between looks dropped.
+
+# --- by the reconciler -----------------------------------------------------------------------------------------------
+def lost_workers() -> list[Worker]:
+    """Workers whose lease has ended and that still hold jobs."""
+    holds = Exists(Job.objects.filter(_RUNS, owner=OuterRef("id")))
+    return list(Worker.objects.filter(holds, lease_until__lte=Clock()))
+
+
+def ownerless() -> list[UUID]:
+    """Owners of running jobs without a row: deleted by hand."""
+    known = Exists(Worker.objects.filter(id=OuterRef("owner")))
+    return list(Job.objects.filter(_RUNS, ~known).values_list("owner", flat=True).distinct())
+
+
+def release(owner: UUID, running: Collection[UUID], *, max_crashes: int, reason: str) -> list[Job]:
+    """Take back what a worker held whose lease has ended; the jobs as they stand now.
+
+    A job that provably ran (in `running`, its last word, or marked) is charged a crash, and is a dead letter after
+    `max_crashes`; the others go back free. All are suspects from now on.
     """
-    return [job for job in held if job.id not in running and _release(job, Q(), max_crashes)]
+    with transaction.atomic():
+        if Worker.objects.filter(id=owner, lease_until__gt=Clock()).exists():
+            return []  # it came back to life meanwhile
+        held = list(_locked(Job.objects.filter(_RUNS, owner=owner).order_by("id")))
+        return _set_free(held, running, max_crashes=max_crashes, reason=reason)
+
+
+def take_back(
+    owner: UUID, ids: Collection[UUID], *, ran: Collection[UUID], max_crashes: int, reason: str
+) -> list[Job]:
+    """Take back jobs that a live worker has on record but does not run (any more); those in `ran` are charged a crash."""
+    with transaction.atomic():
+        held = list(_locked(Job.objects.filter(_RUNS, owner=owner, id__in=ids).order_by("id")))
+        return _set_free(held, ran, max_crashes=max_crashes, reason=reason)
+
+
+def held_by(worker_id: UUID) -> set[UUID]:
+    """The jobs that this worker should be running or about to run."""
+    return set(Job.objects.filter(_RUNS, owner=worker_id).values_list("id", flat=True))
 
 
 def due() -> list[Wakeup]:
     """Jobs whose time has come and that the broker has not been told about; from now on they count as published."""
-    return _mark_published(Job.objects.filter(is_due(), state__in=CLAIMABLE, published_at=None))
+    return _mark_published(waiting().filter(is_due(), published_at=None))
 
 
 def stale_queues(older_than_s: float) -> list[str]:
@@ -153,73 +177,125 @@ def stale(queue: str, older_than_s: float) -> list[Wakeup]:
     return _mark_published(_stale(older_than_s).filter(queue=queue))
 
 
+def overtaken(queue: str, slack_s: float) -> list[Wakeup]:
+    """Waiting jobs whose class is long past them: jobs published `slack_s` later are being run, so their messages are lost.
+
+    The watermark of a busy queue, whose broker queue is never empty. From now on they count as published again.
+    """
+    later = Job.objects.filter(
+        _RUNS,
+        queue=queue,
+        priority=OuterRef("priority"),
+        published_at__gt=OuterRef("published_at") + timedelta(seconds=slack_s),
+    )
+    return _mark_published(waiting().filter(Exists(later), is_due(), queue=queue))
+
+
+def age(older_than_s: float) -> list[Wakeup]:
+    """Raise jobs that have waited this long by one class, and publish them there: no class starves for ever."""
+    since = Clock() - timedelta(seconds=older_than_s)
+    old = waiting().filter(is_due(), published_at__lt=since, priority__lt=states.Priority.CRITICAL)
+    if not old.exists():
+        return []
+    with transaction.atomic():
+        found = list(_locked(old.order_by("id"))[:BATCH])
+        for job in found:
+            job.priority = min(states.HIGHEST, states.priority_class(job.priority) + 3)
+        ids = [job.id for job in found]
+        for step in {job.priority for job in found}:
+            Job.objects.filter(id__in=[job.id for job in found if job.priority == step]).update(priority=step)
+        Job.objects.filter(id__in=ids).update(published_at=Clock())
+        JobEvent.objects.bulk_create(
+            JobEvent(job_id=job.id, state=job.state, detail={"action": "aged", "priority": job.priority})
+            for job in found
+        )
+    return [Wakeup(job.id, job.queue, job.priority) for job in found]
+
+
 def unpublish(ids: Collection[UUID]) -> None:
     """The broker could not be told after all: the reconciler does it when it can."""
-    Job.objects.filter(id__in=ids, state__in=CLAIMABLE).update(published_at=None)
+    waiting().filter(id__in=ids).update(published_at=None)
 
 
-# --- the one way to move a job ---------------------------------------------------------------------------------------
-def _move(
-    job: Job,
-    to: State,
-    *,
-    where: Q = Q(),  # noqa: B008  (immutable)
-    worker: UUID | None = None,
-    detail: dict[str, Any] | None = None,
-    **changes: Any,
-) -> bool:
+def prune(queue: str, state: State, older_than_s: float) -> int:
+    """Delete the queue's jobs that ended in `state` this long ago, a bounded number of them. Returns how many."""
+    since = Clock() - timedelta(seconds=older_than_s)
+    over = Job.objects.filter(queue=queue, state=state, finished_at__lt=since).order_by("id")
+    ids = list(over.values_list("id", flat=True)[:BATCH])
+    if ids:
+        with transaction.atomic():
+            JobEvent.objects.filter(job_id__in=ids).delete()
+            Job.objects.filter(id__in=ids).delete()
+    return len(ids)
+
+
+# --- one job, one step -----------------------------------------------------------------------------------------------
+def _move(job: Job, to: State, *, detail: dict[str, Any], **changes: Any) -> bool:
     before = State(job.state)
     states.check(before, to)
     with transaction.atomic():
-        here = Job.objects.filter(where, id=job.id, state=before, fence=job.fence)
+        here = Job.objects.filter(id=job.id, state=before, fence=job.fence)
         if not here.update(state=to, **changes):
             return False
-        JobEvent.objects.create(
-            job_id=job.id, from_state=before, to_state=to, worker=worker, detail=detail or {}
-        )
+        JobEvent.objects.create(job_id=job.id, state=to, detail=detail)
     for name, value in {"state": to.value, **changes}.items():
         if not hasattr(value, "resolve_expression"):  # what the database computed is not known here
             setattr(job, name, value)
     return True
 
 
-def _release(job: Job, where: Q, max_crashes: int) -> bool:
-    crashes = job.crash_count + 1
-    # The end of a process says nothing about the job, so it costs no attempt; a job that ends processes is stopped.
-    gone = {
-        "type": "WorkerLost",
-        "message": f"its worker ended during the run, {crashes} times",
-        "traceback": "",
-    }
-    if crashes < max_crashes:
-        again = {"run_after": None, "published_at": None}
-        return _move(
-            job, State.PENDING, where=where, worker=job.owner, detail=gone, crash_count=crashes, **again
+def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reason: str) -> list[Job]:
+    """held: locked rows in PROCESSING. Three updates and one insert, however many jobs."""
+    charged = {job.id for job in held if job.is_marked or job.id in ran}
+    for job in held:
+        job.crash_count += job.id in charged
+        job.state = (
+            State.DEAD_LETTER if job.id in charged and job.crash_count >= max_crashes else State.PENDING
         )
-    over = {"last_error": gone, "finished_at": Clock()}
-    return _move(
-        job, State.DEAD_LETTER, where=where, worker=job.owner, detail=gone, crash_count=crashes, **over
+    again = {"suspect": True, "is_marked": False, "published_at": None, "run_after": None}
+    for state, is_charged in ((State.PENDING, False), (State.PENDING, True), (State.DEAD_LETTER, True)):
+        ids = [job.id for job in held if job.state == state and (job.id in charged) == is_charged]
+        if not ids:
+            continue
+        changes: dict[str, Any] = dict(again, crash_count=F("crash_count") + int(is_charged))
+        if state == State.DEAD_LETTER:
+            changes = {
+                "crash_count": F("crash_count") + 1,
+                "finished_at": Clock(),
+                "last_error": _lost(reason),
+            }
+            changes |= {"unique_key": None, "is_marked": False}
+        Job.objects.filter(id__in=ids).update(state=state, **changes)
+    JobEvent.objects.bulk_create(
+        JobEvent(job_id=job.id, state=job.state, worker=job.owner, detail=_told(job, charged, reason))
+        for job in held
     )
+    return held
 
 
-def is_due() -> Q:
-    """Its time has come."""
-    return Q(run_after=None) | Q(run_after__lte=Clock())
+def _lost(reason: str) -> dict[str, str]:
+    return {"type": "WorkerLost", "message": f"{reason}, again and again", "traceback": ""}
+
+
+def _told(job: Job, charged: Collection[UUID], reason: str) -> dict[str, Any]:
+    return {"reason": reason, "charged": job.id in charged, "crashes": job.crash_count}
+
+
+def _locked(jobs: QuerySet[Job]) -> QuerySet[Job]:
+    """With their rows locked where the database can; several reconcilers share the work instead of waiting."""
+    return jobs.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
 
 
 def _stale(older_than_s: float) -> QuerySet[Job]:
     before = Clock() - timedelta(seconds=older_than_s)
-    return Job.objects.filter(is_due(), state__in=CLAIMABLE, published_at__lt=before)
+    return waiting().filter(is_due(), published_at__lt=before)
 
 
 def _mark_published(jobs: QuerySet[Job]) -> list[Wakeup]:
-    if (
-        not jobs.exists()
-    ):  # SQLite's transactions are IMMEDIATE: an idle reconciler must not take the write lock
+    if not jobs.exists():  # SQLite's transactions are IMMEDIATE: an idle look must not take the write lock
         return []
     with transaction.atomic():
-        skip = connection.features.has_select_for_update_skip_locked  # several reconcilers share the work
-        first = jobs.select_for_update(skip_locked=skip).order_by("-priority", "id")[:BATCH]
+        first = _locked(jobs).order_by("-priority", "id")[:BATCH]
         found = [Wakeup(*row) for row in first.values_list("id", "queue", "priority")]
         Job.objects.filter(id__in=[wakeup.id for wakeup in found]).update(published_at=Clock())
     return found

@@ -7,6 +7,14 @@ from django.utils import timezone
 
 from .states import HIGHEST, LOWEST, State
 
+
+class Delivery(models.TextChoices):
+    """How a job reaches a worker: its row claims it (ledger), or the broker's message carries it (broker)."""
+
+    LEDGER = "ledger"
+    BROKER = "broker"
+
+
 _STATES = [(state.value, state.value) for state in State]
 _KNOWN_STATES = [state.value for state in State]
 
@@ -15,6 +23,12 @@ class Queue(models.Model):
     """The policy of a queue; an empty field takes the default of BRAIN["QUEUE"]."""
 
     name = models.CharField(max_length=100, primary_key=True)
+    delivery = models.CharField(
+        max_length=6,
+        choices=Delivery.choices,
+        blank=True,
+        help_text="Wins over the caller's way; empty: enqueue() takes the ledger, .delay() the broker",
+    )
     max_retries = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Runs after the first one; empty: the default"
     )
@@ -26,6 +40,18 @@ class Queue(models.Model):
     )
     backoff_max_s = models.FloatField(
         "back-off maximum (s)", null=True, blank=True, help_text="Longest wait of all; empty: the default"
+    )
+    soft_time_limit_s = models.FloatField(
+        "soft time limit (s)",
+        null=True,
+        blank=True,
+        help_text="SoftTimeLimitExceeded is raised in the run; empty: none",
+    )
+    time_limit_s = models.FloatField(
+        "time limit (s)", null=True, blank=True, help_text="The run is ended; empty: the default"
+    )
+    retention_s = models.FloatField(
+        "retention (s)", null=True, blank=True, help_text="Of completed jobs; empty: the default"
     )
     paused = models.BooleanField(default=False, help_text="Jobs are accepted, workers take none")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -45,6 +71,18 @@ class Queue(models.Model):
                 condition=models.Q(backoff_max_s__isnull=True) | models.Q(backoff_max_s__gte=0),
                 name="queue_backoff_max_not_negative",
             ),
+            models.CheckConstraint(
+                condition=models.Q(delivery__in=["", *Delivery.values]),
+                name="queue_known_delivery",
+            ),
+            models.CheckConstraint(
+                condition=(
+                    (models.Q(soft_time_limit_s__isnull=True) | models.Q(soft_time_limit_s__gt=0))
+                    & (models.Q(time_limit_s__isnull=True) | models.Q(time_limit_s__gt=0))
+                    & (models.Q(retention_s__isnull=True) | models.Q(retention_s__gte=0))
+                ),
+                name="queue_limits_are_positive",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -60,6 +98,10 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, editable=False)  # uuid7: sorts by time
     name = models.CharField("task", max_length=200)
     queue = models.CharField(max_length=100)  # no foreign key: the record outlives the queue's policy
+    delivery = models.CharField(
+        max_length=6, choices=Delivery.choices, default=Delivery.LEDGER, editable=False
+    )
+    tenant = models.CharField(max_length=64, blank=True)
     priority = models.PositiveSmallIntegerField()
     payload = models.JSONField()
     state = models.CharField(max_length=12, choices=_STATES, default=State.PENDING.value)
@@ -67,10 +109,21 @@ class Job(models.Model):
     crash_count = models.PositiveIntegerField(default=0)
     max_attempts = models.PositiveIntegerField()
     run_after = models.DateTimeField(null=True, help_text="Not before; empty: at once")
+    expires_at = models.DateTimeField(null=True, help_text="Not started after this; empty: never expires")
     published_at = models.DateTimeField(null=True, help_text="When the broker was last told; empty: not yet")
     owner = models.UUIDField(null=True, help_text="The worker of the last run")
     fence = models.PositiveIntegerField(default=0)
+    suspect = models.BooleanField(default=False, help_text="Was with a worker that died: runs one at a time")
+    is_marked = models.BooleanField(default=False, help_text="A suspect whose start is on record")
+    cancel_requested = models.BooleanField(default=False)
+    # Unique while it is set; NULLs do not collide on any database. Cleared when the job is over, or when it is taken
+    # over by a newer job after unique_until.
+    unique_key = models.CharField(max_length=200, null=True, unique=True)  # noqa: DJ001
+    unique_until = models.DateTimeField(null=True, help_text="The key stays taken until then, over or not")
+    parent = models.UUIDField(null=True, help_text="The job that enqueued it")
     request_id = models.CharField(max_length=128, blank=True)
+    progress = models.FloatField(null=True, help_text="0 to 1, as the run last told")
+    progress_note = models.CharField(max_length=200, blank=True)
     result = models.JSONField(null=True)
     last_error = models.JSONField(null=True, help_text="type, message, traceback")
     created_at = models.DateTimeField(default=timezone.now)
@@ -78,18 +131,29 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
+        # Partial, so that a finished row leaves them; MySQL has none of that kind and gets whole ones in the migration.
+        indexes = [
+            models.Index(
+                fields=["published_at", "run_after"],
+                name="job_waiting",
+                condition=models.Q(state__in=[State.PENDING.value, State.FAILED.value]),
+            ),
+            models.Index(
+                fields=["owner"], name="job_running", condition=models.Q(state=State.PROCESSING.value)
+            ),
+            models.Index(
+                fields=["queue", "state"],
+                name="job_open",
+                condition=~models.Q(state__in=[State.COMPLETED.value, State.CANCELLED.value]),
+            ),
+            models.Index(fields=["request_id"], name="job_requested", condition=~models.Q(request_id="")),
+        ]
         constraints = [
             models.CheckConstraint(condition=models.Q(state__in=_KNOWN_STATES), name="job_known_state"),
             models.CheckConstraint(
                 condition=models.Q(priority__gte=LOWEST, priority__lte=HIGHEST), name="job_priority_0_to_9"
             ),
             models.CheckConstraint(condition=models.Q(max_attempts__gte=1), name="job_max_attempts_positive"),
-        ]
-        indexes = [
-            models.Index(fields=["state", "published_at", "run_after"], name="job_due"),
-            models.Index(fields=["state", "owner"], name="job_owned"),
-            models.Index(fields=["queue", "state"], name="job_queue_state"),
-            models.Index(fields=["request_id"], name="job_request"),
         ]
 
     def __str__(self) -> str:
@@ -99,9 +163,9 @@ class Job(models.Model):
 class JobEvent(models.Model):
     """One step in the life of a job, written in the transaction of that step and never changed."""
 
-    job = models.ForeignKey(Job, models.CASCADE, related_name="events")
-    from_state = models.CharField(max_length=12, choices=_STATES, blank=True)  # empty: the job was made
-    to_state = models.CharField(max_length=12, choices=_STATES)
+    # No constraint in the database: only the ledger writes here, in the transaction of the job's own row.
+    job = models.ForeignKey(Job, models.CASCADE, related_name="events", db_constraint=False)
+    state = models.CharField(max_length=12, choices=_STATES)  # the one it went to
     at = models.DateTimeField(default=timezone.now)
     worker = models.UUIDField(null=True)
     detail = models.JSONField(default=dict)
@@ -109,14 +173,11 @@ class JobEvent(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.CheckConstraint(
-                condition=models.Q(to_state__in=_KNOWN_STATES, from_state__in=["", *_KNOWN_STATES]),
-                name="job_event_known_states",
-            )
+            models.CheckConstraint(condition=models.Q(state__in=_KNOWN_STATES), name="job_event_known_state")
         ]
 
     def __str__(self) -> str:
-        return f"{self.from_state or 'new'} → {self.to_state}"
+        return f"{self.state} at {self.at:%H:%M:%S}"
 
 
 class Worker(models.Model):
@@ -128,6 +189,7 @@ class Worker(models.Model):
     pool = models.CharField(max_length=50)
     concurrency = models.PositiveIntegerField()
     queues = models.JSONField(default=list, help_text="What it consumes now")
+    running = models.JSONField(default=list, help_text="Ids of the jobs that it ran at its last heartbeat")
     started_at = models.DateTimeField(default=timezone.now)
     last_seen_at = models.DateTimeField()
     lease_until = models.DateTimeField(db_index=True)

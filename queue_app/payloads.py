@@ -20,17 +20,22 @@ def accept(payload: object, *, max_bytes: int) -> dict[str, Any]:
 
 def plain_json(value: object, *, max_bytes: int) -> Any:
     """`value` as plain JSON types, after a round trip through its text. Raises BadPayload."""
+    return json.loads(text(value, max_bytes=max_bytes))
+
+
+def text(value: object, *, max_bytes: int) -> str:
+    """`value` as JSON text. Raises BadPayload."""
     _check_keys(value, set())
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        found = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:  # an object that is not JSON; NaN or a cycle
         raise BadPayload(f"not JSON: {error}") from error
-    size_bytes = len(text)  # ASCII: json.dumps escapes the rest
+    size_bytes = len(found)  # ASCII: json.dumps escapes the rest
     if size_bytes > max_bytes:
         raise BadPayload(f"{size_bytes:,} bytes of JSON, at most {max_bytes:,} are allowed")
-    if r"\u0000" in text:
+    if r"\u0000" in found:
         raise BadPayload("a string holds a NUL character, which PostgreSQL does not store")
-    return json.loads(text)
+    return found
 
 
 def _check_keys(value: object, above: set[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from typing import Any
 
 from django.db import transaction
@@ -14,8 +15,11 @@ from . import registry
 from .conf import conf
 from .models import Queue
 
+_known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-EDITABLE = ("paused", "max_retries", "backoff_base_s", "backoff_max_s")
+EDITABLE = (
+    "paused", "delivery", "max_retries", "backoff_base_s", "backoff_max_s", "soft_time_limit_s", "time_limit_s", "retention_s",
+)  # fmt: skip
 
 
 class UnknownQueue(ValueError):
@@ -37,8 +41,19 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def paused() -> set[str]:
-    return set(Queue.objects.filter(paused=True).values_list("name", flat=True))
+def policies(*, fresh: bool = False) -> dict[str, Queue]:
+    """Every queue's row by name, at most QUEUE_REFRESH_S old; from the database when `fresh`."""
+    global _known
+    now = time.monotonic()
+    if fresh or now - _known[0] > conf().QUEUE_REFRESH_S:
+        _known = (now, {queue.name: queue for queue in Queue.objects.all()})
+    return _known[1]
+
+
+def forget() -> None:
+    """The next question goes to the database: a queue was made or changed here."""
+    global _known
+    _known = (float("-inf"), {})
 
 
 def create_queue(
@@ -58,6 +73,7 @@ def create_queue(
     policy = {"max_retries": max_retries, "backoff_base_s": backoff_base_s, "backoff_max_s": backoff_max_s}
     with transaction.atomic():
         queue, made = Queue.objects.get_or_create(name=name, defaults=policy)
+        forget()
         if made:
             audit.record(actor=actor, action="queue.create", target=queue, after=policy, source=source)
     return queue
@@ -65,7 +81,7 @@ def create_queue(
 
 def find(name: str) -> Queue:
     """The queue's row, made on first use when code declares it. Raises UnknownQueue."""
-    queue = Queue.objects.filter(name=name).first()
+    queue = policies().get(name) or policies(fresh=True).get(name)
     if queue is not None:
         return queue
     if name in declared():
@@ -85,7 +101,7 @@ def configure(
     ip: str | None = None,
     **changes: Any,
 ) -> Queue:
-    """Change the policy of a queue: `paused`, `max_retries`, `backoff_base_s`, `backoff_max_s`. Audited."""
+    """Change the policy of a queue, any of EDITABLE. Audited."""
     unknown = set(changes) - set(EDITABLE)
     if unknown:
         raise TypeError(f"a queue has no {', '.join(sorted(unknown))}")
@@ -95,6 +111,7 @@ def configure(
         if before != changes:
             Queue.objects.filter(name=name).update(**changes)
             vars(queue).update(changes)
+            forget()
             trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
             audit.record(action="queue.configure", target=queue, before=before, after=changes, **trace)
     return queue

@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 
-from . import ledger, wakeup
+from . import ledger, queues, wakeup
 from .conf import conf
+from .engine import Engine
 from .models import Job
 from .states import State
 
 log = structlog.get_logger(__name__)
 
+_PRUNE_S = 30.0  # between two looks for jobs past their retention
 
-def reconcile(worker_id: UUID, running: Callable[[], Collection[UUID]]) -> None:
-    """One look. running: gives the ids of the jobs that the pool of this worker holds at the moment of the call."""
+
+class Reconciler:
+    """One worker's looks; it remembers what it saw last time where once is not enough to act."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._unheld: set[UUID] = set()
+        self._pruned_at = time.monotonic()
+
+    def look(self) -> None:
+        release_lost()
+        self._take_back_unheld()
+        publish_due()
+        _publish(ledger.age(conf().AGE_S))
+        if time.monotonic() - self._pruned_at > _PRUNE_S:
+            self._pruned_at = time.monotonic()
+            prune()
+
+    def _take_back_unheld(self) -> None:
+        """Jobs that the ledger gives this worker and the engine does not know, at two looks in a row: a claim whose answer
+        was lost with the connection.
+        """
+        engine = self._engine
+        unheld = ledger.held_by(engine.worker_id) - engine.held
+        lost, self._unheld = unheld & self._unheld, unheld
+        if lost:
+            free = ledger.take_back(
+                engine.worker_id, lost, ran=(), max_crashes=conf().MAX_CRASHES, reason="claim lost"
+            )
+            _report(free, "claim_lost")
+
+
+def release_lost() -> None:
+    """Take back the jobs of workers whose leases have ended."""
     max_crashes = conf().MAX_CRASHES
-    _report(ledger.release_lost(max_crashes=max_crashes), "worker_lost")
-    held = ledger.held_by(worker_id)
-    if held:
-        dropped = ledger.release_dropped(held, running(), max_crashes=max_crashes)
-        _report(dropped, "run_lost")
-    publish_due()
+    for worker in ledger.lost_workers():
+        running = {UUID(id) for id in worker.running}
+        _report(
+            ledger.release(worker.id, running, max_crashes=max_crashes, reason="worker lost"), "worker_lost"
+        )
+    for owner in ledger.ownerless():
+        _report(ledger.release(owner, (), max_crashes=max_crashes, reason="worker unknown"), "worker_unknown")
 
 
 def publish_due() -> None:
     """Tell the broker about jobs whose time has come, and again about those whose messages it has lost."""
-    wakeups = ledger.due()
-    if wakeups and not wakeup.publish(wakeups):
+    if not _publish(ledger.due()):
         return  # it is down: asking it for the depth of a queue would only wait
     older_than_s = conf().REPUBLISH_S
     for queue in ledger.stale_queues(older_than_s):
-        if wakeup.depth(queue) == 0:
-            lost = ledger.stale(queue, older_than_s)
-            log.info("wakeups_republished", queue=queue, jobs=len(lost))
-            wakeup.publish(lost)
+        empty = wakeup.depth(queue) == 0
+        lost = ledger.stale(queue, older_than_s) if empty else ledger.overtaken(queue, older_than_s)
+        if lost:
+            log.info("wakeups_republished", queue=queue, jobs=len(lost), overtaken=not empty)
+            _publish(lost)
+
+
+def prune() -> None:
+    """Delete jobs that ended longer ago than their queue keeps them."""
+    for name, policy in queues.policies().items():
+        keep_s = conf().RETENTION_S if policy.retention_s is None else policy.retention_s
+        gone = ledger.prune(name, State.COMPLETED, keep_s) + ledger.prune(name, State.CANCELLED, keep_s)
+        gone += ledger.prune(name, State.DEAD_LETTER, max(keep_s, conf().DEAD_RETENTION_S))
+        if gone:
+            log.info("jobs_pruned", queue=name, jobs=gone)
+
+
+def _publish(wakeups: Sequence[ledger.Wakeup]) -> bool:
+    return not wakeups or wakeup.publish(wakeups)
 
 
 def _report(released: list[Job], reason: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, overload
 from asgiref.sync import async_to_sync
 
 from .conf import conf
-from .models import Job
+from .runs import Run
 
 Function = Callable[..., Any]
 
@@ -50,9 +50,9 @@ class Task:
     def queue(self) -> str:
         return self._queue or conf().DEFAULT_QUEUE
 
-    def perform(self, job: Job) -> Any:
-        """Run the function for this job and return its result; an `async def` gets an event loop for its run."""
-        arguments = (job.payload, job) if self._takes_job else (job.payload,)
+    def perform(self, run: Run) -> Any:
+        """Run the function for this run and return its result; an `async def` gets an event loop for its run."""
+        arguments = (run.payload, run) if self._takes_job else (run.payload,)
         if inspect.iscoroutinefunction(self.function):
             # Django's own bridge: the ORM behind sync_to_async stays on this thread and its connection.
             return async_to_sync(self.function)(*arguments)

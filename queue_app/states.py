@@ -13,18 +13,22 @@ class State(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"  # will be tried again at run_after
     DEAD_LETTER = "DEAD_LETTER"  # failed for good; somebody replays or discards it
-    CANCELLED = "CANCELLED"  # discarded
+    CANCELLED = "CANCELLED"  # discarded, cancelled or expired
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    # PROCESSING → PENDING: its worker died. DEAD_LETTER → PENDING: replayed.
-    State.PENDING: frozenset({State.PROCESSING}),
-    State.PROCESSING: frozenset({State.COMPLETED, State.FAILED, State.DEAD_LETTER, State.PENDING}),
-    State.FAILED: frozenset({State.PROCESSING}),
+    # PROCESSING → PENDING: its worker died or gave it back. DEAD_LETTER → PENDING: replayed.
+    State.PENDING: frozenset({State.PROCESSING, State.CANCELLED}),
+    State.PROCESSING: frozenset(
+        {State.COMPLETED, State.FAILED, State.DEAD_LETTER, State.PENDING, State.CANCELLED}
+    ),
+    State.FAILED: frozenset({State.PROCESSING, State.CANCELLED}),
     State.DEAD_LETTER: frozenset({State.PENDING, State.CANCELLED}),
     State.COMPLETED: frozenset(),
     State.CANCELLED: frozenset(),
 }
+WAITING = (State.PENDING, State.FAILED)
+OVER = (State.COMPLETED, State.DEAD_LETTER, State.CANCELLED)
 
 
 class WrongTransition(ValueError):
@@ -43,9 +47,9 @@ def sources(after: State) -> frozenset[State]:
 
 
 class Priority(IntEnum):
-    """Names on the scale 0..9; a number between them belongs to the next class above.
+    """Names on the scale 0..9; a number between two of them belongs to the lower class.
 
-    The steps are those at which Kombu's Redis transport splits a queue (0, 3, 6, 9), so that each class has its own list.
+    Each class has its own list or queue on every broker, and an urgent class is served before the next is looked at.
     """
 
     LOW = 0
@@ -54,8 +58,16 @@ class Priority(IntEnum):
     CRITICAL = 9
 
 
+CLASSES = tuple(sorted(Priority, reverse=True))
+
+
 def priority(value: int) -> int:
     """`value` when it is on the scale. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
         raise ValueError(f"priority {value!r} is not a whole number from {LOWEST} to {HIGHEST}")
     return int(value)
+
+
+def priority_class(value: int) -> Priority:
+    """The class that a priority belongs to: 0–2 LOW, 3–5 NORMAL, 6–8 HIGH, 9 CRITICAL."""
+    return next(named for named in CLASSES if value >= named)

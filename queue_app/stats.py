@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from . import workers
-from .ledger import CLAIMABLE, is_due
+from .ledger import is_due, waiting
 from .models import Job, Queue
 from .states import State
 
@@ -64,7 +64,7 @@ def families() -> Iterator[Metric]:
 
 
 def _oldest_due_s() -> dict[str, float]:
-    due = Job.objects.filter(is_due(), state__in=CLAIMABLE)
+    due = waiting().filter(is_due())
     since = due.order_by().values("queue").annotate(since=Min(Coalesce("run_after", "created_at")))
     now = timezone.now()
     return {row["queue"]: max(0.0, (now - row["since"]).total_seconds()) for row in since}

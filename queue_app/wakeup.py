@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import structlog
 from celery import current_app
 from kombu import pools
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
+from kombu.messaging import Producer
 
 from . import ledger
 from .conf import conf
 from .ledger import Wakeup
-from .states import HIGHEST
+from .states import CLASSES, priority_class
 
 log = structlog.get_logger(__name__)
 
-RUN = "queue_app.run"  # the Celery task of engine.py
+RUN = "queue_app.run"  # the Celery task of strategy.py
+BATCH = 500  # messages in one round trip, where the transport can
 _DOWN_S = 1.0  # after a failure nobody waits for the broker for this long: the reconciler publishes instead
+_REDIS_STEPS = dict(zip(CLASSES, (0, 3, 6, 9), strict=True))  # Kombu's lists of a queue; 0 is served first
 _down_until = 0.0
+_broker: tuple[object, Connection] | None = None
 
 
 def publish(wakeups: Sequence[Wakeup]) -> bool:
@@ -29,7 +35,7 @@ def publish(wakeups: Sequence[Wakeup]) -> bool:
     """
     global _down_until
     if time.monotonic() >= _down_until:
-        broker = connection()
+        broker = _shared()
         try:
             _send(wakeups, broker)
             return True
@@ -60,20 +66,39 @@ def connection() -> Connection:
     return broker
 
 
+def _shared() -> Connection:
+    """This process's; only a key to Kombu's pool of producers. A child of a fork makes its own."""
+    global _broker
+    key = (os.getpid(), current_app.conf.broker_write_url, conf().PUBLISH_TIMEOUT_S)
+    if _broker is None or _broker[0] != key:
+        _broker = key, connection()
+    return _broker[1]
+
+
 def _send(wakeups: Sequence[Wakeup], broker: Connection) -> None:
-    zero_first = _is_redis(broker)  # Kombu serves priority 0 first there, AMQP 9
-    with pools.producers[broker].acquire(block=True, timeout=conf().PUBLISH_TIMEOUT_S) as producer:
+    is_redis = _is_redis(broker)
+    with (
+        pools.producers[broker].acquire(block=True, timeout=conf().PUBLISH_TIMEOUT_S) as producer,
+        producer.batch(max_size=BATCH) if len(wakeups) > 1 else nullcontext(),
+    ):
         for wakeup in wakeups:
-            current_app.send_task(
-                RUN,
-                kwargs={"id": str(wakeup.id)},
-                task_id=str(wakeup.id),  # Celery's own log lines name the job
-                queue=wakeup.queue,
-                priority=HIGHEST - wakeup.priority if zero_first else wakeup.priority,
-                ignore_result=True,
-                retry=False,
-                producer=producer,
-            )
+            _publish(producer, wakeup, is_redis)
+
+
+def _publish(producer: Producer, wakeup: Wakeup, is_redis: bool) -> None:
+    # Only headers, past Celery's own message: building that costs more than everything else here.
+    id = str(wakeup.id)
+    named = priority_class(wakeup.priority)
+    producer.publish(
+        "",
+        exchange="",
+        routing_key=wakeup.queue,
+        headers={"task": RUN, "id": id},
+        content_type="text/plain",
+        content_encoding="utf-8",
+        priority=_REDIS_STEPS[named] if is_redis else named,
+        correlation_id=id,
+    )
 
 
 def _is_redis(broker: Connection) -> bool:

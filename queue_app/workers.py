@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,36 +13,18 @@ from django.utils import timezone
 
 from .conf import conf
 from .ledger import Clock
-from .models import Worker
+from .models import Job, Worker
 from .uuid7 import uuid7
 
-_current: UUID | None = None
 
-
-def announce() -> UUID:
-    """Choose the id of this worker process, before its pool forks: the children claim in the name of their parent."""
-    global _current
-    _current = uuid7()
-    return _current
-
-
-def current() -> UUID | None:
-    """The worker that this process runs jobs for: itself, or the parent of a pool's child."""
-    global _current
-    if _current is None:  # a spawned child has inherited nothing
-        parent = Worker.objects.filter(host=socket.gethostname(), pid=os.getppid(), lease_until__gt=Clock())
-        _current = parent.values_list("id", flat=True).first()
-    return _current
-
-
-def register(worker_id: UUID, *, pool: str, concurrency: int, queues: list[str]) -> Worker:
-    """Make the worker's row with a first lease, and drop the rows of workers that are long gone."""
+def register(*, pool: str, concurrency: int, queues: list[str]) -> Worker:
+    """Make the row of this worker process with a first lease, and drop the rows of workers that are long gone."""
     gone = Clock() - timedelta(seconds=conf().WORKER_RETENTION_S)
     now = timezone.now()
     with transaction.atomic():
         Worker.objects.filter(lease_until__lt=gone).delete()
         return Worker.objects.create(
-            id=worker_id,
+            id=uuid7(),
             host=socket.gethostname(),
             pid=os.getpid(),
             pool=pool,
@@ -53,18 +36,26 @@ def register(worker_id: UUID, *, pool: str, concurrency: int, queues: list[str])
         )
 
 
-def beat(worker_id: UUID, queues: list[str]) -> bool:
-    """Extend the lease. False when the row is gone, and the worker has to register again.
+def beat(worker_id: UUID, queues: list[str], running: Collection[UUID]) -> bool:
+    """Extend the lease and say what runs. False when it has ended: the worker must register anew.
 
-    A lease that had ended may be taken up again under the same id: jobs that were given to others meanwhile are lost to
-    this worker by their state and fence, whoever asks.
+    A lease that has ended is not taken up again. Others may have been given the jobs, and those that they were not given
+    yet go the way of every lost worker's.
     """
-    mine = Worker.objects.filter(id=worker_id)
+    mine = Worker.objects.filter(id=worker_id, lease_until__gt=Clock())
     return bool(
         mine.update(
-            last_seen_at=Clock(), lease_until=Clock() + _lease(), queues=sorted(queues), stopped_at=None
+            last_seen_at=Clock(),
+            lease_until=Clock() + _lease(),
+            queues=sorted(queues),
+            running=[str(id) for id in running],
         )
     )
+
+
+def cancelled(running: Collection[UUID]) -> set[UUID]:
+    """Those of the running jobs that somebody has asked to stop."""
+    return set(Job.objects.filter(id__in=running, cancel_requested=True).values_list("id", flat=True))
 
 
 def leave(worker_id: UUID) -> None:

@@ -47,15 +47,3 @@ def test_socket_path__deep_directory__falls_back_to_a_short_one(tmp_path: Path):
     short = data_dir.socket_path(deep)
     assert len(str(short)) < 104
     assert short != data_dir.socket_path(tmp_path / ("e" * 120))
-
-
-@pytest.mark.parametrize(
-    ("redis_url", "expected"),
-    [
-        ("unix:///run/valkey.sock?db=3", "redis+socket:///run/valkey.sock?virtual_host=3"),
-        ("rediss://:pw@host:6380/1", "rediss://:pw@host:6380/1"),
-        ("valkey://host/1", "redis://host/1"),
-    ],
-)
-def test_broker_url__same_server__in_kombus_spelling(redis_url: str, expected: str):
-    assert data_dir.broker_url(redis_url) == expected

@@ -148,7 +148,7 @@ def _fates() -> list[Fate]:
 
     from queue_app.models import Job
 
-    completions = Count("events", filter=Q(events__to_state="COMPLETED"))
+    completions = Count("events", filter=Q(events__state="COMPLETED"))
     rows = Job.objects.annotate(completions=completions).values_list(
         "id", "state", "completions", "crash_count"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -14,7 +15,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.core.management import call_command
+from django.db import connection, connections
+
+from orm_app.databases import from_url
+from queue_app import queues
+from queue_app.models import Job, JobEvent, Queue, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 CELERY = ["-m", "celery", "-A", "brain_project", "worker", "--without-mingle", "--without-gossip"]
@@ -84,3 +90,40 @@ def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..
         with contextlib.suppress(ProcessLookupError):
             worker.signal(signal.SIGKILL)
         worker.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def forget_queues() -> None:
+    """Their rows went with the last test's transaction."""
+    queues.forget()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def _database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any
+) -> Iterator[None]:
+    """The module's tests on each database: a file or a private server, migrated, as Django's default one."""
+    if request.param == "mariadb" and not importlib.util.find_spec("MySQLdb"):
+        pytest.skip("mysqlclient is not installed")
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/db.sqlite3"
+    else:
+        url = request.getfixturevalue(f"{request.param}_url")
+    before = connections.settings["default"], connections["default"]
+    connections.settings["default"] = connections.configure_settings({"default": from_url(url)})["default"]
+    del connections["default"]
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+        yield
+        connections["default"].close()
+        if connections["default"].vendor == "postgresql":
+            connections["default"].close_pool()
+    connections.settings["default"], connections["default"] = before
+
+
+@pytest.fixture
+def every_database(_database: None) -> Iterator[None]:
+    """Committed rows, and none of them left for the next test."""
+    yield
+    for model in (JobEvent, Job, Worker, Queue):
+        model.objects.all().delete()

@@ -45,7 +45,7 @@ def policy(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def worker(**fields: Any) -> Worker:
-    made = workers.register(uuid7(), pool="threads", concurrency=2, queues=["email_queue"])
+    made = workers.register(pool="threads", concurrency=2, queues=["email_queue"])
     Worker.objects.filter(pk=made.pk).update(**fields)
     return made
 
@@ -102,7 +102,7 @@ def test_act__on_a_dead_job__audited_with_actor_and_request_id(name, after):
     assert (entry.request_id, entry.ip) == ("r-click", "127.0.0.1")
     assert (entry.before["state"], entry.after["state"]) == ("DEAD_LETTER", after)
     event = JobEvent.objects.filter(job=dead).last()
-    assert (event.to_state, event.detail["actor"]) == (after, "some-operator")
+    assert (event.state, event.detail["actor"]) == (after, "some-operator")
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.PROCESSING, State.COMPLETED, State.CANCELLED])
@@ -163,9 +163,9 @@ def test_detail__long_history__bounded_queries_and_workers_by_name(django_assert
     ran_on = worker(host="host-7", pid=4711)
     dead = job(owner=ran_on.pk)
     for _ in range(20):
-        JobEvent.objects.create(job=dead, from_state="PENDING", to_state="PROCESSING", worker=ran_on.pk)
+        JobEvent.objects.create(job=dead, state="PROCESSING", worker=ran_on.pk)
     gone = uuid7()
-    JobEvent.objects.create(job=dead, from_state="PROCESSING", to_state="DEAD_LETTER", worker=gone)
+    JobEvent.objects.create(job=dead, state="DEAD_LETTER", worker=gone)
     client = client_of(roles.VIEWER)
     with django_assert_max_num_queries(10):
         text = client.get(page(dead)).content.decode()
@@ -182,7 +182,7 @@ def test_detail__markup_in_every_text__shown_as_text():
         request_id=SCRIPT,
     )
     Job.objects.filter(pk=dead.pk).update(request_id=SCRIPT)
-    JobEvent.objects.create(job=dead, to_state="DEAD_LETTER", detail={SCRIPT: SCRIPT})
+    JobEvent.objects.create(job=dead, state="DEAD_LETTER", detail={SCRIPT: SCRIPT})
     client = client_of(roles.OPERATOR)
     for url in (page(dead), reverse(JOBS)):
         text = client.get(url).content.decode()

@@ -89,7 +89,7 @@ def test_replay__nobody_or_a_session_without_csrf_token__refused():
 def test_job__dead_one__everything_about_it(viewer, django_assert_max_num_queries):
     dead = job()
     for _ in range(20):
-        JobEvent.objects.create(job=dead, from_state="PENDING", to_state="PROCESSING")
+        JobEvent.objects.create(job=dead, state="PROCESSING")
     with django_assert_max_num_queries(6):
         body = viewer.get(f"{JOBS}/{dead.pk}").json()
     assert (body["task"], body["queue"], body["state"]) == (
@@ -100,7 +100,7 @@ def test_job__dead_one__everything_about_it(viewer, django_assert_max_num_querie
     assert (body["payload"], body["last_error"], body["request_id"]) == (PAYLOAD, ERROR, "r-made")
     assert (body["attempt"], body["max_attempts"]) == (4, 4)
     assert len(body["events"]) == 21
-    assert (body["events"][0]["from_state"], body["events"][0]["to_state"]) == ("", "PENDING")
+    assert body["events"][0]["state"] == "PENDING"
 
 
 @pytest.mark.parametrize("key", [str(uuid.uuid4()), "1"])

@@ -19,7 +19,6 @@ from foundation.commands import DEGRADED, FAILED, OK, USAGE, Failed
 from foundation.models import AuditEntry
 from queue_app import queues, workers
 from queue_app.states import State
-from queue_app.uuid7 import uuid7
 
 from .conftest import ROOT, environment
 from .dead_letters import job, standing
@@ -67,7 +66,7 @@ def test_status__jobs_wait_and_no_worker__degraded_until_one_lives_or_the_queue_
     queues.configure(waiting.queue, actor=None, source="system", paused=True)
     assert run("status")[0] == OK
     queues.configure(waiting.queue, actor=None, source="system", paused=False)
-    workers.register(uuid7(), pool="threads", concurrency=1, queues=[waiting.queue])
+    workers.register(pool="threads", concurrency=1, queues=[waiting.queue])
     code, told = run("status", "--json")
     assert (code, told["workers"]) == (OK, 1)
 

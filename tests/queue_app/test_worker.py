@@ -104,8 +104,8 @@ def test_sigstop__worker_wakes_after_its_lease__late_result_is_refused(
     start_worker: Start, file: Path
 ) -> None:
     frozen = start_worker(*THREADS)
-    job = trace(file, takes_s=1)
-    until(lambda: state(job) == "PROCESSING", "the job runs")
+    job = trace(file, takes_s=3)
+    until(lambda: Worker.objects.filter(running=[str(job.id)]).exists(), "the heartbeat names the job")
     frozen.signal(signal.SIGSTOP)
     start_worker(*THREADS)
     until(lambda: state(job) == "COMPLETED", "the other worker runs it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from queue_app import task
-from queue_app.models import Job
+from queue_app.runs import Run
 
 
 @task(queue="traces", name="jobs.trace", max_retries=2, backoff_base_s=0.01)
@@ -25,7 +25,7 @@ def trace(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 @task(queue="async_traces", name="jobs.async_trace")
-async def async_trace(payload: dict[str, Any], job: Job) -> str:
+async def async_trace(payload: dict[str, Any], job: Run) -> str:
     await asyncio.sleep(0)
     return f"{job.name} {payload['number']}"
 

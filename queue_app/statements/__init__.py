@@ -1,0 +1,119 @@
+"""The three statements of the hot path, in each database's own words: insert, claim and finish, each for many jobs at once.
+
+Every module has the same functions on a Django cursor. They run in the caller's transaction and write the JobEvent of
+every step they take. `COLUMNS` is what a claim returns, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+COLUMNS = (
+    "id", "name", "queue", "tenant", "priority", "payload", "attempt", "max_attempts", "crash_count", "fence",
+    "suspect", "cancel_requested", "request_id", "parent",
+)  # fmt: skip
+# A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
+# ours was lost with the connection, after its commit.
+CLAIMABLE = (
+    "(state IN ('PENDING', 'FAILED') AND (run_after IS NULL OR run_after <= {now})"
+    " OR state = 'PROCESSING' AND owner = {worker})"
+    " AND EXISTS (SELECT 1 FROM queue_app_worker WHERE id = {worker} AND lease_until > {now})"
+)
+
+
+class End(NamedTuple):
+    """How a claimed job leaves PROCESSING. result, error and detail are JSON texts; None keeps what the row has.
+
+    ran: 1 when a run ended, which counts as an attempt; 0 when the job goes back or is dropped before it started.
+    delay_s: not before this many seconds from now.
+    """
+
+    id: UUID
+    fence: int
+    state: str
+    ran: int
+    result: str | None = None
+    error: str | None = None
+    delay_s: float | None = None
+    detail: str = "{}"
+
+
+class Claimed(NamedTuple):
+    """A job that this worker may run now. expired: its time to start has passed."""
+
+    id: UUID
+    name: str
+    queue: str
+    tenant: str
+    priority: int
+    payload: Any
+    attempt: int
+    max_attempts: int
+    crash_count: int
+    fence: int
+    suspect: bool
+    cancel_requested: bool
+    request_id: str
+    parent: UUID | None
+    expired: bool
+
+
+class Statements(Protocol):
+    """What each of the modules offers."""
+
+    def insert(self, cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
+        """Store new jobs; each row holds INSERTED's values, payload as JSON text. Writes their first events."""
+
+    def claim(self, cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
+        """Take those of the jobs that can be had; none when the worker's lease has ended."""
+
+    def finish(self, cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
+        """Record the ends whose fences still hold; the ids of those."""
+
+
+INSERTED = (
+    "id", "name", "queue", "delivery", "tenant", "priority", "payload", "state", "max_attempts", "run_after", "expires_at",
+    "published_at", "unique_key", "unique_until", "parent", "request_id", "created_at",
+)  # fmt: skip
+# Columns without a database default that a new job has no value for yet.
+UNSET = {
+    "attempt": "0", "crash_count": "0", "fence": "0", "suspect": "{false}", "is_marked": "{false}",
+    "cancel_requested": "{false}", "progress_note": "''",
+}  # fmt: skip
+
+
+def of(vendor: str) -> Statements:
+    """The module for Django's `connection.vendor`."""
+    module: Any = import_module(f".{vendor}", __name__)
+    return module
+
+
+def claimed(row: Sequence[Any]) -> Claimed:
+    """A row of COLUMNS and `expired` as the driver returned it."""
+    id, name, queue, tenant, priority, payload, attempt, *rest = row
+    max_attempts, crash_count, fence, suspect, cancel_requested, request_id, parent, expired = rest
+    return Claimed(
+        _uuid(id),
+        name,
+        queue,
+        tenant,
+        priority,
+        json.loads(payload) if isinstance(payload, str | bytes) else payload,
+        attempt,
+        max_attempts,
+        crash_count,
+        fence,
+        bool(suspect),
+        bool(cancel_requested),
+        request_id,
+        None if parent is None else _uuid(parent),
+        bool(expired),
+    )
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)

@@ -1,0 +1,81 @@
+"""MySQL 8 and MariaDB 10.6 or newer (SKIP LOCKED, JSON_TABLE): no RETURNING, so rows are locked first and then moved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from . import CLAIMABLE, COLUMNS, INSERTED, UNSET, Claimed, End, claimed
+
+_NOW = "UTC_TIMESTAMP(6)"
+
+_INSERT = f"""
+INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))})
+VALUES ({", ".join(["%s"] * len(INSERTED))}, {", ".join(UNSET.values())})
+""".replace("{false}", "0")
+_TELL_NEW = "INSERT INTO queue_app_jobevent (job_id, state, at, detail) VALUES (%s, %s, %s, '{}')"
+
+_LOCK_CLAIMABLE = f"""
+SELECT {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0) FROM queue_app_job
+WHERE id IN %s AND {CLAIMABLE.format(now=_NOW, worker="%s")} FOR UPDATE SKIP LOCKED
+"""
+_CLAIM = f"""
+UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %s, started_at = {_NOW} WHERE id IN %s
+"""
+_LOCK_RUNNING = "SELECT id, fence FROM queue_app_job WHERE id IN %s AND state = 'PROCESSING' FOR UPDATE"
+_FINISH = f"""
+UPDATE queue_app_job AS j JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
+  id CHAR(36) PATH '$[0]', state VARCHAR(12) PATH '$[1]', ran INT PATH '$[2]', result LONGTEXT PATH '$[3]',
+  error LONGTEXT PATH '$[4]', delay_s DOUBLE PATH '$[5]'
+)) AS e ON j.id = e.id SET
+  j.state = e.state,
+  j.attempt = j.attempt + e.ran,
+  j.suspect = 0,
+  j.is_marked = 0,
+  j.result = coalesce(e.result, j.result),
+  j.last_error = coalesce(e.error, j.last_error),
+  j.run_after = coalesce({_NOW} + INTERVAL e.delay_s * 1000000 MICROSECOND, j.run_after),
+  j.published_at = CASE WHEN e.state IN ('FAILED', 'PENDING') THEN NULL ELSE j.published_at END,
+  j.finished_at = CASE WHEN e.state IN ('FAILED', 'PENDING') THEN NULL ELSE {_NOW} END,
+  j.unique_key = CASE WHEN e.state IN ('FAILED', 'PENDING') OR j.unique_until IS NOT NULL THEN j.unique_key END
+"""
+_TELL = f"INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail) VALUES (%s, %s, {_NOW}, %s, %s)"
+
+
+def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
+    at = {name: INSERTED.index(name) for name in ("id", "state", "created_at")}
+    stored = [[_id(value) if isinstance(value, UUID) else value for value in row] for row in rows]
+    cursor.executemany(_INSERT, stored)
+    cursor.executemany(
+        _TELL_NEW, [[row[at["id"]], row[at["state"]], row[at["created_at"]]] for row in stored]
+    )
+
+
+def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
+    me = _id(worker)
+    cursor.execute(_LOCK_CLAIMABLE, [tuple(_id(id) for id in sorted(ids)), me, me])
+    taken = [job._replace(fence=job.fence + 1) for job in map(claimed, cursor.fetchall())]
+    if taken:
+        cursor.execute(_CLAIM, [me, tuple(_id(job.id) for job in taken)])
+        cursor.executemany(_TELL, [[_id(job.id), "PROCESSING", me, "{}"] for job in taken])
+    return taken
+
+
+def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
+    cursor.execute(_LOCK_RUNNING, [tuple(_id(end.id) for end in sorted(ends))])
+    standing = {UUID(str(id)): fence for id, fence in cursor.fetchall()}
+    accepted = [end for end in ends if standing.get(end.id) == end.fence]
+    if accepted:
+        steps = [[_id(end.id), end.state, end.ran, end.result, end.error, end.delay_s] for end in accepted]
+        cursor.execute(_FINISH, [json.dumps(steps)])
+        cursor.executemany(_TELL, [[_id(end.id), end.state, _id(worker), end.detail] for end in accepted])
+    return {end.id for end in accepted}
+
+
+def _id(value: UUID) -> str:
+    """As the column holds it: a native uuid on MariaDB 10.7 and newer, 32 hex digits elsewhere."""
+    return str(value) if connection.features.has_native_uuid_field else value.hex

@@ -1,0 +1,83 @@
+"""PostgreSQL: each statement moves the rows and writes their events in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from . import CLAIMABLE, COLUMNS, INSERTED, UNSET, Claimed, End, claimed
+
+_NOW = "clock_timestamp()"
+_TYPES = {
+    "id": "uuid", "parent": "uuid", "priority": "int", "max_attempts": "int", "payload": "jsonb", "run_after": "timestamptz",
+    "expires_at": "timestamptz", "published_at": "timestamptz", "unique_until": "timestamptz", "created_at": "timestamptz",
+}  # fmt: skip
+_TEXTS = {"payload": "text"}  # as which an array travels when its own type has no array adapter
+
+_INSERT = f"""
+WITH given ({", ".join(INSERTED)}) AS (
+  SELECT {", ".join(f"{name}::{_TYPES.get(name, 'text')}" for name in INSERTED)}
+  FROM unnest({", ".join(f"%s::{_TEXTS.get(name, _TYPES.get(name, 'text'))}[]" for name in INSERTED)})
+    AS g ({", ".join(INSERTED)})
+), made AS (
+  INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))})
+  SELECT {", ".join((*INSERTED, *UNSET.values()))} FROM given
+  RETURNING id, state, created_at
+)
+INSERT INTO queue_app_jobevent (job_id, state, at, detail) SELECT id, state, created_at, '{{}}' FROM made
+""".replace("{false}", "false")
+
+_CLAIM = f"""
+WITH taken AS (
+  UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %(worker)s, started_at = {_NOW}
+  WHERE id = ANY(%(ids)s) AND {CLAIMABLE.format(now=_NOW, worker="%(worker)s")}
+  RETURNING {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, false) AS expired
+), told AS (
+  INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
+  SELECT id, 'PROCESSING', {_NOW}, %(worker)s, '{{}}' FROM taken
+)
+SELECT * FROM taken
+"""
+
+_FINISH = f"""
+WITH ended AS (
+  SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
+    AS e (id, fence, state, ran, result, error, delay_s, detail)
+), moved AS (
+  UPDATE queue_app_job AS j SET
+    state = e.state,
+    attempt = j.attempt + e.ran,
+    suspect = false,
+    is_marked = false,
+    result = coalesce(e.result::jsonb, j.result),
+    last_error = coalesce(e.error::jsonb, j.last_error),
+    run_after = coalesce({_NOW} + e.delay_s * interval '1 second', j.run_after),
+    published_at = CASE WHEN e.state IN ('FAILED', 'PENDING') THEN NULL ELSE j.published_at END,
+    finished_at = CASE WHEN e.state IN ('FAILED', 'PENDING') THEN NULL ELSE {_NOW} END,
+    unique_key = CASE WHEN e.state IN ('FAILED', 'PENDING') OR j.unique_until IS NOT NULL THEN j.unique_key END
+  FROM ended AS e
+  WHERE j.id = e.id AND j.fence = e.fence AND j.state = 'PROCESSING'
+  RETURNING j.id, e.state, e.detail
+), told AS (
+  INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
+  SELECT id, state, {_NOW}, %s, detail::jsonb FROM moved
+)
+SELECT id FROM moved
+"""
+
+
+def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
+    cursor.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
+
+
+def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
+    cursor.execute(_CLAIM, {"worker": worker, "ids": sorted(ids)})
+    return [claimed(row) for row in cursor.fetchall()]
+
+
+def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
+    # In the order of their ids, as the claims: two workers that meet in the same rows wait instead of deadlocking.
+    columns = [list(column) for column in zip(*sorted(ends), strict=True)]
+    cursor.execute(_FINISH, [*columns, worker])
+    return {row[0] for row in cursor.fetchall()}
