@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from django.db import connection, transaction
 from . import ledger, statements
 from .statements import Claimed, End
 from .states import State
+
+LOOK_S = 0.5  # `check` in a tight loop asks the database no more often
 
 
 class Cancelled(Exception):
@@ -26,8 +29,8 @@ class Run:
     """One run of a job. attempt: its number, from 1. Handlers take it as their second argument."""
 
     __slots__ = (
-        "attempt", "cancel_requested", "crash_count", "fence", "id", "is_completed", "max_attempts", "name", "parent",
-        "payload", "priority", "queue", "request_id", "suspect", "tenant", "worker",
+        "_looks_at", "attempt", "cancel_requested", "crash_count", "fence", "id", "is_completed", "max_attempts", "name",
+        "parent", "payload", "priority", "queue", "request_id", "soft_limit_s", "suspect", "tenant", "worker",
     )  # fmt: skip
 
     def __init__(self, job: Claimed, worker: UUID) -> None:
@@ -39,6 +42,8 @@ class Run:
         self.worker = worker
         self.cancel_requested = job.cancel_requested  # the heartbeat raises it while the job runs
         self.is_completed = False
+        self.soft_limit_s: float | None = None  # set by the runner
+        self._looks_at = 0.0  # at the row; by time.monotonic()
 
     def __repr__(self) -> str:
         return f"<run {self.attempt} of {self.name} {self.id}>"
@@ -50,7 +55,11 @@ class Run:
 
     def check(self) -> None:
         """Call it now and then in a long run. Raises Cancelled when somebody cancelled the job."""
-        if self.cancel_requested or _is_cancelled(self):
+        now = time.monotonic()
+        if not self.cancel_requested and now >= self._looks_at:
+            self._looks_at = now + LOOK_S
+            self.cancel_requested = _is_cancelled(self)
+        if self.cancel_requested:
             raise Cancelled(str(self.id))
 
     def progress(self, fraction: float, note: str = "") -> None:
