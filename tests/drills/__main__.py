@@ -1,6 +1,6 @@
-"""`python -m tests.drills NAME [--json]`: exit code 0 when it passed, 1 when not, 2 for an unknown name.
+"""`python -m tests.drills NAME [--only A,B] [--quick] [--json]`: exit code 0 when all passed, 1 when not, 2 for a wrong use.
 
-Without a name: the names.
+Without a name: the names. --only: drills of NAME by their names, or by the first words of them.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +28,9 @@ COLUMNS = ("drill", "lost", "duplicated", "failed", "recovered_s", "passed")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument("name", nargs="?", choices=NAMES, metavar="NAME", help=f"one of: {', '.join(NAMES)}")
+    parser.add_argument("--only", metavar="A,B", help="these drills of NAME; --list names them all")
+    parser.add_argument("--list", action="store_true", help="the names of the drills of NAME")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and shorter faults")
     parser.add_argument(
         "--json", action="store_true", help="the outcomes as a JSON list and nothing else on stdout"
     )
@@ -32,30 +38,51 @@ def main() -> int:
     if options.name is None:
         print("\n".join(NAMES))
         return 0
+    drills = importlib.import_module(f".{options.name}", __package__)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        outcomes: list[Outcome] = importlib.import_module(f".{options.name}", __package__).run()
+        if options.list:
+            print("\n".join(drill.name for drill in drills.chosen(options.only)))
+            return 0
+        outcomes: list[Outcome] = list(drills.run(only=options.only, quick=options.quick))
     except (Broken, Missing) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
+    except KeyboardInterrupt:
+        return 130
     if options.json:
-        print(json.dumps([{name: asdict(outcome)[name] for name in COLUMNS} for outcome in outcomes]))
+        print(json.dumps([_columns(outcome) for outcome in outcomes if not outcome.skipped]))
+        for outcome in outcomes:
+            if outcome.skipped:
+                print(f"{outcome.drill} skipped: {outcome.skipped}", file=sys.stderr)
     else:
         show(outcomes)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def show(outcomes: list[Outcome]) -> None:
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    return {name: asdict(outcome)[name] for name in COLUMNS}
+
+
+def show(outcomes: Sequence[Outcome]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column)
     for outcome in outcomes:
-        table.add_row(*(str(getattr(outcome, name)) for name in COLUMNS))
+        if outcome.skipped:
+            table.add_row(outcome.drill, "", "", "", "", "skipped")
+        else:
+            table.add_row(*("-" if value is None else str(value) for value in _columns(outcome).values()))
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a file or a pipe: its reader wraps
     console.print(table)
     for outcome in outcomes:
-        console.print(outcome.note, markup=False)
+        console.print(f"{outcome.drill}: {outcome.skipped or outcome.note}", markup=False)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

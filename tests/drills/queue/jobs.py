@@ -1,0 +1,64 @@
+"""The work of the drills: each leaves evidence of every run, some of it in the transaction of its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from celery import shared_task
+from django.db import connection
+
+from queue_app import task
+from queue_app.runs import Run
+
+QUEUE = "drill"
+
+
+@task(queue=QUEUE, name="drills.effect")
+def effect(payload: dict[str, Any], job: Run) -> None:
+    """One row in the transaction that completes the job."""
+    time.sleep(payload["takes_s"])
+    with job.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO drill_effect (job, fence, at) VALUES (%s, %s, %s)",
+                [str(job.id), job.fence, time.monotonic()],
+            )
+        time.sleep(0.001)  # so that a kill may find the transaction open
+
+
+@task(queue=QUEUE, name="drills.line")
+def line(payload: dict[str, Any], job: Run) -> None:
+    time.sleep(payload["takes_s"])
+    append(payload["file"], str(job.id), job.fence)
+
+
+@task(queue=QUEUE, name="drills.kill_process")
+def kill_process(payload: dict[str, Any]) -> None:
+    """In a prefork pool: one child."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(queue=QUEUE, name="drills.kill_worker")
+def kill_worker(payload: dict[str, Any]) -> None:
+    """The whole worker, which is a process group of its own; refused where it would be more than that."""
+    if os.getsid(0) == os.getpgrp() and os.getpgrp() != payload["drill"]:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+@shared_task(name="drills.broker_line", bind=True, queue=QUEUE)
+def broker_line(self: Any, file: str, takes_s: float) -> None:
+    """A plain Celery task."""
+    time.sleep(takes_s)
+    append(file, self.request.id, 0)
+
+
+def append(file: str, job: str, fence: int) -> None:
+    """One O_APPEND write of less than a page: no line is torn, whatever happens to the process."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, f"{job} {fence} {time.monotonic():.4f}\n".encode())
+    finally:
+        os.close(descriptor)

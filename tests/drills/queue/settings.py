@@ -1,0 +1,24 @@
+"""The site's settings for the drills' workers and for the drill itself: short leases, so that minutes become seconds.
+
+What decides how soon a dead connection is noticed stays as it is in production.
+"""
+
+from __future__ import annotations
+
+import os
+
+from brain_project.settings import *  # noqa: F403
+from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS
+
+BRAIN["QUEUE"] = {
+    "LEASE_S": 2.0,
+    "RECONCILE_S": 0.3,
+    "REPUBLISH_S": 1.5,
+    "QUEUE_REFRESH_S": 1.0,
+    "PARK_S": 2.0,
+    "BACKOFF_BASE_S": 0.5,
+}
+# Of a message that a dead worker held: broker delivery waits for this, the ledger does not.
+CELERY_BROKER_TRANSPORT_OPTIONS |= {"visibility_timeout": 6, "unacked_restore_interval": 1}
+if "DRILL_SENTINEL_MASTER" in os.environ:
+    CELERY_BROKER_TRANSPORT_OPTIONS["master_name"] = os.environ["DRILL_SENTINEL_MASTER"]
