@@ -16,7 +16,10 @@ class QueueConf:
     )  # longest wait before the first retry; doubles each time
     BACKOFF_MAX_S: float = setting(600.0, low=0, high=86_400)  # the wait never grows above this
     MAX_CRASHES: int = setting(3, low=1, high=100)  # runs that ended with their worker, then the dead letters
-    MAX_PAYLOAD_BYTES: int = setting(65_536, low=64, high=16_777_216)  # of JSON text
+    MAX_PAYLOAD_BYTES: int = setting(16_777_216, low=64, high=67_108_864)  # of JSON text
+    OFFLOAD_BYTES: int = setting(
+        65_536, low=1024, high=1_048_576
+    )  # a larger payload is kept beside its job's row, compressed
     MAX_RESULT_BYTES: int = setting(65_536, low=64, high=16_777_216)  # a larger result is not kept
     MAX_TRACEBACK_BYTES: int = setting(16_384, low=256, high=1_048_576)  # of a failure; the end is kept
     PARK_S: float = setting(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -14,98 +15,76 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import ledger, payloads, queues, states, wakeup
+from . import lineage, payloads, queues, states, storing, unique, wakeup
 from .conf import conf
 from .ledger import Wakeup
-from .models import Job, Queue
+from .models import Delivery, Job, Queue
 from .registry import Task, resolve
-from .states import Priority
-from .uuid7 import uuid7
+from .states import Priority, State
+from .unique import Unique
 
-_LONGEST_DELAY_S = 10 * 365 * 86_400
+_LONGEST_S = 10 * 365 * 86_400
 _LONGEST_TENANT = 64
+_LONGEST_REQUEST_ID = 128
+
+Seconds = float | timedelta
 
 
-def enqueue(
-    target: Task | str,
-    payload: dict[str, Any],
-    *,
-    queue: str | None = None,
-    priority: int = Priority.NORMAL,
-    delay_s: float = 0,
-    run_at: datetime | None = None,
-    expires_s: float | None = None,
-    tenant: str = "",
-    parent: Job | UUID | None = None,
-    request_id: str | None = None,
-    max_retries: int | None = None,
-) -> Job:
+class UnknownOption(TypeError, ValueError):
+    """`enqueue` has no option of this name."""
+
+
+class Options(TypedDict, total=False):
+    """Of `enqueue` and its like."""
+
+    queue: str | None  # another queue than the task's
+    priority: int  # 0..9 or a Priority; NORMAL
+    delay: Seconds  # not before so many seconds (or a timedelta) from now
+    run_at: datetime | None  # aware; not before
+    expires: Seconds | None  # not started later than this after its time
+    unique: Unique | unique.Key | None  # one job for all enqueues with this key; see Unique
+    tenant: str
+    parent: Job | UUID | None  # by default the running job whose handler enqueues
+    request_id: str | None  # by default the current one
+    max_retries: int | None  # runs after the first one; by default the task's, the queue's, the conf's
+
+
+def enqueue(target: Any, payload: Any, **options: Unpack[Options]) -> Job:
     """Store a job and have a worker run it; inside a transaction it exists when that commits, and only then.
 
-    target: a `@task` function, its name, or the name of a queue with one task. queue: another queue than the task's.
-    priority: 0..9 or a Priority. delay_s or run_at (aware): not before. expires_s: not started later than this many
-    seconds after its time. max_retries: runs after the first one.
-    ValueError (UnknownTask, UnknownQueue, BadPayload) stores nothing; a broker that is down does not matter.
+    target: a `@task` function, a Celery task, the name of either, or the name of a queue with one task. payload: a dict
+    of JSON values, or an instance of the pydantic model that the handler takes. options: `Options`.
+
+    With `unique` the job may be one that was there before: `job.is_duplicate`.
+
+    ValueError (UnknownTask, UnknownQueue, BadPayload, BadUnique, BadParent, UnknownOption) stores nothing; nor does a
+    DatabaseError. A broker that is down does not matter.
     """
-    (job,) = enqueue_many(
-        target,
-        [payload],
-        queue=queue,
-        priority=priority,
-        delay_s=delay_s,
-        run_at=run_at,
-        expires_s=expires_s,
-        tenant=tenant,
-        parent=parent,
-        request_id=request_id,
-        max_retries=max_retries,
-    )
+    (job,) = enqueue_many(target, [payload], **options)
     return job
 
 
-def enqueue_many(
-    target: Task | str,
-    payloads_: Iterable[dict[str, Any]],
-    *,
-    queue: str | None = None,
-    priority: int = Priority.NORMAL,
-    delay_s: float = 0,
-    run_at: datetime | None = None,
-    expires_s: float | None = None,
-    tenant: str = "",
-    parent: Job | UUID | None = None,
-    request_id: str | None = None,
-    max_retries: int | None = None,
-) -> list[Job]:
-    """A job for each payload: stored by one statement, published in one go after the commit. All of them or none.
+def enqueue_many(target: Any, payloads_: Iterable[Any], **options: Unpack[Options]) -> list[Job]:
+    """A job for each payload: stored by few statements, published in one go after the commit. All of them or none.
 
-    The options are those of `enqueue`.
+    The options are those of `enqueue`; `unique` wants a function of the payload as its key.
     """
-    task = resolve(target)
-    now = timezone.now()
-    run_after = _run_after(delay_s, run_at, now)
-    policy = queues.find(queue or task.queue)
-    common: dict[str, Any] = {
-        "name": task.name,
-        "queue": policy.name,
-        "tenant": _tenant(tenant),
-        "priority": states.priority(priority),
-        "max_attempts": 1 + _max_retries(max_retries, task, policy),
-        "run_after": run_after,
-        "expires_at": _expires_at(expires_s, run_after or now),
-        "published_at": None if run_after else now,
-        "parent": parent.id if isinstance(parent, Job) else parent,
-        "request_id": request_id or request_ids.current() or "",
-        "created_at": now,
-    }
+    task, given = resolve(target), list(payloads_)
+    _refuse_unknown(options)
+    terms = unique.terms(options.get("unique"))
+    common = _common(task, options, terms)
     limit = conf().MAX_PAYLOAD_BYTES
-    jobs = [
-        Job(id=uuid7(), payload=payloads.accept(payload, max_bytes=limit), **common) for payload in payloads_
-    ]
-    if jobs:
-        ledger.insert(jobs)
-    if jobs and not run_after:
-        _publish_on_commit(jobs)
+    texts = [task.accept(payload, max_bytes=limit) for payload in given]
+    if not given:
+        return []
+    values = given if not task.secret_fields else [payloads.parse(text) for text in texts]
+    if terms is None:
+        jobs = made = storing.store(common, texts, values)
+    else:
+        jobs = storing.store_unique(common, texts, values, terms.keys(given), terms)
+        made = [job for job in jobs if not job.is_duplicate]
+    if made and common["published_at"] is not None:
+        _publish_on_commit(made)
     return jobs
 
 
@@ -113,35 +92,83 @@ aenqueue = sync_to_async(enqueue)
 aenqueue_many = sync_to_async(enqueue_many)
 
 
+def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any]:
+    """The columns that all jobs of the call share."""
+    now = timezone.now()
+    run_after = _run_after(options, terms, now)
+    policy = queues.find(options.get("queue") or task.queue)
+    return {
+        "name": task.name,
+        "queue": policy.name,
+        "delivery": str(Delivery.LEDGER),
+        "tenant": _text("tenant", options.get("tenant"), _LONGEST_TENANT),
+        "priority": states.priority(options.get("priority", Priority.NORMAL)),
+        "state": State.PENDING.value,
+        "max_attempts": 1 + _max_retries(options.get("max_retries"), task, policy),
+        "run_after": run_after,
+        "expires_at": _expires_at(options.get("expires"), run_after or now),
+        "published_at": None if run_after else now,
+        "unique_until": terms.until(now) if terms else None,
+        "parent": lineage.parent(options.get("parent")),
+        "request_id": _text("request_id", options.get("request_id") or request_ids.current(), _LONGEST_REQUEST_ID),
+        "created_at": now,
+    }  # fmt: skip
+
+
 def _publish_on_commit(jobs: Sequence[Job]) -> None:
     messages = [Wakeup(job.id, job.queue, job.priority) for job in jobs]
     transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
 
 
-def _run_after(delay_s: float, run_at: datetime | None, now: datetime) -> datetime | None:
-    if run_at is not None and delay_s:
-        raise ValueError("give delay_s or run_at, not both")
-    if not math.isfinite(delay_s) or not 0 <= delay_s <= _LONGEST_DELAY_S:
-        raise ValueError(f"delay_s = {delay_s!r} is not a number of seconds from 0 to ten years")
+def _refuse_unknown(options: Options) -> None:
+    for name in options:
+        if name not in Options.__annotations__:
+            close = difflib.get_close_matches(name, Options.__annotations__, n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Options.__annotations__)}"
+            )
+            raise UnknownOption(f"enqueue has no option {name!r}; {hint}")
+
+
+def _run_after(options: Options, terms: Unique | None, now: datetime) -> datetime | None:
+    delay, run_at = options.get("delay", 0), options.get("run_at")
+    delay_s = _seconds("delay", delay) if delay != 0 else 0
+    debounce_s = terms.debounce_s if terms else None
+    if sum((bool(delay_s), run_at is not None, debounce_s is not None)) > 1:
+        raise ValueError("give delay, run_at or a debounce, not two of them")
+    if debounce_s is not None or delay_s:
+        return now + timedelta(seconds=debounce_s or delay_s)
     if run_at is None:
-        return now + timedelta(seconds=delay_s) if delay_s else None
-    if timezone.is_naive(run_at):
-        raise ValueError("run_at has no time zone")
+        return None
+    if not isinstance(run_at, datetime) or timezone.is_naive(run_at):
+        raise ValueError("run_at is not a datetime with a time zone")
     return run_at if run_at > now else None
 
 
-def _expires_at(expires_s: float | None, since: datetime) -> datetime | None:
-    if expires_s is None:
+def _expires_at(expires: Seconds | None, since: datetime) -> datetime | None:
+    if expires is None:
         return None
-    if not math.isfinite(expires_s) or not 0 < expires_s <= _LONGEST_DELAY_S:
-        raise ValueError(f"expires_s = {expires_s!r} is not a number of seconds from 0 to ten years")
+    expires_s = _seconds("expires", expires)
+    if expires_s == 0:
+        raise ValueError("expires = 0: the job would be over before it starts")
     return since + timedelta(seconds=expires_s)
 
 
-def _tenant(name: str) -> str:
-    if not isinstance(name, str) or len(name) > _LONGEST_TENANT:
-        raise ValueError(f"a tenant is a text of up to {_LONGEST_TENANT} characters")
-    return name
+def _seconds(name: str, value: Seconds) -> float:
+    found = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise ValueError(f"{name} = {value!r} is not a number of seconds or a timedelta")
+    if not 0 <= found <= _LONGEST_S:
+        raise ValueError(f"{name} = {value!r} is not between 0 and ten years")
+    return found
+
+
+def _text(name: str, value: str | None, longest: int) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > longest or "\0" in value:
+        raise ValueError(f"{name} is not a text of up to {longest} characters")
+    return value
 
 
 def _max_retries(asked: int | None, task: Task, queue: Queue) -> int:

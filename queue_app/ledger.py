@@ -7,9 +7,8 @@ does by the thousand is in `statements`; here is what people and the reconciler 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,10 +18,11 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from . import statements, states
-from .models import Job, JobEvent, Worker
+from .models import Blob, Job, JobEvent, Worker
 from .statements import Claimed, End
 from .states import State
 
+INSERT_ROWS, INSERT_BYTES = 1000, 2_000_000  # in one statement at most
 BATCH = 500  # rows a look of the reconciler takes at most, so that no transaction gets long
 
 
@@ -59,11 +59,20 @@ def is_due() -> Q:
 
 
 # --- by the batch ----------------------------------------------------------------------------------------------------
-def insert(jobs: Iterable[Job]) -> None:
-    """Store new jobs and their first events, in the caller's transaction."""
-    rows = [_stored(job) for job in jobs]
-    with transaction.atomic(), connection.cursor() as cursor:
-        statements.of(connection.vendor).insert(cursor, rows)
+def insert(
+    common: Mapping[str, Any], ids: Sequence[UUID], texts: Sequence[str], keys: Sequence[str] = ()
+) -> set[UUID]:
+    """Store new jobs and their first events, in the caller's transaction; the ids of those whose unique keys were free.
+
+    common: the columns that they share. texts: their payloads as JSON. Up to INSERT_ROWS are one statement.
+    """
+    hand = statements.of(connection.vendor)
+    row = [_column(common[name]) for name in statements.COMMON]
+    made = set[UUID]()
+    with connection.cursor() as cursor:
+        for part in _parts(texts):
+            made |= hand.insert(cursor, statements.New(ids[part], texts[part], keys[part], row))
+    return made
 
 
 def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[list[Claimed], set[UUID]]:
@@ -75,17 +84,19 @@ def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[li
     return claimed, accepted
 
 
-def _stored(job: Job) -> list[Any]:
-    found = [getattr(job, name) for name in statements.INSERTED]
-    fields = [Job._meta.get_field(name) for name in statements.INSERTED]
-    return [
-        json.dumps(value)
-        if field.name == "payload"
-        else value
-        if isinstance(value, UUID)
-        else field.get_db_prep_save(value, connection)
-        for field, value in zip(fields, found, strict=True)
-    ]
+def _parts(texts: Sequence[str]) -> Iterator[slice]:
+    """Slices of at most INSERT_ROWS jobs and about INSERT_BYTES: MySQL takes packets of 16 MB."""
+    start = size = 0
+    for number, text in enumerate(texts):
+        if number > start and (number - start >= INSERT_ROWS or size + len(text) > INSERT_BYTES):
+            yield slice(start, number)
+            start, size = number, 0
+        size += len(text)
+    yield slice(start, len(texts))
+
+
+def _column(value: Any) -> Any:
+    return connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
 
 
 # --- by people -------------------------------------------------------------------------------------------------------
@@ -220,11 +231,14 @@ def unpublish(ids: Collection[UUID]) -> None:
 def prune(queue: str, state: State, older_than_s: float) -> int:
     """Delete the queue's jobs that ended in `state` this long ago, a bounded number of them. Returns how many."""
     since = Clock() - timedelta(seconds=older_than_s)
-    over = Job.objects.filter(queue=queue, state=state, finished_at__lt=since).order_by("id")
+    # A unique key's window is kept by its row.
+    is_free = Q(unique_key=None) | Q(unique_until=None) | Q(unique_until__lte=Clock())
+    over = Job.objects.filter(is_free, queue=queue, state=state, finished_at__lt=since).order_by("id")
     ids = list(over.values_list("id", flat=True)[:BATCH])
     if ids:
         with transaction.atomic():
             JobEvent.objects.filter(job_id__in=ids).delete()
+            Blob.objects.filter(job_id__in=ids).delete()
             Job.objects.filter(id__in=ids).delete()
     return len(ids)
 

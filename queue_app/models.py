@@ -103,7 +103,7 @@ class Job(models.Model):
     )
     tenant = models.CharField(max_length=64, blank=True)
     priority = models.PositiveSmallIntegerField()
-    payload = models.JSONField()
+    payload = models.JSONField()  # null in JSON: too large for a row, see Blob
     state = models.CharField(max_length=12, choices=_STATES, default=State.PENDING.value)
     attempt = models.PositiveIntegerField(default=0)
     crash_count = models.PositiveIntegerField(default=0)
@@ -129,6 +129,8 @@ class Job(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+
+    is_duplicate = False  # of what `enqueue(unique=…)` returns: this job holds the key already, none was made
 
     class Meta:
         # Partial, so that a finished row leaves them; MySQL has none of that kind and gets whole ones in the migration.
@@ -180,6 +182,19 @@ class JobEvent(models.Model):
         return f"{self.state} at {self.at:%H:%M:%S}"
 
 
+class Blob(models.Model):
+    """A payload that is too large for its job's row. Only offload.py reads and writes it."""
+
+    job = models.OneToOneField(
+        Job, models.CASCADE, primary_key=True, related_name="blob", db_constraint=False
+    )
+    body = models.BinaryField()  # JSON text, compressed by zlib
+    size_bytes = models.PositiveIntegerField()  # of the text
+
+    def __str__(self) -> str:
+        return f"{self.size_bytes:,} bytes of job {self.job_id}"
+
+
 class Worker(models.Model):
     """A worker process. It is alive while its lease lasts; every job it holds hangs on this one lease."""
 
@@ -200,3 +215,15 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
+
+
+class Lease(models.Model):
+    """Who leads a duty that has one leader at a time, and how far it has come."""
+
+    name = models.CharField(max_length=50, primary_key=True)
+    holder = models.UUIDField(null=True)
+    until = models.DateTimeField()
+    position = models.CharField(max_length=64, blank=True, help_text="Of the recorder: the last entry it wrote")
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.holder}"

@@ -60,23 +60,28 @@ def _performed(run: Run) -> End:
 
 
 def failed(run: Run, error: BaseException) -> End:
-    """FAILED with the wait before the next run, or DEAD_LETTER after the last one."""
+    """FAILED with the wait before the next run, DEAD_LETTER when there is none, or CANCELLED: as `retry` decides."""
     told = describe(error, max_bytes=conf().MAX_TRACEBACK_BYTES)
-    delay_s = _delay_s(run, error)
-    if delay_s is None:
-        log.error("job_dead_lettered", error=told["type"], attempts=run.attempt)
-        detail = {"error": told["type"]}
-        return End(run.id, run.fence, State.DEAD_LETTER, 1, error=json.dumps(told), detail=json.dumps(detail))
-    log.warning("job_retried", error=told["type"], retry_in_s=round(delay_s, 3), attempt=run.attempt)
-    wait = {"error": told["type"], "retry_in_s": round(delay_s, 3)}
+    decision = _decision(run, error)
+    detail: dict[str, Any] = {"error": told["type"]}
+    if decision.reason:
+        detail["reason"] = decision.reason
+    if decision.state == State.CANCELLED:
+        log.info("job_discarded")
+        return End(run.id, run.fence, State.CANCELLED, 1, detail=json.dumps(detail))
+    if decision.delay_s is None:
+        log.error("job_dead_lettered", error=told["type"], attempts=run.attempt, reason=decision.reason)
+    else:
+        detail["retry_in_s"] = round(decision.delay_s, 3)
+        log.warning("job_retried", attempt=run.attempt, **detail)
     return End(
         run.id,
         run.fence,
-        State.FAILED,
+        decision.state,
         1,
         error=json.dumps(told),
-        delay_s=delay_s,
-        detail=json.dumps(wait),
+        delay_s=decision.delay_s,
+        detail=json.dumps(detail),
     )
 
 
@@ -106,14 +111,19 @@ def storable(result: Any) -> str | None:
         return None
 
 
-def _delay_s(run: Run, error: BaseException) -> float | None:
+def _decision(run: Run, error: BaseException) -> retry.Decision:
+    task = registry.find(run.name)
     base_s, max_s = _backoff(run)
-    return retry.next_delay_s(
-        run.attempt,
-        run.max_attempts,
+    return retry.decide(
+        error,
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
+        rules=task.rules,
         base_s=base_s,
         max_s=max_s,
         jitter=random.random(),  # noqa: S311  (spreads load, guards nothing)
+        budget=task.budget,
+        now=time.monotonic(),
     )
 
 

@@ -5,40 +5,59 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, overload
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict, Unpack, overload
 
-from asgiref.sync import async_to_sync
+from foundation.secret_box import SecretBox
 
+from . import async_loop, lineage, offload, payloads, retry, secret_fields, shared_tasks, typed
 from .conf import conf
+from .retry import RetryBudget, RetryPolicy
 from .runs import Run
 
 Function = Callable[..., Any]
+
+_box = SecretBox("queue")
 
 
 class UnknownTask(ValueError):
     """No task of this name is registered in this process."""
 
 
-class Task:
-    """A registered function. max_retries and back-off (seconds) left at None are taken from the queue, then the conf."""
+class Options(TypedDict, total=False):
+    """Of `@task`. What is left out or None is the queue's, then the conf's."""
 
-    def __init__(
-        self,
-        function: Function,
-        *,
-        name: str | None,
-        queue: str | None,
-        max_retries: int | None,
-        backoff_base_s: float | None,
-        backoff_max_s: float | None,
-    ) -> None:
+    name: str | None  # what job rows carry; by default the dotted path of the function
+    queue: str | None  # by default BRAIN["QUEUE"].DEFAULT_QUEUE
+    max_retries: int | None  # runs after the first one
+    backoff_base_s: float | None  # longest wait before the first retry; doubles each time
+    backoff_max_s: float | None
+    retry_on: (
+        Mapping[type[BaseException], RetryPolicy] | Iterable[type[BaseException]] | None
+    )  # and nothing else
+    never_retry_on: Iterable[type[BaseException]]  # a dead letter at once
+    retry_budget: float | None  # share of the runs in a minute that may be retries; see retry.RetryBudget
+    soft_time_limit_s: float | None  # the run is interrupted
+    time_limit_s: float | None  # the run is ended
+    secret_fields: Iterable[str]  # dotted paths in the payload that are stored sealed; see secret_fields.py
+
+
+class Task:
+    """A registered function and its options."""
+
+    def __init__(self, function: Function, **options: Unpack[Options]) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = name or f"{function.__module__}.{function.__qualname__}"
-        self.max_retries, self.backoff_base_s, self.backoff_max_s = max_retries, backoff_base_s, backoff_max_s
-        self._queue = queue
-        self._takes_job = _parameters(function) == 2
+        self.name = options.get("name") or f"{function.__module__}.{function.__qualname__}"
+        self.max_retries = options.get("max_retries")
+        self.backoff_base_s, self.backoff_max_s = options.get("backoff_base_s"), options.get("backoff_max_s")
+        self.soft_time_limit_s, self.time_limit_s = _time_limits(options)
+        self.rules = retry.rules(options.get("retry_on"), options.get("never_retry_on", ()))
+        self.budget = _budget(options.get("retry_budget"))
+        self.secret_fields = tuple(options.get("secret_fields", ()))
+        self._queue = options.get("queue")
+        self._takes_job = self._check_parameters()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -50,13 +69,77 @@ class Task:
     def queue(self) -> str:
         return self._queue or conf().DEFAULT_QUEUE
 
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+    def accept(self, payload: object, *, max_bytes: int) -> str:
+        """The payload as the JSON text that a row holds: checked, and its secret fields sealed. Raises BadPayload."""
+        if typed.is_instance(payload):
+            text = typed.text_of(payload)
+            payloads.check_text(text, max_bytes=max_bytes)
+        else:
+            text = payloads.accept(payload, max_bytes=max_bytes)
+        self._check(text)
+        if not self.secret_fields:
+            return text
+        sealed = secret_fields.seal(payloads.parse(text), self.secret_fields, _box.seal)
+        return payloads.accept(sealed, max_bytes=max_bytes)
+
     def perform(self, run: Run) -> Any:
-        """Run the function for this run and return its result; an `async def` gets an event loop for its run."""
-        arguments = (run.payload, run) if self._takes_job else (run.payload,)
-        if inspect.iscoroutinefunction(self.function):
-            # Django's own bridge: the ORM behind sync_to_async stays on this thread and its connection.
-            return async_to_sync(self.function)(*arguments)
+        """Run the function for this run and return its result; an `async def` runs on the process's event loop."""
+        if self.budget is not None:
+            self.budget.ran(time.monotonic())
+        payload = offload.load(run.id) if run.payload is None else run.payload
+        with lineage.running(run.id):
+            return self._call(secret_fields.unseal(payload, self.secret_fields, _box.open), run)
+
+    def _call(self, payload: dict[str, Any], run: Run) -> Any:
+        argument = payload if self._model is None else typed.rebuild(self._model, payload)
+        arguments = (argument, run) if self._takes_job else (argument,)
+        if self.is_async:
+            return async_loop.run(self.function, arguments, run)
         return self.function(*arguments)
+
+    def _check(self, text: str) -> None:
+        if self._model is not None:
+            typed.build(self._model, text)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        """The pydantic model of the first parameter. Not before the first call: it may stand below in the module."""
+        models = typed.models_of(self.function)
+        return models.get(next(iter(inspect.signature(self.function).parameters)))
+
+    def _check_parameters(self) -> bool:
+        """Whether the function takes the job as well. Raises TypeError."""
+        parameters = inspect.signature(self.function).parameters.values()
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if len(positional) not in (1, 2) or any(
+            p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters
+        ):
+            raise TypeError(f"{_path(self.function)} must take (payload) or (payload, job)")
+        return len(positional) == 2
+
+
+class CeleryTask(Task):
+    """A `@shared_task`: its payload is {"args": […], "kwargs": {…}}, and what its decorator says of retries is Celery's."""
+
+    def __init__(self, celery_task: Any) -> None:
+        self._celery_task = celery_task
+        super().__init__(celery_task.run, name=celery_task.name, queue=getattr(celery_task, "queue", None))
+
+    def _call(self, payload: dict[str, Any], run: Run) -> Any:
+        args, kwargs = shared_tasks.arguments(self.function, payload)
+        if self.is_async:
+            return async_loop.run(self.function, args, run, kwargs)
+        return shared_tasks.call(self._celery_task, args, kwargs, run)
+
+    def _check(self, text: str) -> None:
+        shared_tasks.arguments(self.function, payloads.parse(text))
+
+    def _check_parameters(self) -> bool:
+        return False
 
 
 _tasks: dict[str, Task] = {}
@@ -65,40 +148,15 @@ _tasks: dict[str, Task] = {}
 @overload
 def task(function: Function) -> Task: ...
 @overload
-def task(
-    *,
-    queue: str | None = None,
-    name: str | None = None,
-    max_retries: int | None = None,
-    backoff_base_s: float | None = None,
-    backoff_max_s: float | None = None,
-) -> Callable[[Function], Task]: ...
-def task(
-    function: Function | None = None,
-    *,
-    queue: str | None = None,
-    name: str | None = None,
-    max_retries: int | None = None,
-    backoff_base_s: float | None = None,
-    backoff_max_s: float | None = None,
-) -> Task | Callable[[Function], Task]:
+def task(**options: Unpack[Options]) -> Callable[[Function], Task]: ...
+def task(function: Function | None = None, **options: Unpack[Options]) -> Task | Callable[[Function], Task]:
     """Register `handler(payload)` or `handler(payload, job)`, sync or async, in an app's `tasks` module.
 
-    name: what job rows carry, by default the dotted path of the function; queue: by default BRAIN["QUEUE"].DEFAULT_QUEUE;
-    max_retries: runs after the first one.
+    A pydantic model as the payload's annotation is checked at enqueue and is what the handler gets. Options: `Options`.
     """
 
     def register(function: Function) -> Task:
-        return _register(
-            Task(
-                function,
-                name=name,
-                queue=queue,
-                max_retries=max_retries,
-                backoff_base_s=backoff_base_s,
-                backoff_max_s=backoff_max_s,
-            )
-        )
+        return _register(Task(function, **options))
 
     return register if function is None else register(function)
 
@@ -108,27 +166,46 @@ def registered() -> list[Task]:
 
 
 def find(name: str) -> Task:
-    """The task of this name. Raises UnknownTask."""
-    try:
-        return _tasks[name]
-    except KeyError:
-        raise UnknownTask(f"no task is called {name!r}{_suggestion(name, list(_tasks))}") from None
+    """The task of this name, ours or Celery's. Raises UnknownTask."""
+    found = _tasks.get(name) or _of_celery(name)
+    if found is None:
+        raise UnknownTask(f"no task is called {name!r}{_suggestion(name, list(_tasks))}")
+    return found
 
 
-def resolve(target: Task | str) -> Task:
-    """A task, the name of one, or the name of a queue that exactly one task is registered on. Raises UnknownTask."""
+def resolve(target: Any) -> Task:
+    """A task, ours or Celery's, the name of one, or the name of a queue that exactly one task is registered on.
+
+    Raises UnknownTask.
+    """
     if isinstance(target, Task):
         return target
-    if target in _tasks:
-        return _tasks[target]
-    on_queue = [known for known in _tasks.values() if known.queue == target]
+    name = getattr(target, "name", None) if shared_tasks.is_one(target) else target
+    if not isinstance(name, str):
+        raise UnknownTask(f"a {type(target).__name__} is no task: give a @task function or a name")
+    found = _tasks.get(name) or _of_celery(name)
+    return found or _on_queue(name)
+
+
+def _on_queue(name: str) -> Task:
+    on_queue = [known for known in _tasks.values() if known.queue == name]
     if len(on_queue) == 1:
         return on_queue[0]
     if on_queue:
         names = ", ".join(sorted(known.name for known in on_queue))
-        raise UnknownTask(f"queue {target!r} has several tasks ({names}): name the one you mean")
+        raise UnknownTask(f"queue {name!r} has several tasks ({names}): name the one you mean")
     names_and_queues = [*_tasks, *(known.queue for known in _tasks.values())]
-    raise UnknownTask(f"no task or queue is called {target!r}{_suggestion(target, names_and_queues)}")
+    raise UnknownTask(f"no task or queue is called {name!r}{_suggestion(name, names_and_queues)}")
+
+
+def _of_celery(name: str) -> Task | None:
+    found = shared_tasks.find(name)
+    return None if found is None else _adapted(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adapted(celery_task: Any) -> CeleryTask:
+    return CeleryTask(celery_task)
 
 
 def _register(new: Task) -> Task:
@@ -141,18 +218,23 @@ def _register(new: Task) -> Task:
     return new
 
 
+def _time_limits(options: Options) -> tuple[float | None, float | None]:
+    soft, hard = options.get("soft_time_limit_s"), options.get("time_limit_s")
+    if any(limit is not None and not limit > 0 for limit in (soft, hard)):
+        raise ValueError("a time limit is a number of seconds above 0")
+    return soft, hard
+
+
+def _budget(ratio: float | None) -> RetryBudget | None:
+    if ratio is None:
+        return None
+    if not 0 < ratio <= 1:
+        raise ValueError(f"retry_budget = {ratio!r} is not a share above 0 and up to 1")
+    return RetryBudget(ratio)
+
+
 def _path(function: Function) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _parameters(function: Function) -> int:
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) not in (1, 2) or any(
-        p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters
-    ):
-        raise TypeError(f"{_path(function)} must take (payload) or (payload, job)")
-    return len(positional)
 
 
 def _suggestion(name: str, known: list[str]) -> str:

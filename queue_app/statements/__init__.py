@@ -62,11 +62,20 @@ class Claimed(NamedTuple):
     expired: bool
 
 
+class New(NamedTuple):
+    """Jobs to store. payloads: JSON texts. keys: none, or one for each job. common: COMMON's values, as columns take them."""
+
+    ids: Sequence[UUID]
+    payloads: Sequence[str]
+    keys: Sequence[str]
+    common: Sequence[Any]
+
+
 class Statements(Protocol):
     """What each of the modules offers."""
 
-    def insert(self, cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-        """Store new jobs; each row holds INSERTED's values, payload as JSON text. Writes their first events."""
+    def insert(self, cursor: Any, new: New) -> set[UUID]:
+        """Store new jobs and their first events; the ids of those whose unique keys were free."""
 
     def claim(self, cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
         """Take those of the jobs that can be had; none when the worker's lease has ended."""
@@ -75,9 +84,10 @@ class Statements(Protocol):
         """Record the ends whose fences still hold; the ids of those."""
 
 
-INSERTED = (
-    "id", "name", "queue", "delivery", "tenant", "priority", "payload", "state", "max_attempts", "run_after", "expires_at",
-    "published_at", "unique_key", "unique_until", "parent", "request_id", "created_at",
+EACH = ("id", "payload", "unique_key")
+COMMON = (
+    "name", "queue", "delivery", "tenant", "priority", "state", "max_attempts", "run_after", "expires_at", "published_at",
+    "unique_until", "parent", "request_id", "created_at",
 )  # fmt: skip
 # Columns without a database default that a new job has no value for yet.
 UNSET = {

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
-from . import CLAIMABLE, COLUMNS, INSERTED, UNSET, Claimed, End, claimed
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
 _NOW = "UTC_TIMESTAMP(6)"
 
+# A key that is taken leaves the row out: `id = id` changes nothing, and unlike INSERT IGNORE it hides no other error.
 _INSERT = f"""
-INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))})
-VALUES ({", ".join(["%s"] * len(INSERTED))}, {", ".join(UNSET.values())})
+INSERT INTO queue_app_job ({", ".join((*EACH, *COMMON, *UNSET))})
+SELECT e.id, e.payload, e.unique_key, {", ".join(["%s"] * len(COMMON))}, {", ".join(UNSET.values())}
+FROM JSON_TABLE(%s, '$[*]' COLUMNS (
+  id CHAR(36) PATH '$[0]', payload LONGTEXT PATH '$[1]', unique_key VARCHAR(200) PATH '$[2]'
+)) AS e ON DUPLICATE KEY UPDATE queue_app_job.id = queue_app_job.id
 """.replace("{false}", "0")
-_TELL_NEW = "INSERT INTO queue_app_jobevent (job_id, state, at, detail) VALUES (%s, %s, %s, '{}')"
+_MADE = "SELECT id FROM queue_app_job WHERE id IN %s"
+_TELL_NEW = """
+INSERT INTO queue_app_jobevent (job_id, state, at, detail)
+SELECT e.id, %s, %s, '{}' FROM JSON_TABLE(%s, '$[*]' COLUMNS (id CHAR(36) PATH '$')) AS e
+"""
+_STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
 _LOCK_CLAIMABLE = f"""
 SELECT {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0) FROM queue_app_job
@@ -46,13 +56,17 @@ UPDATE queue_app_job AS j JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
 _TELL = f"INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail) VALUES (%s, %s, {_NOW}, %s, %s)"
 
 
-def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    at = {name: INSERTED.index(name) for name in ("id", "state", "created_at")}
-    stored = [[_id(value) if isinstance(value, UUID) else value for value in row] for row in rows]
-    cursor.executemany(_INSERT, stored)
-    cursor.executemany(
-        _TELL_NEW, [[row[at["id"]], row[at["state"]], row[at["created_at"]]] for row in stored]
+def insert(cursor: Any, new: New) -> set[UUID]:
+    ids = [_id(id) for id in new.ids]
+    common = [_id(value) if isinstance(value, UUID) else value for value in new.common]
+    cursor.execute(
+        _INSERT, [*common, json.dumps(list(zip(ids, new.payloads, new.keys or repeat(None), strict=False)))]
     )
+    if new.keys:
+        cursor.execute(_MADE, [tuple(ids)])
+        ids = [str(row[0]) for row in cursor.fetchall()]
+    cursor.execute(_TELL_NEW, [common[_STATE], common[_CREATED_AT], json.dumps(ids)])
+    return {UUID(id) for id in ids}
 
 
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:

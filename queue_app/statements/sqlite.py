@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
-from . import CLAIMABLE, COLUMNS, INSERTED, UNSET, Claimed, End, claimed
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
 _NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"  # UTC, comparable with the texts that Django stores
 
 _INSERT = f"""
-INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))})
-VALUES ({", ".join(["%s"] * len(INSERTED))}, {", ".join(UNSET.values())})
+INSERT INTO queue_app_job ({", ".join((*EACH, *COMMON, *UNSET))})
+SELECT value ->> 0, value ->> 1, value ->> 2, {", ".join(["%s"] * len(COMMON))}, {", ".join(UNSET.values())}
+FROM json_each(%s) WHERE true ON CONFLICT (unique_key) DO NOTHING
+RETURNING id
 """.replace("{false}", "0")
-_TELL_NEW = "INSERT INTO queue_app_jobevent (job_id, state, at, detail) VALUES (%s, %s, %s, '{}')"
+_TELL_NEW = """
+INSERT INTO queue_app_jobevent (job_id, state, at, detail)
+SELECT value, %s, %s, '{}' FROM json_each(%s)
+"""
+_STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
 _CLAIM = f"""
 UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %(worker)s, started_at = {_NOW}
@@ -48,13 +55,13 @@ SELECT value ->> 0, value ->> 1, {_NOW}, %s, value ->> 2 FROM json_each(%s)
 """
 
 
-def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    at = {name: INSERTED.index(name) for name in ("id", "state", "created_at")}
-    stored = [[value.hex if isinstance(value, UUID) else value for value in row] for row in rows]
-    cursor.executemany(_INSERT, stored)
-    cursor.executemany(
-        _TELL_NEW, [[row[at["id"]], row[at["state"]], row[at["created_at"]]] for row in stored]
-    )
+def insert(cursor: Any, new: New) -> set[UUID]:
+    each = zip((id.hex for id in new.ids), new.payloads, new.keys or repeat(None), strict=False)
+    common = [value.hex if isinstance(value, UUID) else value for value in new.common]
+    cursor.execute(_INSERT, [*common, json.dumps(list(each))])
+    made = [row[0] for row in cursor.fetchall()]
+    cursor.execute(_TELL_NEW, [common[_STATE], common[_CREATED_AT], json.dumps(made)])
+    return {UUID(id) for id in made}
 
 
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:

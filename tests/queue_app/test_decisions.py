@@ -1,29 +1,91 @@
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_app import payloads, retry, states
+from queue_app import payloads, retry, secret_fields, states, unique
+from queue_app.retry import DeadLetter, Decision, Discard, Retry, RetryBudget, RetryPolicy, Rules
 from queue_app.states import State
 
 SECONDS = st.floats(min_value=0, max_value=3600)
 
 
+def decide(error: BaseException, **given: Any) -> Decision:
+    usual: dict[str, Any] = {"attempt": 1, "max_attempts": 4, "rules": Rules(), "base_s": 2, "max_s": 60}
+    return retry.decide(error, **(usual | {"jitter": 0.5, "budget": None, "now": 0.0} | given))
+
+
 @given(attempt=st.integers(1, 5000), base_s=SECONDS, max_s=SECONDS, jitter=st.floats(0, 1, exclude_max=True))
-def test_next_delay_s__any_attempt__stays_between_zero_and_the_maximum(attempt, base_s, max_s, jitter):
-    delay_s = retry.next_delay_s(attempt, attempt + 1, base_s=base_s, max_s=max_s, jitter=jitter)
-    assert 0 <= delay_s <= max_s
+def test_decide__any_attempt__waits_between_zero_and_the_maximum(attempt, base_s, max_s, jitter):
+    found = decide(
+        OSError(), attempt=attempt, max_attempts=attempt + 1, base_s=base_s, max_s=max_s, jitter=jitter
+    )
+    assert found.state == State.FAILED
+    assert 0 <= found.delay_s <= max_s
+
+
+def test_decide__last_attempt__is_a_dead_letter():
+    assert decide(OSError(), attempt=3) == (State.FAILED, 0.5 * 8, "")
+    assert decide(OSError(), attempt=4) == (State.DEAD_LETTER, None, "last run")
+
+
+def test_decide__handler_says_what_to_do__is_done():
+    assert decide(Retry(after=7.5)) == (State.FAILED, 7.5, "")
+    assert decide(Retry(after=timedelta(minutes=2))).delay_s == 120
+    assert decide(Retry("again")).delay_s == 1
+    assert decide(Retry(after=7.5), attempt=4).state == State.DEAD_LETTER
+    assert decide(Discard("gone")) == (State.CANCELLED, None, "gone")
+    assert decide(DeadLetter("never")) == (State.DEAD_LETTER, None, "not retried")
+
+
+@pytest.mark.parametrize("after", [-1, float("inf"), float("nan"), timedelta(seconds=-1)])
+def test_retry__no_wait__is_refused(after):
+    with pytest.raises(ValueError, match="not a wait"):
+        Retry(after=after)
+
+
+def test_decide__rules_by_exception__the_nearer_class_wins():
+    rules = retry.rules(
+        {OSError: RetryPolicy(backoff_base_s=10), TimeoutError: RetryPolicy(max_retries=1)}, []
+    )
+    assert decide(ConnectionError(), rules=rules).delay_s == 5
+    assert decide(TimeoutError(), rules=rules).delay_s == 1
+    assert decide(TimeoutError(), rules=rules, attempt=2).state == State.DEAD_LETTER
+    assert decide(KeyError(), rules=rules).state == State.DEAD_LETTER
+    rules = retry.rules(None, [OSError])
+    assert decide(ConnectionError(), rules=rules).reason == "not retried"
+    assert decide(KeyError(), rules=rules).state == State.FAILED
+    assert decide(Retry(after=1), rules=rules).delay_s == 1
+    rules = retry.rules([ConnectionError], [OSError])
+    assert decide(ConnectionResetError(), rules=rules).state == State.FAILED
+    assert decide(TimeoutError(), rules=rules).state == State.DEAD_LETTER
+
+
+def test_rules__no_exception__is_refused():
+    with pytest.raises(TypeError, match="not an exception class"):
+        retry.rules(["OSError"], [])
+
+
+def test_budget__spent__retries_wait_longest_until_the_window_has_passed():
+    budget = RetryBudget(0.1)
+    for _ in range(200):
+        budget.ran(0.0)
+    waits = [decide(OSError(), budget=budget, now=1.0) for _ in range(21)]
+    assert [found.delay_s for found in waits] == [1.0] * 20 + [45.0]
+    assert waits[20].reason == "over the retry budget"
+    assert decide(Retry(after=3), budget=budget, now=1.0).delay_s == 3
+    later = [decide(OSError(), budget=budget, now=62.0).delay_s for _ in range(11)]
+    assert later == [1.0] * 10 + [45.0]  # no runs in this window: the reserve
 
 
 def test_longest_delay_s__attempts__double_up_to_the_maximum():
     waits = [retry.longest_delay_s(attempt, base_s=1, max_s=5) for attempt in (1, 2, 3, 4)]
     assert waits == [1, 2, 4, 5]
-
-
-def test_next_delay_s__last_attempt__is_none():
-    assert retry.next_delay_s(4, 4, base_s=1, max_s=60, jitter=0.5) is None
-    assert retry.next_delay_s(3, 4, base_s=1, max_s=60, jitter=0.5) == 2
 
 
 @pytest.mark.parametrize("over", [State.COMPLETED, State.CANCELLED])
@@ -37,20 +99,85 @@ def test_sources__processing__are_the_waiting_states():
     assert states.sources(State.PROCESSING) == {State.PENDING, State.FAILED}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    payload: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        payload = {"in": payload}
+    return payload
+
+
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
         ([1], "a payload is a dict, not a list"),
         ({1: "x"}, "a key is a int"),
+        ({"list": [{"in": {None: "x"}}]}, "a key is a NoneType"),
         ({"when": object()}, "not JSON"),
         ({"x": float("nan")}, "not JSON"),
         ({"text": "x" * 100}, "bytes of JSON, at most 64"),
+        ({"text": "\u00fc" * 30}, "71 bytes of JSON"),
         ({"text": "\0"}, "NUL"),
+        ({"text": "\\\0"}, "NUL"),
+        ({"text": "\ud800"}, "surrogate"),
+        (nested(101), "more than 100 levels"),
     ],
 )
 def test_accept__cannot_be_stored__says_why(payload, said):
     with pytest.raises(payloads.BadPayload, match=said):
         payloads.accept(payload, max_bytes=64)
+
+
+def test_accept__inside_itself__is_refused():
+    payload: dict[str, Any] = {}
+    payload["me"] = [payload]
+    with pytest.raises(payloads.BadPayload, match="inside itself"):
+        payloads.accept(payload, max_bytes=64)
+
+
+@pytest.mark.parametrize(
+    "payload", [{"text": r"\u0000 \ud800"}, {"text": "ü😀"}, {"a": [1, (2, {})]}, nested(100)]
+)
+def test_accept__unusual_but_json__comes_back_equal(payload):
+    text = payloads.accept(payload, max_bytes=10_000)
+    assert payloads.parse(text) == json.loads(json.dumps(payload))
+
+
+SECRETS = {"card": {"number": "4111", "name": "Ada"}, "items": [{"pin": 1}, {"pin": None}, 3], "plain": "x"}
+PATHS = ("card.number", "items.pin", "not.there", "plain.deeper")
+
+
+def test_secret_fields__sealed__masked_for_people_and_opened_for_the_handler():
+    sealed = secret_fields.seal(SECRETS, PATHS, lambda text: text[::-1])
+    assert SECRETS["card"]["number"] == "4111"
+    assert "4111" not in json.dumps(sealed)
+    mask = secret_fields.MASK
+    assert secret_fields.mask(sealed) == {
+        "card": {"number": mask, "name": "Ada"},
+        "items": [{"pin": mask}, {"pin": mask}, 3],
+        "plain": "x",
+    }
+    assert secret_fields.unseal(sealed, PATHS, lambda text: text[::-1]) == SECRETS
+    assert (
+        secret_fields.unseal(SECRETS, PATHS, lambda text: text[::-1]) == SECRETS
+    )  # stored before it was declared
+
+
+def test_secret_fields__somebody_elses_sealed_value__is_sealed_again_and_not_opened():
+    stolen = {"card": {"number": {"$sealed": "1114"}}}
+    sealed = secret_fields.seal(stolen, PATHS, lambda text: text[::-1])
+    assert secret_fields.unseal(sealed, PATHS, lambda text: text[::-1]) == stolen
+
+
+@pytest.mark.parametrize("given", ["", " a", "a" * 201, 3, None, "a\0", lambda payload: 7])
+def test_unique__bad_key__is_refused(given):
+    with pytest.raises(unique.BadUnique, match="a key"):
+        unique.Unique(given).keys([{}])
+
+
+@pytest.mark.parametrize(("for_s", "debounce_s"), [(1, 1), (0, None), (None, -1), (float("inf"), None)])
+def test_unique__bad_window__is_refused(for_s, debounce_s):
+    with pytest.raises(unique.BadUnique):
+        unique.terms(unique.Unique("key", for_s, debounce_s))
 
 
 @pytest.mark.parametrize("value", [-1, 10, True, "3", 2.0])

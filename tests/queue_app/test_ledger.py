@@ -120,7 +120,7 @@ def test_claim__answer_was_lost_with_the_connection__the_same_worker_may_ask_aga
 
 
 def test_claim__not_due_or_lease_ended__gets_nothing(worker: Worker) -> None:
-    later = enqueue("email_queue", PAYLOAD, delay_s=60)
+    later = enqueue("email_queue", PAYLOAD, delay=60)
     assert claim(worker, later) == []
     make_due()
     assert [job.id for job in claim(worker, later)] == [later.id]
@@ -130,7 +130,7 @@ def test_claim__not_due_or_lease_ended__gets_nothing(worker: Worker) -> None:
 
 
 def test_claim__expired__says_so(worker: Worker) -> None:
-    job = enqueue("email_queue", PAYLOAD, expires_s=60)
+    job = enqueue("email_queue", PAYLOAD, expires=60)
     assert not claim(worker, job)[0].expired
     Job.objects.update(state="PENDING", expires_at=timezone.now() - timedelta(seconds=1))
     assert claim(worker, job)[0].expired

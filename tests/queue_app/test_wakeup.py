@@ -90,7 +90,7 @@ def test_publish_due__message_was_lost__sends_it_again_once_the_queue_is_empty(o
 
 
 async def test_aenqueue__from_async_code__stores_the_job() -> None:
-    job = await aenqueue(tasks.trace, {"number": 1}, delay_s=60)
+    job = await aenqueue(tasks.trace, {"number": 1}, delay=60)
     assert (await Job.objects.aget(id=job.id)).published_at is None
 
 

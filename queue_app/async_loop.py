@@ -1,0 +1,116 @@
+"""One event loop for each process, on a thread of its own, for `async def` handlers: a slot's thread waits for its job.
+
+    slot → coroutine on the loop → sync_to_async → the job's own thread and database connection, closed at its end
+
+An exception that somebody raises in the waiting thread (a time limit) and a cancelled job cancel the coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext
+from django.db import connections
+
+from .runs import Cancelled, Run
+
+LOOK_S = (
+    0.25  # between two looks whether the job is cancelled; an exception for this thread waits as long at most
+)
+
+_lock = threading.Lock()
+_loop: tuple[int, asyncio.AbstractEventLoop] | None = None  # and the process that it belongs to
+
+
+def run(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    run: Run,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Call the coroutine function on the loop and return its result. Raises Cancelled when the job is, and ended for it."""
+    job = _Job(function, args, kwargs or {})
+    job.start(_running_loop())
+    try:
+        while not job.ended.wait(LOOK_S):
+            if run.cancel_requested:
+                job.cancel()
+    except BaseException:
+        # A time limit for this thread: the coroutine may clean up, and its end is waited for. A second one is not heard.
+        job.cancel()
+        job.ended.wait()
+        raise
+    return job.result(is_cancelled=run.cancel_requested)
+
+
+class _Job:
+    """One coroutine on its way. `ended` is set when it has ended and its connection is closed."""
+
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._function, self._args, self._kwargs = function, args, kwargs
+        self._outcome: Future[Any] = Future()
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._is_cancelled = False
+        self.ended = threading.Event()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # The request id, the log's fields and the parent of new jobs go along.
+        loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
+
+    def cancel(self) -> None:
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def result(self, *, is_cancelled: bool) -> Any:
+        try:
+            return self._outcome.result()
+        except asyncio.CancelledError as error:
+            if is_cancelled:
+                raise Cancelled from error
+            raise RuntimeError("the handler's coroutine cancelled itself") from error
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._perform())
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _perform(self) -> None:
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-async")
+        try:
+            async with ThreadSensitiveContext(executor=executor):
+                value = await self._function(*self._args, **self._kwargs)
+            self._outcome.set_result(value)
+        except BaseException as error:  # noqa: BLE001  (a SystemExit of the handler must not end the loop of all others)
+            self._outcome.set_exception(error)
+        finally:
+            _close(executor, self.ended.set)
+
+
+def _close(executor: ThreadPoolExecutor, ended: Callable[[], None]) -> None:
+    """Close the connections of the job's thread, if it came to have one; the loop does not wait for it."""
+    if executor._threads:  # started by the first call: most handlers without the ORM never do
+        executor.submit(connections.close_all).add_done_callback(lambda _: ended())
+    else:
+        ended()
+    executor.shutdown(wait=False)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None or _loop[0] != os.getpid():  # a child of a fork has the loop without its thread
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="queue-async", daemon=True).start()
+            _loop = os.getpid(), loop
+        return _loop[1]
