@@ -14,11 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
 from . import ledger
 from .conf import conf
@@ -199,7 +200,22 @@ class Engine:
             wanted = ids if time.monotonic() < self._lease_until else []
             return ledger.exchange(self.worker_id, wanted, ends)
 
-        return self._persist(write)
+        try:
+            return self._persist(write)
+        except DatabaseError as error:
+            log.error("ledger_batch_refused", error=type(error).__name__, reason=str(error).strip()[:200])
+            return self._exchange_singly(ids, ends)
+
+    def _exchange_singly(self, ids: list[UUID], ends: list[End]) -> tuple[list[Claimed], set[UUID]]:
+        """The database takes the batch under no circumstances: find the end that does not fit, and record it without."""
+        accepted: set[UUID] = set()
+        for end in ends:
+            try:
+                accepted |= self._persist(partial(ledger.exchange, self.worker_id, [], [end]))[1]
+            except DatabaseError:
+                bare = partial(ledger.exchange, self.worker_id, [], [_unstorable(end)])
+                accepted |= self._persist(bare)[1]
+        return self._persist(partial(ledger.exchange, self.worker_id, ids, []))[0], accepted
 
     def _persist(self, write: Callable[[], T]) -> T:
         """The result of `write`, tried until the database takes it: it may be away, busy or in a deadlock."""
@@ -221,9 +237,8 @@ class Engine:
             if message.id in mine:
                 self._messages[message.id] = message
             else:
-                acks.append(
-                    message
-                )  # taken, over, cancelled, or not due: its row says when it is published again
+                # Taken, over, cancelled, or not due: its row says when it is published again.
+                acks.append(message)
         for entry in done:
             if entry.run.suspect:
                 self._suspect_runs = False
@@ -292,6 +307,14 @@ def _over_before_start(job: Claimed) -> End | None:
         reason = "cancelled" if job.cancel_requested else "expired"
         return End(job.id, job.fence, State.CANCELLED, 0, detail=f'{{"reason": "{reason}"}}')
     return None
+
+
+def _unstorable(end: End) -> End:
+    """The same end without the values that the handler chose."""
+    error = None if end.error is None else '{"type": "Unstorable", "message": "", "traceback": ""}'
+    return end._replace(
+        result=None, error=error, detail='{"reason": "its result or error could not be stored"}'
+    )
 
 
 def _acknowledge(messages: list[Message]) -> None:
