@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -23,10 +24,12 @@ from unfold.enums import ActionVariant
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_json, done, shortened
 
-from . import deadletter, queues
+from . import deadletter, offload, queues
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
 from .states import WAITING, Priority, State
+
+_SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
 
 _COLOURS = {
     State.PENDING.value: "info",
@@ -173,7 +176,10 @@ class JobAdmin(ReadOnlyModelAdmin):
 
     @display(description="payload")
     def payload_json(self, job: Job) -> str:
-        return as_json(job.payload)
+        text = json.dumps(offload.shown(job), indent=2, ensure_ascii=False)
+        if len(text) <= _SHOWN:
+            return as_block(text)
+        return as_block(f"{text[:_SHOWN]}\n… {len(text) - _SHOWN:,} characters more: the API has them all")
 
     @display(description="result")
     def result_json(self, job: Job) -> str:

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from foundation import audit
 
-from . import deadletter, stats
+from . import deadletter, offload, stats
 from .models import Job, JobEvent
 from .states import State
 
@@ -47,9 +47,13 @@ class JobSummarySerializer(serializers.ModelSerializer[Job]):
 
 class JobSerializer(JobSummarySerializer):
     events = EventSerializer(many=True)
+    payload = serializers.SerializerMethodField()
 
     class Meta(JobSummarySerializer.Meta):
         fields = [*_SUMMARY, "payload", "result", "last_error", "owner", "events"]
+
+    def get_payload(self, job: Job) -> Any:
+        return offload.shown(job)
 
 
 class NewestFirst(CursorPagination):

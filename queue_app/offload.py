@@ -7,11 +7,11 @@ reads jobs by the thousand; who needs the payload (the handler, a page about thi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from . import payloads
+from . import payloads, secret_fields
 from .models import Blob, Job
 
 ELSEWHERE = "null"
@@ -42,18 +42,12 @@ def load(job_id: UUID) -> dict[str, Any]:
     return payloads.parse(zlib.decompress(body).decode())
 
 
-def payload_of(job: Job) -> Any:
-    """A job's payload, wherever it is; None when it is lost."""
-    if job.payload is not None:
-        return job.payload
+def shown(job: Job) -> Any:
+    """A job's payload, wherever it is, as people may see it: what is sealed is masked. None when it is lost."""
     try:
-        return load(job.id)
+        return secret_fields.mask(load(job.id) if job.payload is None else job.payload)
     except PayloadLost:
         return None
-
-
-def delete(job_ids: Collection[UUID]) -> None:
-    Blob.objects.filter(job_id__in=job_ids).delete()
 
 
 def _blob(job_id: UUID, text: str) -> Blob:

@@ -32,12 +32,7 @@ _WINDOW_IS_OVER = ExpressionWrapper(Q(unique_until__lte=ledger.Clock()), Boolean
 def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]) -> list[Job]:
     """A job for each payload (its text, and what `Job.payload` is to be). common: the columns that they share."""
     ids = [uuid7() for _ in texts]
-    limit = conf().OFFLOAD_BYTES
-    if (
-        connection.vendor == "postgresql"
-        and not connection.in_atomic_block
-        and _is_one_statement(texts, limit)
-    ):
+    if connection.vendor == "postgresql" and not connection.in_atomic_block and _is_one_statement(texts):
         ledger.insert(common, ids, texts)
     else:
         _insert(common, ids, texts, ())
@@ -121,11 +116,12 @@ def _insert(
 
 
 def _is_large(text: str) -> bool:
-    return len(text) > conf().OFFLOAD_BYTES
+    limit = conf().OFFLOAD_BYTES
+    return len(text) > limit or (4 * len(text) > limit and len(text.encode()) > limit)  # 4 bytes at most each
 
 
-def _is_one_statement(texts: Sequence[str], limit: int) -> bool:
-    return len(texts) <= ledger.INSERT_ROWS and all(len(text) <= limit for text in texts)
+def _is_one_statement(texts: Sequence[str]) -> bool:
+    return len(texts) <= ledger.INSERT_ROWS and not any(map(_is_large, texts))
 
 
 def _in_row(text: str) -> Any:
