@@ -11,8 +11,11 @@ from celery import Celery, signals
 
 
 def install(app: Celery) -> None:
-    """Make the workers of this app register themselves, beat, reconcile and follow the queues."""
+    """Make the workers of this app register themselves, beat, reconcile, follow the queues and record what tasks do."""
+    app.task_cls, app.amqp_cls = "queue_app.celery_task:Task", "queue_app.publishing:AMQP"
+    app.steps["worker"].add("queue_app.recording:JournalStep")
     app.steps["worker"].add("queue_app.duties:Membership")
+    app.steps["consumer"].add("queue_app.recording:JournalConnection")
     app.steps["consumer"].add("queue_app.duties:QueueFollower")
     signals.celeryd_init.connect(_remember_queues, weak=False, dispatch_uid="queue_app.bootsteps")
 

@@ -18,9 +18,10 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from . import queues, reconciler, strategy, workers
+from . import queues, reconciler, recording, strategy, workers
 from .conf import conf
 from .engine import Engine
+from .recorder import Recorder
 from .runner import ForkRunner, ThreadRunner, own_threads
 
 log = structlog.get_logger(__name__)
@@ -104,9 +105,12 @@ class Membership(bootsteps.StartStopStep):
         engine.start()
         strategy.serve(engine)
         self._engine = engine
+        recording.serve(lambda: str(engine.worker_id))
+        self._recorder = Recorder(lambda: engine.worker_id)
         self._duties = [
             Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3),
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
+            Duty("recorder", self._recorder.look, 0),
         ]
 
     def _register(self, worker: Any) -> UUID:
@@ -136,8 +140,15 @@ class Membership(bootsteps.StartStopStep):
         strategy.serve(None)
         for duty in self._duties:
             duty.stop()
+        self._finish_recording()
         workers.leave(engine.worker_id)
         connections.close_all()
+
+    def _finish_recording(self) -> None:
+        try:
+            self._recorder.stop()
+        except Exception as error:  # noqa: BLE001  (another worker takes over when the lease ends)
+            log.warning("recorder_not_finished", error=type(error).__name__)
 
 
 class QueueFollower(bootsteps.StartStopStep):

@@ -45,7 +45,7 @@ class Clock(Now):
 # As texts in the statement: SQLite takes a partial index only where the query repeats its condition without parameters.
 # Unqualified, so that they also hold in a subquery, where the table has another name.
 _WAITS = RawSQL("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'", (), BooleanField())
-_RUNS = RawSQL("state = 'PROCESSING'", (), BooleanField())
+_RUNS = RawSQL("state = 'PROCESSING' AND delivery = 'ledger'", (), BooleanField())
 
 
 def waiting() -> QuerySet[Job]:

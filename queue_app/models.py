@@ -223,7 +223,9 @@ class Lease(models.Model):
     name = models.CharField(max_length=50, primary_key=True)
     holder = models.UUIDField(null=True)
     until = models.DateTimeField()
-    position = models.CharField(max_length=64, blank=True, help_text="Of the recorder: the last entry it wrote")
+    position = models.CharField(
+        max_length=64, blank=True, help_text="Of the recorder: the last entry it wrote"
+    )
 
     def __str__(self) -> str:
         return f"{self.name} by {self.holder}"

@@ -20,7 +20,7 @@ def compare_as_before(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("queue_app", "0002_engine")]
+    dependencies = [("queue_app", "0003_lease")]
 
     operations = [
         migrations.CreateModel(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from ..events import UNKNOWN, Row, Standing, Step
+from queue_app.events import UNKNOWN, Row, Standing, Step
 
 # Columns of a new row that the events say nothing about.
 UNSET = {
@@ -52,7 +52,8 @@ def of(vendor: str) -> Recording:
 
 
 def standing_of(delivery: str, name: str, *columns: Any) -> Standing | None:
-    return None if delivery != "broker" else Standing(*columns, name != UNKNOWN.name)
+    """columns: state to started_at, in Standing's order."""
+    return Standing._make((*columns, name != UNKNOWN.name)) if delivery == "broker" else None
 
 
 def write(hand: Recording, cursor: Any, rows: Iterable[Row], steps: Sequence[Step]) -> None:
@@ -60,9 +61,11 @@ def write(hand: Recording, cursor: Any, rows: Iterable[Row], steps: Sequence[Ste
     new = [(row.id, *_about(row), row.created_at, *_progress(row)) for row in rows if row.is_new]
     changed = [(row.id, *_progress(row)) for row in rows if not row.is_new]
     named = [(row.id, *_about(row), row.created_at) for row in rows if row.about and not row.is_new]
-    for put, values in ((hand.insert, new), (hand.update, changed), (hand.name, named), (hand.tell, steps)):
+    for put, values in ((hand.insert, new), (hand.update, changed), (hand.name, named)):
         if values:
             put(cursor, values)
+    if steps:
+        hand.tell(cursor, steps)
 
 
 def _about(row: Row) -> tuple[Any, ...]:

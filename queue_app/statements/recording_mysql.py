@@ -1,4 +1,4 @@
-"""MySQL and MariaDB: rows travel as multi-row INSERTs, and as one JSON text where they change."""
+"""MySQL and MariaDB: the rows travel as one JSON text; mysqlclient sends rows with expressions one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import connection
 
-from ..events import Standing, Step
+from queue_app.events import Standing, Step
+
 from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
@@ -16,7 +17,7 @@ _IDS = ("id", "job_id", "owner", "worker", "parent")
 _TYPES = {
     **dict.fromkeys(_IDS, "CHAR(36)"), **dict.fromkeys(_TIMES, "DOUBLE"),
     **dict.fromkeys(("attempt", "crash_count", "priority", "max_attempts"), "INT"),
-    **dict.fromkeys(("payload", "result", "last_error"), "LONGTEXT"),
+    **dict.fromkeys(("payload", "result", "last_error", "detail"), "LONGTEXT"),
 }  # fmt: skip
 
 
@@ -30,8 +31,8 @@ def _given(names: Sequence[str]) -> str:
     return f"JSON_TABLE(%s, '$[*]' COLUMNS ({', '.join(columns)}))"
 
 
-def _values(names: Sequence[str]) -> str:
-    return ", ".join(_time("%s") if name in _TIMES else "%s" for name in names)
+def _selected(names: Sequence[str]) -> str:
+    return ", ".join(_time(f"g.{name}") if name in _TIMES else f"g.{name}" for name in names)
 
 
 _STANDING = """
@@ -40,7 +41,8 @@ SELECT id, delivery, name, state, attempt, crash_count, owner,
 FROM queue_app_job WHERE id IN %s ORDER BY id FOR UPDATE
 """
 _INSERT = f"""
-INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))}) VALUES ({_values(INSERTED)}, {", ".join(UNSET.values())})
+INSERT INTO queue_app_job ({", ".join((*INSERTED, *UNSET))})
+SELECT {_selected(INSERTED)}, {", ".join(UNSET.values())} FROM {_given(INSERTED)} AS g
 """.replace("{false}", "0")
 _KEPT = {"result": "coalesce(g.result, j.result)", "last_error": "coalesce(g.last_error, j.last_error)"}
 _UPDATE = f"""
@@ -52,7 +54,9 @@ UPDATE queue_app_job AS j JOIN {_given(NAMED)} AS g ON j.id = g.id SET
 {", ".join(f"j.{name} = {_time(f'g.{name}') if name in _TIMES else f'g.{name}'}" for name in ABOUT)},
 j.created_at = coalesce({_time("g.created_at")}, j.created_at)
 """
-_TELL = f"INSERT INTO queue_app_jobevent ({', '.join(TOLD)}) VALUES ({_values(TOLD)})"
+_TELL = f"""
+INSERT INTO queue_app_jobevent ({", ".join(TOLD)}) SELECT {_selected(TOLD)} FROM {_given(TOLD)} AS g
+"""
 
 
 def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
@@ -67,7 +71,7 @@ def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
 
 
 def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    cursor.executemany(_INSERT, _stored(INSERTED, rows))
+    cursor.execute(_INSERT, [json.dumps(_stored(INSERTED, rows))])
 
 
 def update(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
@@ -79,7 +83,7 @@ def name(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def tell(cursor: Any, steps: Sequence[Step]) -> None:
-    cursor.executemany(_TELL, _stored(TOLD, steps))
+    cursor.execute(_TELL, [json.dumps(_stored(TOLD, steps))])
 
 
 def _stored(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from ..events import Standing, Step
+from queue_app.events import Standing, Step
+
 from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
@@ -51,7 +52,7 @@ _TELL = f"INSERT INTO queue_app_jobevent ({', '.join(TOLD)}) {_given(TOLD)}"
 
 
 def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
-    cursor.execute(_STANDING, [list(ids)])
+    cursor.execute(_STANDING, ["{" + ",".join(ids) + "}"])
     return {id: standing_of(*columns) for id, *columns in cursor.fetchall()}
 
 

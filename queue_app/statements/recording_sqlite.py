@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..events import Standing, Step
+from queue_app.events import Standing, Step
+
 from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")

@@ -1,0 +1,104 @@
+"""How this platform's Celery app publishes: the queue's delivery, the priority's list or queue, and the first event.
+
+    apply_async → ledger row, where the queue says so | PENDING and the message, together
+
+One place for `.delay()`, `.apply_async()`, `send_task`, retries and canvas: all of them end in `send_task_message`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.app import amqp
+from kombu.exceptions import KombuError
+
+from . import descriptions, events, stream, topology
+from .descriptions import HEADER
+from .events import Event
+from .states import Priority, priority_class
+from .states import priority as checked
+
+
+class AMQP(amqp.AMQP):
+    """Celery's, with our sender."""
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        return Sender(self.app, super()._create_task_sender())
+
+
+class Sender:
+    """Celery's `send_task_message` with ours around it."""
+
+    def __init__(self, app: Any, send: Callable[..., Any]) -> None:
+        self._app, self._send = app, send
+
+    def __call__(self, producer: Any, name: str, message: Any, **options: Any) -> Any:
+        """priority: on our scale, 9 is urgent. Raises ValueError for one off the scale."""
+        headers, _, body, _ = message
+        given = options.pop("priority", None)
+        level = Priority.NORMAL if given is None else checked(given)
+        queue = topology.target(options, self._app.conf.task_default_queue)
+        headers[HEADER] = {"queue": queue, "priority": level}
+        driver = producer.connection.transport.driver_type
+        options |= topology.route(driver, queue, priority_class(level), options)
+        if headers.get("retries"):  # the run before it tells FAILED, with when
+            headers[HEADER]["recorded"] = True
+            return self._send(producer, name, message, **options)
+        return self._tell_and_send(
+            producer, name, message, options, self._pending(name, queue, level, headers, body)
+        )
+
+    def _pending(self, name: str, queue: str, level: int, headers: dict[str, Any], body: Any) -> Event:
+        known = self._app._tasks.get(name)
+        about = descriptions.of_call(
+            name, queue, level, headers, body[0], body[1], known.max_retries if known is not None else 0
+        )
+        return [events.PENDING, headers["id"], 1, descriptions.now(), list(about)]
+
+    def _tell_and_send(
+        self, producer: Any, name: str, message: Any, options: dict[str, Any], event: Event
+    ) -> Any:
+        """With our transport in one pipeline with the message; else first the event, then the message."""
+        if not stream.rides():
+            return self._tell_then_send(producer, name, message, options, event)
+        batch = producer.batch()
+        try:
+            with batch:
+                session = batch.state._get_session(producer.channel)
+                if session is not None:
+                    stream.add(
+                        session.pipeline, producer.channel.full_key(stream.KEY), events.pack("", [event])
+                    )
+                    message[0][HEADER]["recorded"] = True
+                return self._send(producer, name, message, **options | {"retry": False})
+        except (KombuError, OSError, *producer.connection.connection_errors):
+            if not batch.is_outermost:
+                raise
+            # A pipeline is sent once; Celery's own way tries again, as the publish policy says.
+            message[0][HEADER].pop("recorded", None)
+            return self._send(producer, name, message, **options)
+
+    def _tell_then_send(
+        self, producer: Any, name: str, message: Any, options: dict[str, Any], event: Event
+    ) -> Any:
+        message[0][HEADER]["recorded"] = stream.tell([event])
+        try:
+            return self._send(producer, name, message, **options)
+        except Exception:
+            if message[0][HEADER]["recorded"]:
+                stream.tell(
+                    [
+                        [
+                            events.CANCELLED,
+                            event[events.ID],
+                            1,
+                            descriptions.now(),
+                            None,
+                            False,
+                            None,
+                            "not published",
+                        ]
+                    ]
+                )
+            raise

@@ -1,0 +1,238 @@
+"""The recorder: events from the stream → rows and history, by one worker at a time.
+
+    stream → a batch of entries → fold → one transaction: position, rows, history → trim
+
+The position, the last entry that was written, stands in the database and moves in the same transaction as the rows. So a
+recorder may die at any point: the next one reads from there, and nothing is lost or written twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import structlog
+from django.db import DataError, IntegrityError, connection, transaction
+from redis.exceptions import ResponseError
+
+from . import events, leases, stream
+from .conf import conf
+from .events import Event
+from .statements import recording
+
+log = structlog.get_logger(__name__)
+
+NAME = "recorder"
+_BATCH = 2000  # events in one transaction, about
+_ENTRIES = 200  # read at once
+_BLOCK_S = 1.0  # waits for news this long at most
+_GATHER_S = 0.05  # a small batch costs a transaction as a large one does
+_LEASE_S = 10.0
+_TRIM_S = 1.0  # between two trims of what is recorded
+_LAST_S = 3.0  # for what is left when the worker stops
+_START = "0-0"
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class Standing(NamedTuple):
+    """How the stream stands. lag_s: age of the oldest entry that is not recorded."""
+
+    entries: int
+    lag_s: float
+
+
+class Deposed(Exception):
+    """Another worker leads."""
+
+
+class Recorder:
+    """One worker's; it records while it leads. holder: the id of the worker's row, which may change."""
+
+    def __init__(self, holder: Callable[[], UUID]) -> None:
+        self._holder = holder
+        self._me: UUID | None = None
+        self._position: str | None = None  # None: not the leader
+        self._until = 0.0
+        self._trimmed_at = 0.0
+
+    def look(self) -> None:
+        """Record what there is; then wait a little for more. Called again and again."""
+        try:
+            if not self._leads():
+                time.sleep(_BLOCK_S)
+                return
+            few = self._record_next(wait_s=_BLOCK_S) < _ENTRIES
+            self._trim()
+        except Deposed:
+            self._position = None
+        except Exception:
+            self._position = None  # the database knows it
+            time.sleep(_BLOCK_S)
+            raise
+        else:
+            if few:
+                time.sleep(_GATHER_S)
+
+    def stop(self) -> None:
+        """Record what is left, for a few seconds at most, and let another lead."""
+        if self._position is None or self._me is None:
+            return
+        until = time.monotonic() + _LAST_S
+        with suppress(Deposed):
+            while time.monotonic() < until and self._record_next(wait_s=0):
+                pass
+            self._trimmed_at = 0.0
+            self._trim()
+        leases.give_up(NAME, self._me)
+        self._position = None
+
+    def _leads(self) -> bool:
+        if self._position is not None and time.monotonic() < self._until:
+            return True
+        self._me = self._holder()
+        began = time.monotonic()
+        position = leases.take(NAME, self._me, lease_s=_LEASE_S)
+        if position is None:
+            self._position = None
+            return False
+        if self._position is None:
+            log.info("recorder_leads", position=position or _START)
+        self._position = position
+        self._until = began + _LEASE_S / 3
+        return True
+
+    def _record_next(self, *, wait_s: float) -> int:
+        """Entries recorded. Raises Deposed."""
+        before = self._position or ""
+        with stream.client(waits=True) as (client, key):
+            found = _read(client, key, before or _START, min(wait_s, conf().PUBLISH_TIMEOUT_S / 2))
+        if not found:
+            self._check_position()
+            return 0
+        told, after = _unpack(found)
+        self._write(told, before, after)
+        self._position = after
+        self._until = time.monotonic() + _LEASE_S / 3
+        return len(found)
+
+    def _write(self, told: list[tuple[str, Event]], before: str, after: str) -> None:
+        try:
+            with transaction.atomic():
+                self._advance(before, after)
+                _record(told)
+        except (DataError, IntegrityError) as error:
+            log.warning("events_recorded_singly", events=len(told), error=type(error).__name__)
+            with transaction.atomic():
+                self._advance(before, after)
+                _record_singly(told)
+
+    def _advance(self, before: str, after: str) -> None:
+        if self._me is None or not leases.advance(
+            NAME, self._me, before=before, after=after, lease_s=_LEASE_S
+        ):
+            raise Deposed
+
+    def _check_position(self) -> None:
+        """A stream that was emptied with its server may count from an earlier clock: read it from its start."""
+        if not self._position:
+            return
+        with stream.client() as (client, key):
+            last = _last(client, key)
+        if last is not None and _order(last) < _order(self._position):
+            log.warning("stream_restarted", position=self._position, last=last)
+            with transaction.atomic():
+                self._advance(self._position, "")
+            self._position = ""
+
+    def _trim(self) -> None:
+        if not self._position or time.monotonic() - self._trimmed_at < _TRIM_S:
+            return
+        self._trimmed_at = time.monotonic()
+        milliseconds, number = _order(self._position)
+        with stream.client() as (client, key):
+            client.xtrim(key, minid=f"{milliseconds}-{number + 1}", approximate=False)
+
+
+def standing() -> Standing:
+    """How the stream stands; entries that are recorded but not yet trimmed count."""
+    with stream.client() as (client, key):
+        entries = int(client.xlen(key))
+        if not entries:
+            return Standing(0, 0.0)
+        position = _position()
+        oldest = client.xrange(key, min=f"({position}" if position else "-", count=1)
+        seconds, microseconds = client.time()
+    if not oldest:
+        return Standing(entries, 0.0)
+    told_at = _order(oldest[0][0].decode())[0] / 1000
+    return Standing(entries, max(0.0, seconds + microseconds / 1e6 - told_at))
+
+
+def _position() -> str:
+    from .models import Lease
+
+    return Lease.objects.filter(name=NAME).values_list("position", flat=True).first() or ""
+
+
+def _read(client: Any, key: str, position: str, wait_s: float) -> list[Entry]:
+    found = client.xread({key: position}, count=_ENTRIES, block=int(wait_s * 1000) or None)
+    if not found:
+        return []
+    entries: list[Entry] = []
+    size = 0
+    # One stream was asked for: [[key, entries]], or a mapping with RESP 3.
+    for entry in next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]:
+        entries.append(entry)
+        size += entry[1].get(b"e", b"").count(b"],[") + 1
+        if size >= _BATCH:
+            break
+    return entries
+
+
+def _unpack(entries: list[Entry]) -> tuple[list[tuple[str, Event]], str]:
+    told: list[tuple[str, Event]] = []
+    for id, fields in entries:
+        try:
+            worker, found = events.unpack(fields)
+        except ValueError as error:
+            log.error("event_unreadable", entry=id.decode(), error=type(error).__name__)
+            continue
+        told += [(worker, event) for event in found]
+    return told, entries[-1][0].decode()
+
+
+def _record(told: list[tuple[str, Event]]) -> None:
+    hand = recording.of(connection.vendor)
+    ids = sorted({events.job_id(event[events.ID]) for _, event in told})
+    if not ids:
+        return
+    with connection.cursor() as cursor:
+        folded = events.fold(told, hand.standing(cursor, ids))
+        recording.write(hand, cursor, folded.rows.values(), folded.steps)
+
+
+def _record_singly(told: list[tuple[str, Event]]) -> None:
+    """One event that no column takes must not hold up all the others."""
+    for pair in told:
+        try:
+            with transaction.atomic():
+                _record([pair])
+        except (DataError, IntegrityError) as error:
+            log.error("event_not_recorded", task_id=str(pair[1][events.ID])[:200], error=type(error).__name__)
+
+
+def _last(client: Any, key: str) -> str | None:
+    try:
+        found = client.xinfo_stream(key)["last-generated-id"]
+    except ResponseError:  # there is none
+        return None
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)
