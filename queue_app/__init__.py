@@ -6,19 +6,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compat import QueueConfig, WorkerConfig, initialize_message_queue
     from .intake import aenqueue, aenqueue_many, enqueue, enqueue_many
     from .registry import task
+    from .retry import DeadLetter, Discard, Retry, RetryPolicy
     from .states import Priority
+    from .unique import Unique
 
-__all__ = ["Priority", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many", "task"]
+__all__ = [
+    "DeadLetter",
+    "Discard",
+    "Priority",
+    "QueueConfig",
+    "Retry",
+    "RetryPolicy",
+    "Unique",
+    "WorkerConfig",
+    "aenqueue",
+    "aenqueue_many",
+    "enqueue",
+    "enqueue_many",
+    "initialize_message_queue",
+    "task",
+]
 
 # No module has the name of what it holds: importing `queue_app.task` would put the module in the function's place.
 _HOMES = {
+    "DeadLetter": "retry",
+    "Discard": "retry",
     "Priority": "states",
+    "QueueConfig": "compat",
+    "Retry": "retry",
+    "RetryPolicy": "retry",
+    "Unique": "unique",
+    "WorkerConfig": "compat",
     "aenqueue": "intake",
     "aenqueue_many": "intake",
     "enqueue": "intake",
     "enqueue_many": "intake",
+    "initialize_message_queue": "compat",
     "task": "registry",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from . import lineage, payloads, queues, states, storing, unique, wakeup
 from .conf import conf
 from .ledger import Wakeup
 from .models import Delivery, Job, Queue
-from .registry import Task, resolve
+from .registry import Task, refuse_unknown, resolve
 from .states import Priority, State
 from .unique import Unique
 
@@ -28,10 +27,6 @@ _LONGEST_TENANT = 64
 _LONGEST_REQUEST_ID = 128
 
 Seconds = float | timedelta
-
-
-class UnknownOption(TypeError, ValueError):
-    """`enqueue` has no option of this name."""
 
 
 class Options(TypedDict, total=False):
@@ -70,7 +65,7 @@ def enqueue_many(target: Any, payloads_: Iterable[Any], **options: Unpack[Option
     The options are those of `enqueue`; `unique` wants a function of the payload as its key.
     """
     task, given = resolve(target), list(payloads_)
-    _refuse_unknown(options)
+    refuse_unknown(options, Options, "enqueue")
     terms = unique.terms(options.get("unique"))
     common = _common(task, options, terms)
     limit = conf().MAX_PAYLOAD_BYTES
@@ -120,16 +115,6 @@ def _publish_on_commit(jobs: Sequence[Job]) -> None:
     transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
 
 
-def _refuse_unknown(options: Options) -> None:
-    for name in options:
-        if name not in Options.__annotations__:
-            close = difflib.get_close_matches(name, Options.__annotations__, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Options.__annotations__)}"
-            )
-            raise UnknownOption(f"enqueue has no option {name!r}; {hint}")
-
-
 def _run_after(options: Options, terms: Unique | None, now: datetime) -> datetime | None:
     delay, run_at = options.get("delay", 0), options.get("run_at")
     delay_s = _seconds("delay", delay) if delay != 0 else 0
@@ -172,9 +157,12 @@ def _text(name: str, value: str | None, longest: int) -> str:
 
 
 def _max_retries(asked: int | None, task: Task, queue: Queue) -> int:
-    for given in (asked, task.max_retries, queue.max_retries):
-        if given is not None:
-            if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 100:
-                raise ValueError(f"max_retries = {given!r} is not a whole number from 0 to 100")
-            return given
-    return conf().MAX_RETRIES
+    given = next((n for n in (asked, task.max_retries, queue.max_retries) if n is not None), None)
+    return conf().MAX_RETRIES if given is None else check_retries(given)
+
+
+def check_retries(given: int) -> int:
+    """Raises ValueError."""
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 100:
+        raise ValueError(f"max_retries = {given!r} is not a whole number from 0 to 100")
+    return given

@@ -41,6 +41,14 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError."""
+    if not is_name(name):
+        raise ValueError(
+            f"{name!r} cannot name a queue: use up to 100 letters, digits, dots, dashes and underscores"
+        )
+
+
 def policies(*, fresh: bool = False) -> dict[str, Queue]:
     """Every queue's row by name, at most QUEUE_REFRESH_S old; from the database when `fresh`."""
     global _known
@@ -66,10 +74,7 @@ def create_queue(
     source: str = "system",
 ) -> Queue:
     """The queue of this name, made when it is new; an existing one keeps its policy. ValueError for a bad name."""
-    if not is_name(name):
-        raise ValueError(
-            f"{name!r} cannot name a queue: use up to 100 letters, digits, dots, dashes and underscores"
-        )
+    check_name(name)
     policy = {"max_retries": max_retries, "backoff_base_s": backoff_base_s, "backoff_max_s": backoff_max_s}
     with transaction.atomic():
         queue, made = Queue.objects.get_or_create(name=name, defaults=policy)

@@ -25,6 +25,10 @@ class UnknownTask(ValueError):
     """No task of this name is registered in this process."""
 
 
+class UnknownOption(TypeError, ValueError):
+    """There is no option of this name."""
+
+
 class Options(TypedDict, total=False):
     """Of `@task`. What is left out or None is the queue's, then the conf's."""
 
@@ -47,6 +51,7 @@ class Task:
     """A registered function and its options."""
 
     def __init__(self, function: Function, **options: Unpack[Options]) -> None:
+        refuse_unknown(options, Options, "a task")
         functools.update_wrapper(self, function)
         self.function = function
         self.name = options.get("name") or f"{function.__module__}.{function.__qualname__}"
@@ -55,7 +60,7 @@ class Task:
         self.soft_time_limit_s, self.time_limit_s = _time_limits(options)
         self.rules = retry.rules(options.get("retry_on"), options.get("never_retry_on", ()))
         self.budget = _budget(options.get("retry_budget"))
-        self.secret_fields = tuple(options.get("secret_fields", ()))
+        self.secret_fields = _paths(options.get("secret_fields", ()))
         self._queue = options.get("queue")
         self._takes_job = self._check_parameters()
 
@@ -198,6 +203,16 @@ def _on_queue(name: str) -> Task:
     raise UnknownTask(f"no task or queue is called {name!r}{_suggestion(name, names_and_queues)}")
 
 
+def refuse_unknown(given: Mapping[str, Any], known: Any, whose: str) -> None:
+    """known: a TypedDict. Raises UnknownOption."""
+    names = known.__annotations__
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+            raise UnknownOption(f"{whose} has no option {name!r}; {hint}")
+
+
 def _of_celery(name: str) -> Task | None:
     found = shared_tasks.find(name)
     return None if found is None else _adapted(found)
@@ -223,6 +238,13 @@ def _time_limits(options: Options) -> tuple[float | None, float | None]:
     if any(limit is not None and not limit > 0 for limit in (soft, hard)):
         raise ValueError("a time limit is a number of seconds above 0")
     return soft, hard
+
+
+def _paths(fields: Iterable[str]) -> tuple[str, ...]:
+    paths = () if isinstance(fields, str) else tuple(fields)
+    if isinstance(fields, str) or not all(isinstance(path, str) and path for path in paths):
+        raise TypeError('secret_fields are dotted paths: ("card.number",)')
+    return paths
 
 
 def _budget(ratio: float | None) -> RetryBudget | None:

@@ -1,0 +1,294 @@
+"""What a handler is called with and where: typed payloads, Celery's tasks, coroutines on the process's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+import time
+from typing import Any
+
+import pytest
+import structlog
+from asgiref.sync import sync_to_async
+from celery import current_task, shared_task
+from celery.exceptions import Ignore, Reject
+from django.db import connection
+
+from foundation import request_id
+from queue_app import DeadLetter, Discard, Retry, aenqueue, async_loop, enqueue, registry, task, wakeup
+from queue_app.models import Job
+from queue_app.payloads import BadPayload
+from queue_app.performing import perform
+from queue_app.runs import Cancelled, Run
+from queue_app.statements import Claimed
+from queue_app.states import State
+from queue_app.uuid7 import uuid7
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+    monkeypatch.setattr(wakeup, "publish", lambda wakeups: True)
+
+
+def a_run(name: str, payload: Any = None, *, attempt: int = 0) -> Run:
+    worker, counts = uuid7(), (attempt, 4, 0, 1)
+    job = Claimed(
+        uuid7(),
+        name,
+        "q",
+        "",
+        3,
+        {} if payload is None else payload,
+        *counts,
+        False,
+        False,
+        "r-1",
+        None,
+        False,
+    )
+    return Run(job, worker)
+
+
+# --- typed -----------------------------------------------------------------------------------------------------------
+def test_typed__pydantic_model__is_checked_at_enqueue_and_handed_over() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    date = pytest.importorskip("datetime").date
+
+    class Card(pydantic.BaseModel):
+        number: str
+
+    class Order(pydantic.BaseModel):
+        model_config = {"strict": True}
+        card: Card
+        day: date
+        items: list[int] = []
+
+    class Keeper(pydantic.BaseModel):
+        password: pydantic.SecretStr
+
+    got: list[Any] = []
+
+    def handler(order: Order, job: Run) -> str:
+        got.append(order)
+        return order.card.number
+
+    def keeper(payload: Keeper) -> None:
+        got.append(payload)
+
+    # As annotations are in a module without `from __future__ import annotations`.
+    handler.__annotations__["order"], keeper.__annotations__["payload"] = Order, Keeper
+    task(name="order", queue="q", secret_fields=["card.number"])(handler)
+    task(name="keep", queue="q", secret_fields=["password"])(keeper)
+    order = Order(card=Card(number="4111"), day=date(2026, 1, 2), items=[1])
+    good = {"card": {"number": "4111"}, "day": "2026-01-02", "items": [1]}
+    for payload in (order, good):
+        job = enqueue("order", payload)
+        assert "4111" not in str(Job.objects.get(id=job.id).payload)
+        assert registry.find("order").perform(a_run("order", job.payload)) == "4111"
+    assert got == [order, order]
+    enqueue("keep", {"password": "hunter2"})
+    for wrong, said in (
+        ({"day": "2026-01-02"}, "card: Field required"),
+        (good | {"items": [1, "x"]}, r"items\.1: Input should be a valid integer"),
+        (good | {"card": {}, "day": "?"}, r"card\.number: Field required; day: "),
+        ([], "a payload is a dict"),
+    ):
+        with pytest.raises(BadPayload, match=said) as raised:
+            enqueue("order", wrong)
+        assert "4111" not in str(raised.value)
+    with pytest.raises(BadPayload, match="does not survive"):
+        enqueue("keep", Keeper(password="hunter2"))  # it would be written as asterisks
+
+
+# --- Celery's tasks --------------------------------------------------------------------------------------------------
+@shared_task(name="tests.add", bind=True, autoretry_for=(KeyError,))
+def add(self: Any, first: int, second: int = 1) -> dict[str, Any]:
+    if first == 13:
+        raise KeyError(first)
+    if first == 14:
+        self.retry(countdown=5)
+    if first == 15:
+        raise Reject("unlucky")
+    if first == 16:
+        raise Ignore
+    return {"sum": first + second, "retries": self.request.retries, "current": current_task.name}
+
+
+def test_celery_task__enqueued_to_the_ledger__runs_in_a_celery_request() -> None:
+    job = enqueue(add, {"args": [1], "kwargs": {"second": 2}})
+    assert (job.name, job.queue, enqueue("tests.add", {"args": [1]}).name) == (
+        "tests.add",
+        "default",
+        "tests.add",
+    )
+    end = perform(a_run("tests.add", job.payload, attempt=2))
+    assert end.state == State.COMPLETED
+    assert end.result == '{"sum":3,"retries":2,"current":"tests.add"}'
+    ends = [perform(a_run("tests.add", {"args": [first]})) for first in (13, 14, 15, 16)]
+    assert [end.state for end in ends] == ["FAILED", "FAILED", "DEAD_LETTER", "COMPLETED"]
+    assert '"KeyError"' in str(ends[0].error)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"args": [1, 2, 3]}, "do not fit"),
+        ({}, "missing a required argument"),
+        ({"args": [1], "kwargs": {"third": 3}}, "third"),
+        ({"first": 1}, 'is {"args"'),
+        ({"args": 1}, 'is {"args"'),
+    ],
+)
+def test_celery_task__arguments_do_not_fit__is_refused(payload: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadPayload, match=said):
+        enqueue(add, payload)
+    with pytest.raises(registry.UnknownTask):
+        enqueue("queue_app.run", {"args": []})
+
+
+# --- what a handler raises -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("raised", "state", "detail"),
+    [
+        (Retry("later", after=9), "FAILED", '"retry_in_s": 9'),
+        (Discard("gone"), "CANCELLED", '"reason": "gone"'),
+        (DeadLetter("never"), "DEAD_LETTER", '"reason": "not retried"'),
+        (ValueError("no"), "DEAD_LETTER", '"reason": "not retried"'),
+        (OSError("no"), "FAILED", '"retry_in_s": '),
+        (SystemExit(3), "FAILED", '"error": "SystemExit"'),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_perform__handler_raises__ends_as_it_says(
+    raised: BaseException, state: str, detail: str, is_async: bool
+) -> None:
+    def fail(payload: dict[str, Any]) -> None:
+        raise raised
+
+    async def afail(payload: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        raise raised
+
+    task(name="fail", queue="q", never_retry_on=[ValueError])(afail if is_async else fail)
+    end = perform(a_run("fail"))
+    assert end.state == state
+    assert detail in end.detail
+
+
+# --- async -----------------------------------------------------------------------------------------------------------
+def test_async__many_at_once__one_loop_each_with_its_own_connection() -> None:
+    used: list[tuple[str, int, Any]] = []
+    meet = threading.Barrier(4, timeout=20)
+
+    async def handler(payload: dict[str, Any]) -> str | None:
+        def query() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            used.append((threading.current_thread().name, id(connection.connection), connection.connection))
+            meet.wait()
+
+        await sync_to_async(query)()
+        assert structlog.contextvars.get_contextvars()["request_id"] == "r-1"
+        child = await aenqueue("tests.add", {"args": [1]})
+        assert child.parent is not None
+        loops.add(asyncio.get_running_loop())
+        return request_id.current()
+
+    loops: set[Any] = set()
+    task(name="talk", queue="q")(handler)
+    ends: list[Any] = []
+    runs = [a_run("talk") for _ in range(4)]
+    threads = [threading.Thread(target=lambda run=run: ends.append(perform(run))) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [end.result for end in ends] == ['"r-1"'] * 4, ends
+    assert len(loops) == 1
+    assert len({id_ for _, id_, _ in used}) == 4
+    for _, _, raw in used:
+        with pytest.raises(Exception, match="closed"):
+            raw.execute("SELECT 1")
+    assert {job.parent for job in Job.objects.all()} == {run.id for run in runs}
+
+
+def test_async__job_is_cancelled__coroutine_cleans_up_and_ends() -> None:
+    cleaned: list[str] = []
+
+    async def handler(payload: dict[str, Any]) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.append("yes")
+
+    task(name="sleep", queue="q")(handler)
+    run = a_run("sleep")
+    threading.Timer(0.1, lambda: setattr(run, "cancel_requested", True)).start()
+    began = time.monotonic()
+    assert perform(run).state == State.CANCELLED
+    assert time.monotonic() - began < 30
+    assert cleaned == ["yes"]
+    with pytest.raises(Cancelled):
+        registry.find("sleep").perform(run)
+
+
+def test_async__exception_for_the_waiting_thread__reaches_the_coroutine() -> None:
+    class Limit(Exception):
+        pass
+
+    ended: list[str] = []
+
+    async def handler(payload: dict[str, Any]) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    task(name="sleep", queue="q", never_retry_on=[Limit])(handler)
+    waiting = ctypes.c_ulong(threading.get_ident())
+    raise_it = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    threading.Timer(0.2, lambda: raise_it(waiting, ctypes.py_object(Limit))).start()
+    end = perform(a_run("sleep"))
+    assert (end.state, ended) == (State.DEAD_LETTER, ["cancelled"])
+
+
+def test_async__handler_cancels_itself__is_a_failure() -> None:
+    async def handler(payload: dict[str, Any]) -> None:
+        raise asyncio.CancelledError
+
+    task(name="odd", queue="q")(handler)
+    end = perform(a_run("odd"))
+    assert (end.state, "cancelled itself" in str(end.error)) == (State.FAILED, True)
+
+
+def test_async__handler_is_quick__starts_no_thread() -> None:
+    async def handler(payload: dict[str, Any]) -> int:
+        return payload["n"]
+
+    task(name="quick", queue="q")(handler)
+    assert registry.find("quick").perform(a_run("quick", {"n": 1})) == 1
+    before = threading.active_count()
+    assert [registry.find("quick").perform(a_run("quick", {"n": n})) for n in range(20)] == list(range(20))
+    assert threading.active_count() == before
+    assert async_loop._running_loop() is async_loop._running_loop()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"time_limit_s": 0}, "time limit"),
+        ({"retry_budget": 1.5}, "retry_budget"),
+        ({"retry_on": ["OSError"]}, "exception class"),
+        ({"secret_fields": "card.number"}, "dotted paths"),
+        ({"priority": 3}, "no option 'priority'"),
+        ({"max_retry": 3}, "did you mean 'max_retries'"),
+    ],
+)
+def test_task__bad_option__is_refused_where_it_is_written(options: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        task(name="bad", **options)(lambda payload: None)
