@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Q
 
-from queue_app import enqueue_many
-from queue_app.ledger import Clock
+from queue_app import enqueue_many, wakeup
+from queue_app.ledger import Clock, Wakeup
 from queue_app.models import Job, JobEvent, Worker
 from tests.drills.verdict import Fate
 
@@ -28,6 +28,8 @@ _PATIENCE_S = 60.0  # of a look at a database that a drill has stopped
 
 
 class Evidence:
+    errors = (DatabaseError, InterfaceError)  # of a database that is away
+
     def __init__(self, file: Path) -> None:
         self.file = file
         self.file.touch()
@@ -45,19 +47,28 @@ class Evidence:
         payload = {"file": str(self.file)} | payload
         return [str(job.id) for job in enqueue_many(target, [payload] * count, **options)]
 
-    def mixed(self, count: int, takes_s: tuple[float, float]) -> list[str]:
+    def mixed(self, count: int, takes_s: tuple[float, float], **options: Any) -> list[str]:
         """Half of them leave a row in `job.atomic()`, half a line outside."""
         ids: list[str] = []
-        for number in range(0, count, 10):
-            target = jobs.effect if number % 20 else jobs.line
+        size = max(5, min(100, count // 20))
+        for turn, number in enumerate(range(0, count, size)):
+            target = jobs.effect if turn % 2 else jobs.line
             takes = {"takes_s": round(random.uniform(*takes_s), 4)}
-            ids += self.enqueue(target, takes, min(10, count - number))
+            ids += self.enqueue(target, takes, min(size, count - number), **options)
         return ids
+
+    def republish(self, ids: list[str], times: int) -> None:
+        rows = Job.objects.filter(id__in=ids).values_list("id", "queue", "priority")
+        for _ in range(times):
+            wakeup.publish([Wakeup(*row) for row in rows])
 
     def broker(self, count: int, takes_s: tuple[float, float]) -> list[str]:
         """Plain Celery tasks; their ids, each once `delay` has returned."""
         takes = [round(random.uniform(*takes_s), 4) for _ in range(count)]
         return [jobs.broker_line.delay(str(self.file), seconds).id for seconds in takes]
+
+    def reconnect(self) -> None:
+        connection.close()
 
     # --- look ---
     def open_jobs(self) -> int:
@@ -88,11 +99,6 @@ class Evidence:
 
     def state(self, id: str) -> str:
         return _patiently(lambda: Job.objects.values_list("state", flat=True).get(id=id))
-
-    def last_ids(self, count: int) -> list[str]:
-        return _patiently(
-            lambda: [str(id) for id in Job.objects.order_by("-id").values_list("id", flat=True)[:count]]
-        )
 
     def effects(self) -> list[tuple[str, float]]:
         def look() -> list[tuple[str, float]]:
@@ -152,7 +158,7 @@ def _patiently(look: Callable[[], T]) -> T:
     while True:
         try:
             return look()
-        except DatabaseError:
+        except Evidence.errors:
             connection.close()
             if time.monotonic() > deadline:
                 raise

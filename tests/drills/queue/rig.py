@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evidence import Evidence
 
 ROOT = Path(__file__).resolve().parents[3]
+LEASE_S = 2.0  # of the workers; short, so that minutes become seconds
 WORK_S = (0.01, 0.06)  # a job takes so many seconds, at least and at most
 _LEAVE_S = 45.0  # for a warm stop; what docs/production.md tells a supervisor to wait
 _BOOT_S = 90.0
@@ -42,6 +43,11 @@ class Worker:
         self.pid = self.process.pid
 
     @property
+    def code(self) -> int | None:
+        """The exit code of a worker that has left by itself."""
+        return self.process.poll()
+
+    @property
     def runs(self) -> bool:
         return self.process.poll() is None
 
@@ -62,8 +68,11 @@ class Worker:
         """The signal to the main process, as a supervisor sends it. Seconds until it had gone; kill -9 after 45 s."""
         began = time.monotonic()
         self.process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self.process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes every thread's stack into the log
+            time.sleep(1)
         took_s = time.monotonic() - began
         self.kill()
         return took_s
@@ -88,6 +97,7 @@ class Rig:
         self.name, self.quick, self.home = name, quick, home
         self.database_url, self.broker = database_url, broker
         self.deadline = time.monotonic() + limit_s
+        self.root, self.environment = ROOT, dict(os.environ)
         self.accepted: list[str] = []
         self.claims: list[str] = []  # what else was to hold and did not
         self.evidence: Evidence
@@ -122,16 +132,25 @@ class Rig:
 
     # --- jobs ---
     def enqueue(self, count: int, takes_s: tuple[float, float] = WORK_S) -> list[str]:
-        return self._accept(self.evidence.mixed(count, takes_s))
+        return self.accept(self.evidence.mixed(count, takes_s))
 
     def enqueue_broker(self, count: int, takes_s: tuple[float, float] = WORK_S) -> list[str]:
-        return self._accept(self.evidence.broker(count, takes_s))
+        return self.accept(self.evidence.broker(count, takes_s))
 
     def enqueue_one(self, target: Any, **payload: Any) -> str:
-        (id,) = self._accept(self.evidence.enqueue(target, payload, 1))
+        (id,) = self.accept(self.evidence.enqueue(target, payload, 1))
         return id
 
-    def _accept(self, ids: list[str]) -> list[str]:
+    def try_enqueue(self, count: int) -> bool:
+        """Whether the database took them; what it did not take was not promised."""
+        try:
+            self.enqueue(count)
+        except self.evidence.errors:
+            self.evidence.reconnect()
+            return False
+        return True
+
+    def accept(self, ids: list[str]) -> list[str]:
         self.accepted += ids
         return ids
 
@@ -168,6 +187,15 @@ class Rig:
         if time.monotonic() > self.deadline:
             raise Broken(f"the drill takes too long; jobs: {self.evidence.states()}\n{self._last_words()}")
 
+    def settle(self, seconds: float) -> None:
+        """Until no work has been done for so long."""
+        last, done = time.monotonic(), self.evidence.done()
+        while time.monotonic() - last < seconds:
+            self.in_time()
+            time.sleep(0.2)
+            if (now := self.evidence.done()) != done:
+                last, done = time.monotonic(), now
+
     def finish(self, timeout_s: float = 120.0) -> None:
         """Until nothing is left to run; what is left at the deadline the verdict counts as lost."""
         self.wait_for(lambda: not self.evidence.open_jobs(), "every job is over", timeout_s)
@@ -180,15 +208,17 @@ class Rig:
             self.claims.append(str(error))
 
     # --- the end ---
-    def blow(self, strike: Callable[[], object], victim: Worker | None = None) -> None:
-        """Strike, and remember when and what the victim held."""
+    def blow(
+        self, strike: Callable[[], object], victim: Worker | None = None, held: set[str] | None = None
+    ) -> None:
+        """Strike, and remember when, and what the victim held: recovery lasts until that is done."""
         at = time.monotonic()
         strike()
-        self._blows.append((at, self.evidence.held_by(victim.pid) if victim else None))
+        self._blows.append((at, self.evidence.held_by(victim.pid) if victim else held))
 
-    def mended(self) -> None:
-        """The fault has ended: from here on the work is expected to go on."""
-        self._blows.append((time.monotonic(), None))
+    def mended(self, at: float | None = None) -> None:
+        """The fault has ended, now or at `at`: from here on the work is expected to go on."""
+        self._blows.append((at or time.monotonic(), None))
 
     def recovered_in(self, seconds: float) -> None:
         """Where the drill itself sees when it was over."""
@@ -208,6 +238,7 @@ class Rig:
         within_s: float = 60.0,
     ) -> Outcome:
         """may_lose: the number of the lost is reported and does not fail the drill. within_s: of the recovery."""
+        self.close()  # what still runs would change the evidence while it is read
         evidence = self.evidence
         fates, lines = evidence.fates(), evidence.lines()
         effects = [job for job, _ in evidence.effects()]
@@ -283,8 +314,9 @@ def _environment(home: Path, database_url: str, broker: Any) -> None:
         "BRAIN_DATA_DIR": str(home / "data"),
         "BRAIN_LOG_LEVEL": "WARNING",
         "BRAIN_LOG_JSON": "1",
+        "PYTHONFAULTHANDLER": "1",
         "DATABASE_URL": database_url,
-        "REDIS_URL": broker.url,
+        "REDIS_URL": getattr(broker, "redis_url", broker.url),
         "BROKER_URL": broker.url,
         "DJANGO_SETTINGS_MODULE": f"{__package__}.settings",
         **getattr(broker, "env", {}),

@@ -78,12 +78,15 @@ def database(kind: str, home: Path) -> Iterator[str]:
         yield f"sqlite:///{home / 'drill.sqlite3'}"
         return
     with servers.postgresql() as url:
-        yield url
+        try:
+            yield url
+        finally:
+            _stop_again(url)
 
 
 @contextlib.contextmanager
 def postgresql_stopped(url: str) -> Iterator[None]:
-    """The server is shut down at once, as by a crash, and recovers when the block ends. It is stopped again at exit."""
+    """The server is shut down at once, as by a crash, and recovers when the block ends."""
     import psycopg
 
     with psycopg.connect(url) as connection:
@@ -101,8 +104,8 @@ def postgresql_stopped(url: str) -> Iterator[None]:
         _pg_ctl("start", "-D", data, "-o", options, "-l", f"{socket_dir}/again.log")
 
 
-def postgresql_stop(url: str) -> None:
-    """For one that `postgresql_stopped` has started again: nobody else stops it."""
+def _stop_again(url: str) -> None:
+    """Nobody else stops a server that `postgresql_stopped` has started again."""
     import psycopg
 
     with contextlib.suppress(psycopg.Error, subprocess.CalledProcessError):

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 
 from brain_project.settings import *  # noqa: F403
-from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS
+from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS, DATABASES
+
+from .rig import LEASE_S
 
 BRAIN["QUEUE"] = {
-    "LEASE_S": 2.0,
+    "LEASE_S": LEASE_S,
     "RECONCILE_S": 0.3,
     "REPUBLISH_S": 1.5,
     "QUEUE_REFRESH_S": 1.0,
@@ -22,3 +24,5 @@ BRAIN["QUEUE"] = {
 CELERY_BROKER_TRANSPORT_OPTIONS |= {"visibility_timeout": 6, "unacked_restore_interval": 1}
 if "DRILL_SENTINEL_MASTER" in os.environ:
     CELERY_BROKER_TRANSPORT_OPTIONS["master_name"] = os.environ["DRILL_SENTINEL_MASTER"]
+# The drill is one thread, and a pool would take a while to notice that the server has been away.
+DATABASES["default"]["OPTIONS"].pop("pool", None)
