@@ -1,4 +1,4 @@
-"""The queue's REST API: jobs and queues to read, dead letters to replay."""
+"""The queue's REST API: jobs and queues to read, jobs to cancel, dead letters to replay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from foundation import audit
 
-from . import deadletter, offload, stats
+from . import cancelling, deadletter, offload, stats
 from .models import Job, JobEvent
 from .states import State
 
@@ -56,6 +56,10 @@ class JobSerializer(JobSummarySerializer):
         return offload.shown(job)
 
 
+class CancelSerializer(serializers.Serializer[Any]):
+    force = serializers.BooleanField(default=False)
+
+
 class NewestFirst(CursorPagination):
     ordering = "-id"  # uuid7: by time
     page_size = 50
@@ -90,6 +94,20 @@ class JobReplay(APIView):
         try:
             deadletter.replay(job, **audit.by(request, "api"))
         except deadletter.NotDead as error:
+            raise Conflict(str(error)) from error
+        return Response(JobSerializer(job).data)
+
+
+class JobCancel(APIView):
+    """POST: stop a job; `{"force": true}` does not wait for a running one to notice. 409 when it is over already."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        job = get_object_or_404(Job, id=pk)
+        asked = CancelSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        try:
+            cancelling.cancel(job, force=asked.validated_data["force"], **audit.by(request, "api"))
+        except cancelling.Over as error:
             raise Conflict(str(error)) from error
         return Response(JobSerializer(job).data)
 

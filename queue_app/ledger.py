@@ -103,7 +103,13 @@ def _column(value: Any) -> Any:
 def replay(job: Job, *, actor: str) -> bool:
     """A dead job waits again, with a whole new series of attempts; its history keeps the old one."""
     detail = {"action": "replayed", "actor": actor, "attempts": job.attempt, "crashes": job.crash_count}
-    fresh = {"attempt": 0, "crash_count": 0, "suspect": False, "cancel_requested": False}
+    fresh = {
+        "attempt": 0,
+        "crash_count": 0,
+        "suspect": False,
+        "cancel_requested": False,
+        "cancel_forced": False,
+    }
     return _move(
         job, State.PENDING, detail=detail, run_after=None, published_at=Clock(), finished_at=None, **fresh
     )
@@ -114,12 +120,18 @@ def discard(job: Job, *, actor: str) -> bool:
     return _move(job, State.CANCELLED, detail={"action": "discarded", "actor": actor})
 
 
-def cancel(job: Job, *, actor: str) -> bool:
-    """A waiting job is over; a running one is asked to stop (`cancel_requested`). False when it is over already."""
+def cancel(job: Job, *, actor: str, force: bool = False) -> bool:
+    """A waiting job is over. A running one is asked to stop, or with `force` made to. False when neither was there."""
     detail = {"action": "cancelled", "actor": actor}
     if job.state in states.WAITING:
         return _move(job, State.CANCELLED, detail=detail, finished_at=Clock(), unique_key=None)
-    return bool(Job.objects.filter(_RUNS, id=job.id).update(cancel_requested=True))
+    asked = {"action": "cancel requested", "actor": actor, "force": force}
+    changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
+    with transaction.atomic():
+        if not Job.objects.filter(_RUNS, id=job.id).update(**changes):
+            return False
+        JobEvent.objects.create(job_id=job.id, state=State.PROCESSING, worker=job.owner, detail=asked)
+    return True
 
 
 # --- by the running job ----------------------------------------------------------------------------------------------

@@ -116,6 +116,9 @@ class Job(models.Model):
     suspect = models.BooleanField(default=False, help_text="Was with a worker that died: runs one at a time")
     is_marked = models.BooleanField(default=False, help_text="A suspect whose start is on record")
     cancel_requested = models.BooleanField(default=False)
+    cancel_forced = models.BooleanField(
+        default=False, db_default=False, help_text="Do not wait for the run to notice"
+    )
     # Unique while it is set; NULLs do not collide on any database. Cleared when the job is over, or when it is taken
     # over by a newer job after unique_until.
     unique_key = models.CharField(max_length=200, null=True, unique=True)  # noqa: DJ001
@@ -205,6 +208,9 @@ class Worker(models.Model):
     concurrency = models.PositiveIntegerField()
     queues = models.JSONField(default=list, help_text="What it consumes now")
     running = models.JSONField(default=list, help_text="Ids of the jobs that it ran at its last heartbeat")
+    stuck = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Threads whose runs were given up and that have not come back"
+    )
     started_at = models.DateTimeField(default=timezone.now)
     last_seen_at = models.DateTimeField()
     lease_until = models.DateTimeField(db_index=True)

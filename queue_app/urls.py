@@ -11,6 +11,7 @@ app_name = "queue_api"
 urlpatterns = [
     path("jobs", api.JobList.as_view(), name="jobs"),
     path("jobs/<uuid:pk>", api.JobDetail.as_view(), name="job"),
+    path("jobs/<uuid:pk>/cancel", api.JobCancel.as_view(), name="job-cancel"),
     path("jobs/<uuid:pk>/replay", api.JobReplay.as_view(), name="job-replay"),
     path("queues", api.QueueList.as_view(), name="queues"),
 ]

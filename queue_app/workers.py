@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .conf import conf
@@ -36,8 +37,8 @@ def register(*, pool: str, concurrency: int, queues: list[str]) -> Worker:
         )
 
 
-def beat(worker_id: UUID, queues: list[str], running: Collection[UUID]) -> bool:
-    """Extend the lease and say what runs. False when it has ended: the worker must register anew.
+def beat(worker_id: UUID, queues: list[str], running: Collection[UUID], *, stuck: int = 0) -> bool:
+    """Extend the lease and say what runs. stuck: threads that do not come back. False when it has ended: the worker must register anew.
 
     A lease that has ended is not taken up again. Others may have been given the jobs, and those that they were not given
     yet go the way of every lost worker's.
@@ -49,23 +50,30 @@ def beat(worker_id: UUID, queues: list[str], running: Collection[UUID]) -> bool:
             lease_until=Clock() + _lease(),
             queues=sorted(queues),
             running=[str(id) for id in running],
+            stuck=stuck,
         )
     )
 
 
-def cancelled(running: Collection[UUID]) -> set[UUID]:
-    """Those of the running jobs that somebody has asked to stop."""
-    return set(Job.objects.filter(id__in=running, cancel_requested=True).values_list("id", flat=True))
+def cancelled(held: Collection[UUID]) -> dict[UUID, bool]:
+    """Those of a worker's jobs that somebody wants to stop, and whether by force."""
+    asked = Job.objects.filter(id__in=held, cancel_requested=True)
+    return dict(asked.values_list("id", "cancel_forced"))
 
 
 def leave(worker_id: UUID) -> None:
-    """The worker ended in order. Whatever it still held, after a cold shutdown, goes back at once."""
-    Worker.objects.filter(id=worker_id).update(stopped_at=Clock(), lease_until=Clock())
+    """The worker ends, and not by a job's fault: whatever it still holds goes back at once, and is charged with nothing."""
+    Worker.objects.filter(id=worker_id).update(stopped_at=Clock(), lease_until=Clock(), running=[])
+
+
+def living() -> QuerySet[Worker]:
+    """The workers that hold a lease, newest first."""
+    return Worker.objects.filter(lease_until__gt=Clock())
 
 
 def alive() -> int:
     """How many workers hold a lease."""
-    return Worker.objects.filter(lease_until__gt=Clock()).count()
+    return living().count()
 
 
 def _lease() -> timedelta:

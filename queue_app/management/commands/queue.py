@@ -1,9 +1,10 @@
-"""`manage.py queue`: run a worker; look at the queues; replay or discard dead letters."""
+"""`manage.py queue`: run a worker; look at the queues; cancel jobs; replay or discard dead letters."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,14 +12,14 @@ from celery import current_app
 from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
-from queue_app import deadletter, stats, workers
+from queue_app import cancelling, deadletter, stats, workers
 from queue_app.models import Job
 from queue_app.states import State
 
 
 class Command(BrainCommand):
     help = (
-        "Run a worker (no subcommand), show the queues, or deal with dead letters. "
+        "Run a worker (no subcommand), show the queues, cancel jobs, or deal with dead letters. "
         "Example: manage.py queue replay --all --queue email_queue"
     )
 
@@ -29,6 +30,14 @@ class Command(BrainCommand):
         parser.add_argument("-Q", "--queues", help="comma separated; default: every queue, new ones too")
         self.verb(
             "status", self.status, "Depth, age and workers. Exits 3 when jobs wait and no worker is alive."
+        )
+        self.verb("workers", self.workers, "List the workers that are alive and what they run.")
+        cancel = self.verb(
+            "cancel", self.cancel, "Cancel jobs that wait or run. Exits 1 for those that are over."
+        )
+        cancel.add_argument("ids", nargs="+", type=UUID, metavar="ID")
+        cancel.add_argument(
+            "--force", action="store_true", help="do not wait for a running job to notice: end its run"
         )
         listing = self.verb("dead", self.dead, "List dead letters, newest first.")
         listing.add_argument("--queue", dest="only", help="of this queue")
@@ -69,6 +78,15 @@ class Command(BrainCommand):
         self.document({"queues": found, "workers": alive})
         return DEGRADED if stuck else OK
 
+    def workers(self, **options: Any) -> None:
+        columns = ["host", "pid", "pool", "concurrency", "queues", "running", "stuck", "last_seen_at"]
+        rows = [[getattr(worker, column) for column in columns] for worker in workers.living()]
+        self.table(columns, rows)
+
+    def cancel(self, *, ids: list[UUID], force: bool, **options: Any) -> int:
+        problems = [_refusal(partial(cancelling.cancel, force=force), job_id, _trace()) for job_id in ids]
+        return self._report("cancelled", problems.count(""), problems)
+
     def dead(self, *, only: str | None, limit: int, **options: Any) -> None:
         jobs = list(deadletter.dead(only).defer("payload", "result")[:limit])
         columns = ["id", "task", "queue", "attempts", "error", "finished_at"]
@@ -95,18 +113,22 @@ class Command(BrainCommand):
                 "see: manage.py queue dead",
                 2,
             )
-        trace = {"actor": getpass.getuser(), "source": "cli"}
-        refused: list[str] = []
         if everything:
-            count = many(deadletter.dead(only), **trace)
-        else:
-            refused = [problem for job_id in ids if (problem := _refusal(one, job_id, trace))]
-            count = len(ids) - len(refused)
+            return self._report(done, many(deadletter.dead(only), **_trace()), [])
+        problems = [_refusal(one, job_id, _trace()) for job_id in ids]
+        return self._report(done, problems.count(""), problems)
+
+    def _report(self, done: str, count: int, problems: list[str]) -> int:
+        refused = [problem for problem in problems if problem]
         self.document({done: count, "refused": refused})
         self.line(f"{count} {done}")
         for problem in refused:
             self.line(problem, style="red")
         return FAILED if refused else OK
+
+
+def _trace() -> dict[str, str]:
+    return {"actor": getpass.getuser(), "source": "cli"}
 
 
 def _refusal(act: Any, job_id: UUID, trace: dict[str, str]) -> str:
@@ -115,7 +137,7 @@ def _refusal(act: Any, job_id: UUID, trace: dict[str, str]) -> str:
         act(Job.objects.get(id=job_id), **trace)
     except Job.DoesNotExist:
         return f"there is no job {job_id}"
-    except deadletter.NotDead as error:
+    except (deadletter.NotDead, cancelling.Over) as error:
         return str(error)
     return ""
 
