@@ -9,6 +9,8 @@ from typing import Any
 
 from celery import Celery, signals
 
+_STOCK_AUTOSCALER = "celery.worker.autoscale:Autoscaler"
+
 
 def install(app: Celery) -> None:
     """Make the workers of this app register themselves, beat, reconcile, follow the queues and record what tasks do."""
@@ -17,9 +19,11 @@ def install(app: Celery) -> None:
     app.steps["worker"].add("queue_app.duties:Membership")
     app.steps["consumer"].add("queue_app.recording:JournalConnection")
     app.steps["consumer"].add("queue_app.duties:QueueFollower")
-    signals.celeryd_init.connect(_remember_queues, weak=False, dispatch_uid="queue_app.bootsteps")
+    signals.celeryd_init.connect(_prepare, weak=False, dispatch_uid="queue_app.bootsteps")
 
 
-def _remember_queues(instance: Any, options: dict[str, Any], **_: Any) -> None:
+def _prepare(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    if conf.worker_autoscaler == _STOCK_AUTOSCALER:
+        conf.worker_autoscaler = "queue_app.autoscaling:Autoscaler"
     # Celery forgets whether -Q was given; without it a worker consumes every queue, and new ones as they come.
     instance.given_queues = frozenset(options.get("queues") or ())

@@ -22,6 +22,19 @@ class QueueConf:
     )  # a larger payload is kept beside its job's row, compressed
     MAX_RESULT_BYTES: int = setting(65_536, low=64, high=16_777_216)  # a larger result is not kept
     MAX_TRACEBACK_BYTES: int = setting(16_384, low=256, high=1_048_576)  # of a failure; the end is kept
+    SOFT_TIME_LIMIT_S: float | None = setting(
+        None, low=0.01, high=2_592_000
+    )  # then SoftTimeLimitExceeded is raised in a run whose task and queue name no limit
+    TIME_LIMIT_S: float = setting(3600.0, low=0.01, high=2_592_000)  # then such a run is ended
+    RECYCLE_S: float = setting(
+        30.0, low=0.1, high=86_400
+    )  # a thread that stays stuck this long after its run was ended makes its worker start anew
+    WARM_STOP_S: float = setting(
+        25.0, low=0.1, high=86_400
+    )  # runs may go on this long after SIGTERM; the worker has left a few seconds later
+    STALLED_S: float = setting(
+        60.0, low=1, high=86_400
+    )  # a worker that makes no progress for this long with jobs waiting ends with an error
     PARK_S: float = setting(
         30.0, low=0.1, high=86_400
     )  # a job whose task no worker here knows is looked at again after this long

@@ -6,6 +6,7 @@ forked before any of them exists, and a child that is forked later uses none of 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +19,19 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from . import queues, reconciler, recording, strategy, workers
+from . import inspection, queues, reconciler, recording, strategy, workers
 from .conf import conf
 from .engine import Engine
+from .forks import ForkRunner
+from .liveness import Liveness
 from .recorder import Recorder
-from .runner import ForkRunner, ThreadRunner, own_threads
+from .runner import ThreadRunner, own_threads
+from .stopping import Stopping
 
 log = structlog.get_logger(__name__)
 
-_JOIN_S = 5.0
+_JOIN_S = 1.0  # for a duty to come to its end; one that hangs ends with the process
+_LOOK_S = 1.0  # between two looks whether the worker makes progress
 _CONNECTION_AGE_S = 60
 
 
@@ -59,10 +64,10 @@ class Duty(threading.Thread):
 
 
 class Membership(bootsteps.StartStopStep):
-    """The worker's row, heartbeat, engine and reconciler.
+    """The worker's row, heartbeat, engine, reconciler and watch over itself.
 
-    They end on `worker_shutdown` and not with this step: Celery stops steps before the pool has drained, and a running
-    job needs the lease until it has ended. After kill -9 or a cold shutdown the lease runs out.
+    They end after the pool, and not with this step: a running job needs the lease until it has ended. After kill -9 the
+    lease runs out.
     """
 
     # Started after the pool has forked: threads and locks stay in the parent.
@@ -73,8 +78,10 @@ class Membership(bootsteps.StartStopStep):
         keep_connections()  # before the fork, for the children
         self._duties: list[Duty] = []
         self._engine: Engine | None = None
+        self._stopping: Stopping | None = None
 
     def start(self, worker: Any) -> None:
+        _refuse_greenlets(worker)
         try:
             self._enter(worker)
         except DatabaseError as error:
@@ -84,19 +91,29 @@ class Membership(bootsteps.StartStopStep):
             connections.close_all()  # the pool may fork again later
         for duty in self._duties:
             duty.start()
-        signals.worker_shutting_down.connect(self._close, weak=False)
-        signals.worker_shutdown.connect(self._leave, sender=worker, weak=False)
+        # Celery stops no step when it is told to end before all have started.
+        signals.worker_shutdown.connect(lambda **_: self._leave(), sender=worker, weak=False)
+
+    def close(self, worker: Any) -> None:
+        """The first thing that Celery does to stop, in its main thread."""
+        if self._stopping is not None:
+            self._stopping.close()
+
+    def terminate(self, worker: Any) -> None:
+        if self._stopping is not None:
+            self._stopping.end_at_once()
 
     def _enter(self, worker: Any) -> None:
         for name in queues.declared():
             queues.find(name)
+        queues.policies(fresh=True)
         if not getattr(worker, "given_queues", None):
             for name in queues.consumable():
                 worker.app.amqp.queues.select_add(name)
         began = time.monotonic()
         engine = Engine(
             self._register(worker),
-            slots=worker.concurrency,
+            slots=worker.pool.num_processes,
             lease_s=conf().LEASE_S,
             call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
         )
@@ -104,13 +121,18 @@ class Membership(bootsteps.StartStopStep):
         engine.runner = _runner(engine, worker)
         engine.start()
         strategy.serve(engine)
-        self._engine = engine
         recording.serve(lambda: str(engine.worker_id))
+        self._engine = worker.queue_engine = engine
+        inspection.install(engine)
+        self._stopping = Stopping(worker, engine, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
+        liveness = Liveness(engine, partial(_consumed, worker.app))
         self._duties = [
             Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3),
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
             Duty("recorder", self._recorder.look, 0),
+            Duty("liveness", liveness.look, _LOOK_S),
+            Duty("recycling", self._stopping.recycle_when_stuck, _LOOK_S),
         ]
 
     def _register(self, worker: Any) -> UUID:
@@ -118,30 +140,29 @@ class Membership(bootsteps.StartStopStep):
         return workers.register(pool=pool, concurrency=worker.concurrency, queues=_consumed(worker.app)).id
 
     def _beat(self, worker: Any, engine: Engine) -> None:
-        began, running = time.monotonic(), engine.running()
-        if workers.beat(engine.worker_id, _consumed(worker.app), running):
+        began, running, stuck = time.monotonic(), engine.running(), len(engine.runner.stuck())
+        if workers.beat(engine.worker_id, _consumed(worker.app), running, stuck=stuck):
             engine.renewed(began)
-            if running:
-                engine.runner.cancel(workers.cancelled(running))
+            engine.window.slots = worker.pool.num_processes  # the autoscaler changes it
+            _pass_on_cancels(engine)
             return
         old, new = engine.worker_id, self._register(worker)
         engine.replaced(new, began)
         log.warning("lease_lapsed", worker=str(old), now=str(new), running=len(running))
 
-    def _close(self, **_: Any) -> None:
-        if self._engine is not None:
-            self._engine.close()
-
-    def _leave(self, **_: Any) -> None:
-        engine = self._engine
+    def _leave(self) -> None:
+        """When everything is recorded, or cannot be any more."""
+        engine, self._engine = self._engine, None
         if engine is None:
             return
-        engine.stop(timeout_s=conf().LEASE_S)
         strategy.serve(None)
         for duty in self._duties:
             duty.stop()
         self._finish_recording()
-        workers.leave(engine.worker_id)
+        try:
+            workers.leave(engine.worker_id)
+        except DatabaseError as error:  # the lease runs out
+            log.warning("worker_not_left", error=type(error).__name__)
         connections.close_all()
 
     def _finish_recording(self) -> None:
@@ -187,13 +208,42 @@ def keep_connections() -> None:
         entry["OPTIONS"].pop("pool", None)
 
 
+def _refuse_greenlets(worker: Any) -> None:
+    if worker.pool_cls.is_green:
+        log.critical(
+            "worker_not_started",
+            reason="the queue does not run on gevent or eventlet: its threads would be greenlets of one thread",
+            hint="use -P prefork, -P threads or -P solo",
+        )
+        raise WorkerShutdown(os.EX_USAGE)
+
+
 def _runner(engine: Engine, worker: Any) -> ThreadRunner | ForkRunner:
     if worker.pool_cls.uses_semaphore:  # prefork
         return ForkRunner(
-            engine, worker.pool, lambda act, *arguments: worker.consumer.call_soon(act, *arguments)
+            engine,
+            worker.pool,
+            call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
+            scale=partial(_scale, worker),
         )
-    executor = getattr(worker.pool, "executor", None) or own_threads(worker.concurrency)
-    return ThreadRunner(engine, executor, worker.concurrency)
+    slots = worker.pool.num_processes
+    executor = getattr(worker.pool, "executor", None) or own_threads(slots)
+    return ThreadRunner(engine, executor, slots)
+
+
+def _scale(worker: Any) -> None:
+    """More runs than children: Celery's autoscaler, when there is one, looks at its own tasks' messages only."""
+    autoscaler = getattr(worker, "autoscaler", None)
+    if autoscaler is not None:
+        autoscaler.on_task_received(None)
+        autoscaler.maybe_scale()
+
+
+def _pass_on_cancels(engine: Engine) -> None:
+    held = engine.held
+    asked = workers.cancelled(held) if held else {}
+    if asked:
+        engine.runner.cancel(asked, by_force={job for job, is_forced in asked.items() if is_forced})
 
 
 def _follow(consumer: Any, wanted: set[str], paused: set[str]) -> None:

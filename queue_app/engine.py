@@ -82,6 +82,7 @@ class Engine:
         self._suspect_runs = False
         self._wake, self._urgent = threading.Event(), threading.Event()
         self._stopping = False
+        self.turned_at = self.received_at = time.monotonic()  # the last turn, or try; and the last message
         self._thread = threading.Thread(target=self._serve, name="queue-ledger", daemon=True)
 
     def start(self) -> None:
@@ -90,6 +91,7 @@ class Engine:
     # --- what other threads tell it ---
     def receive(self, messages: Iterable[Message]) -> None:
         self._inbox.extend(messages)
+        self.received_at = time.monotonic()
         self._urgent.set()
         self._wake.set()
 
@@ -118,6 +120,20 @@ class Engine:
         return not self._stopping and run.worker == self.worker_id and time.monotonic() < self._lease_until
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the database thread runs: from `start` until everything is recorded after `close`, or it has failed."""
+        return self._thread.is_alive()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._stopping
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something for the database thread to do."""
+        return bool(self._done or self._crashed or self._inbox and self._room() > 0)
+
+    @property
     def held(self) -> set[UUID]:
         """Jobs claimed and not yet recorded."""
         return set(self._messages)
@@ -136,7 +152,7 @@ class Engine:
         self.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self.is_alive
 
     # --- the database thread ---
     def _serve(self) -> None:
@@ -155,6 +171,7 @@ class Engine:
         return not self._done and not self._crashed and not self._messages
 
     def _turn(self) -> None:
+        self.turned_at = time.monotonic()
         while self._crashed:
             self._take_back(*self._crashed.popleft())
         messages = self._next_messages()
@@ -220,6 +237,7 @@ class Engine:
     def _persist(self, write: Callable[[], T]) -> T:
         """The result of `write`, tried until the database takes it: it may be away, busy or in a deadlock."""
         for pause_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            self.turned_at = time.monotonic()
             try:
                 return write()
             except (OperationalError, InterfaceError) as error:

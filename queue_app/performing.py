@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import structlog
+from billiard.common import terminate_handler_fired
 
 from foundation import request_id as request_ids
 
-from . import payloads, queues, registry, retry
+from . import payloads, queues, registry, retry, watchdog
 from .conf import conf
 from .runs import Cancelled, FencedOut, Run
 from .statements import End
@@ -45,14 +46,16 @@ def _performed(run: Run) -> End:
     except registry.UnknownTask as error:
         return parked(run, str(error))
     try:
-        result = task.perform(run)
+        result = watchdog.call(task.perform, run, limit_s=run.soft_limit_s)
     except Cancelled:
         log.info("job_cancelled")
         return End(run.id, run.fence, State.CANCELLED, 1, detail=json.dumps({"reason": "cancelled"}))
     except FencedOut:
         log.warning("job_result_refused", reason="it was given to another worker meanwhile")
         return End(run.id, run.fence, State.FAILED, 1)  # the fence refuses this one as well
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever a handler raises is the job's failure)
+    except BaseException as error:  # whatever a handler raises is the job's failure
+        if terminate_handler_fired():
+            raise  # not the handler's: this child of the pool was told to end
         return failed(run, error)
     if _logger.isEnabledFor(logging.INFO):
         log.info("job_completed", took_ms=round((time.monotonic() - began) * 1000, 1))

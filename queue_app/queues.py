@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from foundation import audit
 
@@ -50,18 +50,30 @@ def check_name(name: str) -> None:
 
 
 def policies(*, fresh: bool = False) -> dict[str, Queue]:
-    """Every queue's row by name, at most QUEUE_REFRESH_S old; from the database when `fresh`."""
+    """Every queue's row by name, at most QUEUE_REFRESH_S old; from the database when `fresh`.
+
+    While the database is away the last answer stands: how a run failed must not depend on it.
+    """
     global _known
     now = time.monotonic()
     if fresh or now - _known[0] > conf().QUEUE_REFRESH_S:
-        _known = (now, {queue.name: queue for queue in Queue.objects.all()})
+        try:
+            _known = (now, {queue.name: queue for queue in Queue.objects.all()})
+        except DatabaseError:
+            if fresh or not _known[1]:
+                raise
+    return _known[1]
+
+
+def known() -> dict[str, Queue]:
+    """Every queue's row as this process saw it last, without asking the database. A worker looks all the time."""
     return _known[1]
 
 
 def forget() -> None:
     """The next question goes to the database: a queue was made or changed here."""
     global _known
-    _known = (float("-inf"), {})
+    _known = (float("-inf"), _known[1])
 
 
 def create_queue(

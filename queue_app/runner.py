@@ -1,24 +1,33 @@
-"""Where runs take place: on threads of this process, or in the children of Celery's prefork pool."""
+"""Runs on threads of the worker process: Celery's thread pool's, shared with its own tasks, or the runner's own.
+
+    submit → queue → a slot's thread → perform → engine.finished
+
+A thread cannot be killed. A run past its hard limit is surrendered: its end is recorded, its slot gets another thread,
+and whatever the old one answers later is not heard.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import structlog
 from django.db import connections
 
+from . import watchdog
 from .engine import Engine, given_back
 from .performing import perform
 from .runs import Run
 from .statements import End
+from .underway import Key, Underway, cancelled, early_end, limits_of, overdue, stopped
+
+log = structlog.get_logger(__name__)
 
 TURN_S = 0.05  # a slot that is shared with Celery's own tasks is passed on after this long
-LOST_CHILD_S = 1.0  # billiard tells about a dead child's job this long after
 
 
 class ThreadRunner:
@@ -27,14 +36,21 @@ class ThreadRunner:
     A slot runs one job after another without a trip through the executor's queue, which costs more than a short job.
     """
 
-    def __init__(self, engine: Engine, executor: Executor, slots: int) -> None:
-        self._engine, self._executor, self._slots = engine, executor, slots
+    def __init__(self, engine: Engine, executor: ThreadPoolExecutor, slots: int) -> None:
+        self._engine, self.executor, self._slots = engine, executor, slots
+        self._watchdog = watchdog.of_this_process()
         self._queue: deque[Run] = deque()
-        self._running: dict[UUID, Run] = {}
+        self._running: dict[Key, Underway] = {}
+        self._stuck: dict[Key, Underway] = {}
         self._lock = threading.Lock()
-        self._busy = 0
+        self._busy = self._spares = 0
+        self._is_closed = False
 
+    # --- for the engine and the duties ---
     def submit(self, run: Run) -> None:
+        if self._is_closed:
+            self._engine.finished(run, given_back(run), None)
+            return
         self._queue.append(run)
         with self._lock:
             if self._busy >= self._slots:
@@ -43,22 +59,58 @@ class ThreadRunner:
         self._enter()
 
     def running(self) -> list[UUID]:
-        return list(self._running)
+        return [underway.run.id for underway in self.underway()]
 
-    def cancel(self, ids: set[UUID]) -> None:
-        for run in list(self._running.values()):
-            if run.id in ids:
-                run.cancel_requested = True
+    def underway(self) -> list[Underway]:
+        return list(self._running.values())
 
+    def stuck(self) -> list[Underway]:
+        """Runs that were given up and whose threads have not come back."""
+        return list(self._stuck.values())
+
+    def cancel(self, ids: Collection[UUID], *, by_force: Collection[UUID]) -> None:
+        """Ask these jobs to stop; give those of them that are to stop by force up, whatever they do."""
+        for run in list(self._queue):
+            run.cancel_requested |= run.id in ids
+        for underway in self.underway():
+            underway.run.cancel_requested |= underway.run.id in ids
+            if underway.run.id in by_force:
+                self._give_up(underway, cancelled(underway.run, "by force"))
+
+    def close(self) -> None:
+        """What waits for a slot goes back. Nothing starts any more, as the engine is closed."""
+        self._is_closed = True
+        while self._queue:
+            run = self._queue.popleft()
+            self._engine.finished(run, given_back(run), None)
+
+    def expect_kill(self) -> None:
+        """Threads end with the process."""
+
+    def abandon(self) -> None:
+        """The process is about to end: what still runs goes back, and its thread is not heard any more."""
+        for underway in self.underway():
+            if self._running.pop(underway.key, None) is not None:
+                underway.run.cancel_requested = True
+                self._engine.finished(underway.run, stopped(underway.run), None)
+
+    # --- on the slots ---
     def _enter(self) -> None:
+        """Have a thread for a slot: one of the executor's, or a spare one for each that does not come back to it."""
+        with self._lock:
+            is_spare = self._spares < len(self._stuck)
+            self._spares += is_spare
+        if is_spare:
+            threading.Thread(target=self._work, args=(True,), name="queue-spare", daemon=True).start()
+            return
         try:
-            self._executor.submit(self._work)
+            self.executor.submit(self._work, False)
         except RuntimeError:  # the pool is shut down: whoever is queued goes back
             with self._lock:
                 self._busy -= 1
-            self._give_back()
+            self.close()
 
-    def _work(self) -> None:
+    def _work(self, is_spare: bool) -> None:
         until = time.monotonic() + TURN_S
         while True:
             try:
@@ -67,94 +119,79 @@ class ThreadRunner:
                 with self._lock:
                     if not self._queue:
                         self._busy -= 1
+                        self._spares -= is_spare
                         return
                 continue
-            self._run(run)
+            if not self._run(run):
+                with self._lock:
+                    self._spares -= is_spare
+                return
             if time.monotonic() > until:
+                with self._lock:
+                    self._spares -= is_spare
                 self._enter()
                 return
 
-    def _run(self, run: Run) -> None:
-        if not self._engine.may_start(run):
-            self._engine.finished(run, given_back(run), None)
-            return
-        self._running[run.id] = run
-        began = time.monotonic()
+    def _run(self, run: Run) -> bool:
+        """Whether the slot is still this thread's."""
+        early = early_end(self._engine, run)
+        if early is not None:
+            self._engine.finished(run, early, None)
+            return True
+        limits = limits_of(run)
+        run.soft_limit_s = limits.soft_s
+        underway = Underway(run, limits.hard_s, self._on_overdue)
+        self._running[underway.key] = underway
+        self._watchdog.watch(underway)
+        end = self._performed(run)
+        self._watchdog.forget(underway)
+        if self._running.pop(underway.key, None) is None:
+            self._came_back(underway)
+            return False
+        if end is None:
+            self._engine.crashed(run, ran=True)
+        else:
+            self._engine.finished(run, end, underway.took_s)
+        return True
+
+    def _performed(self, run: Run) -> End | None:
         try:
-            end = perform(run)
+            return perform(run)
+        except Exception:  # not the handler's: those end in `perform`
+            log.exception("run_broke", job_id=str(run.id), task=run.name)
+            return None
         finally:
-            _tidy_connections()
-        took_s = time.monotonic() - began
-        del self._running[run.id]
-        self._engine.finished(run, end, took_s)
+            tidy_connections()
 
-    def _give_back(self) -> None:
-        while self._queue:
-            run = self._queue.popleft()
-            self._engine.finished(run, given_back(run), None)
+    # --- a run that does not end ---
+    def _on_overdue(self, underway: Underway) -> None:
+        self._give_up(underway, overdue(underway.run, underway.limit_s))
 
+    def _give_up(self, underway: Underway, end: End) -> None:
+        with self._lock:
+            if self._running.pop(underway.key, None) is None:
+                return  # it has just ended
+            underway.given_up_at = time.monotonic()
+            self._stuck[underway.key] = underway
+        run = underway.run
+        run.cancel_requested = True  # a coroutine stops at this, and a handler that calls `check`
+        log.error("thread_given_up", job_id=str(run.id), task=run.name, state=str(end.state))
+        self._engine.finished(run, end, underway.took_s)
+        self._enter()
 
-class ForkRunner:
-    """Celery's prefork pool: the parent keeps the ledger, a child gets the run and answers with its end."""
-
-    def __init__(self, engine: Engine, pool: Any, call_soon: Callable[..., Any]) -> None:
-        self._engine, self._pool, self._call_soon = engine, pool, call_soon
-        self._started: set[UUID] = set()
-
-    def submit(self, run: Run) -> None:
-        self._call_soon(self._apply, run)  # the pool's pipes belong to Celery's loop
-
-    def running(self) -> list[UUID]:
-        return list(self._started)
-
-    def cancel(self, ids: set[UUID]) -> None:
-        """A child looks at its row itself, in `job.check()`."""
-
-    def _apply(self, run: Run) -> None:
-        if not self._engine.may_start(run):
-            self._engine.finished(run, given_back(run), None)
-            return
-        taken = self._pool.apply_async(
-            perform_in_child,
-            (run,),
-            callback=lambda answer: self._answered(run, *answer),
-            error_callback=lambda error: self._died(run),
-            accept_callback=lambda pid, at: self._accepted(run),
-            lost_worker_timeout=LOST_CHILD_S,
-        )
-        if taken is None:  # the pool is closing
-            self._engine.finished(run, given_back(run), None)
-
-    def _accepted(self, run: Run) -> None:
-        self._started.add(run.id)
-
-    def _answered(self, run: Run, end: End, is_completed: bool, took_s: float) -> None:
-        self._started.discard(run.id)
-        run.is_completed = is_completed
-        self._engine.finished(run, end, took_s)
-
-    def _died(self, run: Run) -> None:
-        ran = run.id in self._started
-        self._started.discard(run.id)
-        self._engine.crashed(run, ran=ran)
+    def _came_back(self, underway: Underway) -> None:
+        with self._lock:
+            self._stuck.pop(underway.key, None)
+        run = underway.run
+        log.warning("thread_came_back", job_id=str(run.id), task=run.name, took_s=round(underway.took_s, 3))
 
 
-def perform_in_child(run: Run) -> tuple[End, bool, float]:
-    """In a child of the pool."""
-    began = time.monotonic()
-    try:
-        end = perform(run)
-    finally:
-        _tidy_connections()
-    return end, run.is_completed, time.monotonic() - began
-
-
-def own_threads(slots: int) -> Executor:
+def own_threads(slots: int) -> ThreadPoolExecutor:
     """For a pool that has no threads to share."""
     return ThreadPoolExecutor(slots, thread_name_prefix="queue-run")
 
 
-def _tidy_connections() -> None:
+def tidy_connections() -> None:
     """Close what a handler left broken or in a transaction; a good connection stays for the thread's next job."""
     for used in connections.all(initialized_only=True):
         if used.in_atomic_block or used.errors_occurred:

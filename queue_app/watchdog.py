@@ -92,13 +92,13 @@ def call(function: Callable[..., Any], *arguments: Any, limit_s: float | None) -
     alarm = _alarm(time.monotonic() + limit_s)
     try:
         try:
-            _watchdog().watch(alarm)
+            of_this_process().watch(alarm)
             # In C from the function's return into the list: there is no instruction in between at which an exception
             # could lose the result.
             results.extend(itertools.starmap(function, (arguments,)))
         finally:
             alarm.silence()  # which the exception may interrupt as well; it comes once only
-            _watchdog().forget(alarm)
+            of_this_process().forget(alarm)
     except SoftTimeLimitExceeded:
         if not results:
             raise
@@ -170,7 +170,7 @@ _stock_handler: Any = None
 _owner: tuple[int, Watchdog] | None = None
 
 
-def _watchdog() -> Watchdog:
+def of_this_process() -> Watchdog:
     """This process's: a thread does not survive a fork."""
     global _owner
     if _owner is None or _owner[0] != os.getpid():

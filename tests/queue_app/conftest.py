@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,11 @@ class WorkerProcess:
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def events(self) -> set[str]:
+        """The names of the structured lines."""
+        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        return {line["event"] for line in lines}
 
     def signal(self, number: signal.Signals) -> None:
         """To the process group: with kill -9 nothing of the worker survives to clean up."""
@@ -90,6 +96,14 @@ def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..
         with contextlib.suppress(ProcessLookupError):
             worker.signal(signal.SIGKILL)
         worker.process.wait()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where handlers leave their traces."""
+    path = tmp_path / "traces"
+    path.touch()
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from queue_app import task
+from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import connection
+
+from queue_app import ledger, task
 from queue_app.runs import Run
 
 
@@ -33,3 +37,63 @@ async def async_trace(payload: dict[str, Any], job: Run) -> str:
 @task(queue="killers", name="jobs.kill_own_process")
 def kill_own_process(payload: dict[str, Any]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(queue="lingering", name="jobs.linger", max_retries=1, backoff_base_s=0.01)
+def linger(payload: dict[str, Any], job: Run) -> str:
+    """Start, stay for a while in small steps or in one that nothing interrupts, and say how it went in the file."""
+    tell(payload, f"start {os.getpid()}")
+    try:
+        if payload.get("blocks"):
+            time.sleep(payload["takes_s"])
+        until = time.monotonic() + payload["takes_s"]
+        while time.monotonic() < until:
+            time.sleep(0.01)
+            if payload.get("checks"):
+                job.check()
+    except SoftTimeLimitExceeded:
+        tell(payload, "soft")
+        raise
+    tell(payload, "end")
+    return "stayed"
+
+
+@task(queue="lingering_async", name="jobs.linger_async", max_retries=0)
+async def linger_async(payload: dict[str, Any]) -> None:
+    tell(payload, "start")
+    try:
+        await asyncio.sleep(payload["takes_s"])
+    except asyncio.CancelledError:
+        tell(payload, "cancelled")
+        raise
+    tell(payload, "end")
+
+
+@task(queue="connections", name="jobs.look_at_connection")
+def look_at_connection(payload: dict[str, Any]) -> list[int]:
+    """The process and the inode of its database connection's socket."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return [os.getpid(), os.fstat(connection.connection.fileno()).st_ino]
+
+
+@task(queue="saboteurs", name="jobs.break_engine")
+def break_engine(payload: dict[str, Any]) -> None:
+    """The next exchange with the ledger ends the engine's thread with an error that it does not expect."""
+
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("broken by the test")
+
+    ledger.exchange = fails
+
+
+@shared_task(name="jobs.stock_trace")
+def stock_trace(file: str, number: int, takes_s: float = 0) -> None:
+    """One of Celery's own."""
+    time.sleep(takes_s)
+    tell({"file": file}, str(number))
+
+
+def tell(payload: dict[str, Any], line: str) -> None:
+    with Path(payload["file"]).open("a") as out:
+        out.write(f"{line}\n")
