@@ -36,6 +36,7 @@ class Inbox:
 
     def __init__(self, connection: Connection, *queues: Queue, prefetch: int = 0, **options: Any) -> None:
         self.messages: list[Any] = []
+        self.connection = connection
         self.channel = connection.channel()
         self.consumer = Consumer(
             self.channel, queues or [Q], on_message=self.messages.append, auto_declare=False, **options
