@@ -31,6 +31,7 @@ PAIRS = (
     Pair("ledger-sqlite", "celery", 8.0),
     Pair("ledger-stock", "celery", 0.9),
     Pair("ledger-pg", "celery", 4.0),
+    Pair("broker-bare", "celery", None),
     Pair("broker", "celery", 3.5),
     Pair("broker", "broker-bare", 0.8),
     Pair("broker", "dramatiq", 1.0),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
 from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.figures import Figure, judged, median, paired
 
 from .plan import Plan, say
-from .sides import SIDES
+from .sides import PEERS, SIDES
 from .stage import Running
 
 _WARM_UP = 50  # connections, caches, prepared statements
@@ -39,9 +39,8 @@ def figures(plan: Plan) -> list[Figure]:
         if len(plan.available((way.side, STOCK.side))) == 2:
             what = f"{name}: {SIDES[way.side].title} vs apply_async"
             found += plan.attempt(what, partial(_pair, plan, way, what, goal))
-    for peer in ("dramatiq", "huey", "taskiq", "rq", "arq", "procrastinate", "django_q2", "django_tasks_db"):
-        for key in plan.available((peer,)):
-            found += plan.attempt(f"enqueue: {SIDES[key].title}", partial(_alone, plan, key))
+    for key in plan.available([peer.key for peer in PEERS]):
+        found += plan.attempt(f"enqueue: {SIDES[key].title}", partial(_alone, plan, key))
     return found
 
 
@@ -59,11 +58,8 @@ def _pair(plan: Plan, way: Way, what: str, goal: float | None) -> list[Figure]:
 def _alone(plan: Plan, key: str) -> list[Figure]:
     (side,) = plan.up(key, processes=0)
     rates = [_rate(side, SINGLE(key), plan.size.enqueued) for _ in range(plan.size.pairs)]
-    return [_figure(f"enqueue: {side.side.title}", side, rates)]
-
-
-def _figure(what: str, side: Running, rates: Sequence[float]) -> Figure:
-    return judged(what, sorted(rates)[len(rates) // 2], "/s", None, {side.side.title: median(rates, "/s")})
+    title = side.side.title
+    return [judged(f"enqueue: {title}", statistics.median(rates), "/s", None, {title: median(rates, "/s")})]
 
 
 def _rate(side: Running, way: Way, jobs: int) -> float:

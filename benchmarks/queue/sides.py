@@ -39,6 +39,7 @@ class Side:
     )
     pids: Callable[[int, int], int] = field(default=lambda processes, threads: processes, repr=False)
     batch: int = 500
+    keeps_rows: bool = False  # a row for each job that says COMPLETED in the end
     needs: tuple[str, ...] = ()  # modules of queue_app that may not be there yet
 
     def argv(self, interpreter: str | None, command: Command) -> list[str]:
@@ -106,11 +107,10 @@ def _ours(
     broker: str = "redis",
     pool: str = "threads",
     recorded: bool = True,
-    stock: bool = False,
     needs: tuple[str, ...] = (),
 ) -> Side:
     def variables(urls: Urls, folder: Path) -> dict[str, object]:
-        chosen = {"stock": urls.redis, "amqp": urls.amqp}.get("stock" if stock else broker, "")
+        chosen = {"stock": f"stock+{urls.redis}", "amqp": urls.amqp}.get(broker, "")
         return {
             "DJANGO_SETTINGS_MODULE": "benchmarks.queue.brain.settings",
             "BRAIN_DEMO": "0",
@@ -131,26 +131,27 @@ def _ours(
         ["-m", "benchmarks.queue.brain.producer", delivery],
         prepare=(["-m", "django", "migrate", "--verbosity", "0"],),
         variables=variables,
+        keeps_rows=recorded,
         needs=needs,
     )
 
 
-_TRANSPORT, _RECORDER = "queue_app.transport", "queue_app.recorder"  # on their way: see Side.needs
+_RECORDER = "queue_app.recorder"  # on its way: see Side.needs
 
 OURS = (
     _ours("ledger-pg", "ledger, PostgreSQL", database="postgresql", delivery="ledger"),
     _ours("ledger-sqlite", "ledger, SQLite", database="sqlite", delivery="ledger"),
-    _ours("ledger-stock", "ledger, stock transport", database="postgresql", delivery="ledger", stock=True),
     _ours(
-        "broker", "broker, recorded", database="postgresql", delivery="broker", needs=(_TRANSPORT, _RECORDER)
+        "ledger-stock", "ledger, stock transport", database="postgresql", delivery="ledger", broker="stock"
     ),
+    _ours("broker", "broker, recorded", database="postgresql", delivery="broker", needs=(_RECORDER,)),
     _ours(
         "broker-prefork",
         "broker, recorded, prefork",
         database="postgresql",
         delivery="broker",
         pool="prefork",
-        needs=(_TRANSPORT, _RECORDER),
+        needs=(_RECORDER,),
     ),
     _ours(
         "broker-bare",
@@ -158,7 +159,6 @@ OURS = (
         database="postgresql",
         delivery="broker",
         recorded=False,
-        needs=(_TRANSPORT, _RECORDER),
     ),
     _ours(
         "broker-amqp",
@@ -206,7 +206,7 @@ def _huey(processes: int, threads: int) -> list[Command]:
 
 
 def _taskiq(processes: int, threads: int) -> list[Command]:
-    sizes = ["--workers", str(processes), "--max-async-tasks", str(threads), "--log-level", "WARNING"]
+    sizes = ["--workers", str(processes), "--log-level", "WARNING"]
     return [["-m", "taskiq", "worker", f"{_PEERS}.taskiq.app:broker", *sizes]]
 
 
