@@ -50,7 +50,9 @@ PAIRS = (
 
 def figures(plan: Plan) -> list[Figure]:
     found = []
-    for pair in (pair for pair in PAIRS if plan.wants(pair.theirs)):
+    for pair in PAIRS:
+        if not plan.wants(pair.theirs) or (plan.goals_only and pair.goal is None):
+            continue
         there = plan.available((pair.ours, pair.theirs))
         for task in plan.size.tasks if there else ():
             what = f"drain {LABELS[task]}: {' vs '.join(SIDES[key].title for key in there)}"
