@@ -8,13 +8,14 @@ from functools import partial
 from benchmarks.figures import Figure, judged, median
 
 from .plan import Plan, say
-from .rates import pauses_ms, percentile, slope
+from .rates import pauses_ms, percentile
 from .sides import SIDES
 from .stage import Running
 
 SIDES_MEASURED = ("ledger-pg", "broker")
 SHORT_RUNS = 5  # short drains for each long one: a tenth of a second says little
 PARTS = 5
+RAMP = 500  # the same before short and long
 _NO_SLOWER, _FLAT, _NO_LARGER = 0.9, 1.25, 1.1  # goals: of the rate, of the pauses, of the memory
 _MEMORY_STEPS = 10
 
@@ -32,13 +33,14 @@ def _lengths(plan: Plan, key: str, title: str) -> list[Figure]:
     short, long = plan.size.backlog
     say(f"backlog of {long:,} jobs: {title} …")
     (side,) = plan.up(key)
-    side.drain("noop", short)
     short_rates, long_rates, pauses = [], [], list[tuple[float, float]]()
     for _ in range(plan.size.backlog_pairs):
-        short_rates.append(statistics.median(side.drain("noop", short).per_s for _ in range(SHORT_RUNS)))
-        entered, _, _ = side.measured("noop", long)
-        long_rates.append(slope(entered))
-        first, last = (percentile(pauses_ms(entered, part, PARTS), 0.99) for part in (0, PARTS - 1))
+        short_rates.append(
+            statistics.median(side.drain("noop", short, RAMP).per_s for _ in range(SHORT_RUNS))
+        )
+        drain = side.drain("noop", long, RAMP)
+        long_rates.append(drain.per_s)
+        first, last = (percentile(pauses_ms(drain.entered_ns, part, PARTS), 0.99) for part in (0, PARTS - 1))
         pauses.append((first, last))
     rates = {f"{long:,} jobs": median(long_rates, "/s"), f"{short:,} jobs": median(short_rates, "/s")}
     kept = statistics.median(many / few for many, few in zip(long_rates, short_rates, strict=True))
@@ -55,10 +57,10 @@ def _memory(plan: Plan, key: str, title: str) -> list[Figure]:
     jobs = plan.size.memory_jobs
     say(f"memory over {jobs:,} jobs: {title} …")
     (side,) = plan.up(key)
-    side.measured("noop", jobs // _MEMORY_STEPS)
+    side.drain("noop", jobs // _MEMORY_STEPS)
     before = _megabytes(side)
     for _ in range(_MEMORY_STEPS):
-        side.measured("noop", jobs // _MEMORY_STEPS)
+        side.drain("noop", jobs // _MEMORY_STEPS)
     after = _megabytes(side)
     text = {"after": f"{after:,.1f} MB", "before": f"{before:,.1f} MB"}
     what = f"memory of the workers: {title}, after {jobs:,} jobs"

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
     size = QUICK if options.quick else FULL
     peers = options.peers or (("celery",) if options.quick else PEER_NAMES)
     with stage() as up:
-        plan = Plan(size, peers, up)
+        plan = Plan(size, peers, up, goals_only=options.quick and not options.peers)
         found = [figure for name in options.only for figure in FIGURES[name](plan)]
     for note in plan.notes:
         say(f"left out: {note}")

@@ -31,6 +31,7 @@ PAIRS = (
     Pair("ledger-sqlite", "celery", 8.0),
     Pair("ledger-stock", "celery", 0.9),
     Pair("ledger-pg", "celery", 4.0),
+    Pair("broker-bare", "celery", None),
     Pair("broker", "celery", 3.5),
     Pair("broker", "broker-bare", 0.8),
     Pair("broker", "dramatiq", 1.0),
@@ -49,7 +50,9 @@ PAIRS = (
 
 def figures(plan: Plan) -> list[Figure]:
     found = []
-    for pair in (pair for pair in PAIRS if plan.wants(pair.theirs)):
+    for pair in PAIRS:
+        if not plan.wants(pair.theirs) or (plan.goals_only and pair.goal is None):
+            continue
         there = plan.available((pair.ours, pair.theirs))
         for task in plan.size.tasks if there else ():
             what = f"drain {LABELS[task]}: {' vs '.join(SIDES[key].title for key in there)}"

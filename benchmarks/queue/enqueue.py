@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
 from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.figures import Figure, judged, median, paired
 
+from . import recorder
 from .plan import Plan, say
-from .sides import SIDES
+from .sides import PEERS, SIDES
 from .stage import Running
 
 _WARM_UP = 50  # connections, caches, prepared statements
@@ -25,9 +26,9 @@ class Way:
 SINGLE, MANY = partial(Way, do="single", times=1), partial(Way, do="bulk", times=10)
 STOCK = SINGLE("celery")
 PAIRS: tuple[tuple[str, Way, float | None], ...] = (
-    ("enqueue, one row and its message", SINGLE("ledger-pg"), 0.7),
-    ("enqueue, one row and its message", SINGLE("ledger-sqlite"), None),
+    ("enqueue, a row and its message", SINGLE("ledger-pg"), 0.7),
     ("enqueue_many(500)", MANY("ledger-pg"), 10.0),
+    ("enqueue, a row and its message", SINGLE("ledger-sqlite"), None),
     ("enqueue_many(500)", MANY("ledger-sqlite"), None),
     ("delay() of a plain task", SINGLE("broker"), None),
 )
@@ -36,13 +37,14 @@ PAIRS: tuple[tuple[str, Way, float | None], ...] = (
 def figures(plan: Plan) -> list[Figure]:
     found = []
     for name, way, goal in PAIRS if plan.wants(STOCK.side) else ():
+        if plan.goals_only and goal is None:
+            continue
         if len(plan.available((way.side, STOCK.side))) == 2:
             what = f"{name}: {SIDES[way.side].title} vs apply_async"
             found += plan.attempt(what, partial(_pair, plan, way, what, goal))
-    for peer in ("dramatiq", "huey", "taskiq", "rq", "arq", "procrastinate", "django_q2", "django_tasks_db"):
-        for key in plan.available((peer,)):
-            found += plan.attempt(f"enqueue: {SIDES[key].title}", partial(_alone, plan, key))
-    return found
+    for key in plan.available([peer.key for peer in PEERS]):
+        found += plan.attempt(f"enqueue: {SIDES[key].title}", partial(_alone, plan, key))
+    return found + recorder.figures(plan)
 
 
 def _pair(plan: Plan, way: Way, what: str, goal: float | None) -> list[Figure]:
@@ -59,11 +61,8 @@ def _pair(plan: Plan, way: Way, what: str, goal: float | None) -> list[Figure]:
 def _alone(plan: Plan, key: str) -> list[Figure]:
     (side,) = plan.up(key, processes=0)
     rates = [_rate(side, SINGLE(key), plan.size.enqueued) for _ in range(plan.size.pairs)]
-    return [_figure(f"enqueue: {side.side.title}", side, rates)]
-
-
-def _figure(what: str, side: Running, rates: Sequence[float]) -> Figure:
-    return judged(what, sorted(rates)[len(rates) // 2], "/s", None, {side.side.title: median(rates, "/s")})
+    title = side.side.title
+    return [judged(f"enqueue: {title}", statistics.median(rates), "/s", None, {title: median(rates, "/s")})]
 
 
 def _rate(side: Running, way: Way, jobs: int) -> float:

@@ -25,7 +25,8 @@ GOALS_MS = {  # of p50 and p99
 def figures(plan: Plan) -> list[Figure]:
     """Ours and stock Celery are up together and take turns; then one peer after another."""
     ours, stock = plan.available(tuple(GOALS_MS)), plan.available(("celery",))
-    rest = plan.available([side.key for side in (*CELERY[1:], *PEERS)])
+    others = () if plan.goals_only else (*CELERY[1:], *PEERS)
+    rest = plan.available([side.key for side in others])
     found = []
     for group in filter(None, [(*ours, *stock), *((key,) for key in rest)]):
         names = ", ".join(SIDES[key].title for key in group)

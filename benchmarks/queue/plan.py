@@ -39,6 +39,7 @@ class Plan:
     size: Size
     peers: Sequence[str]  # names as in --peers
     stage: Stage
+    goals_only: bool = False  # leave out what no goal is set for
     notes: list[str] = field(default_factory=list)
 
     def wants(self, key: str) -> bool:

@@ -35,3 +35,8 @@ def pauses_ms(entered_ns: Sequence[int], part: int, parts: int) -> list[float]:
 def jobs_for(per_s: float, seconds: float, *, low: int = 300, high: int = 60_000) -> int:
     """How many jobs keep a side of this speed busy for about so long."""
     return max(low, min(high, round(per_s * seconds)))
+
+
+def ramp_for(count: int) -> int:
+    """How many unmeasured jobs go before `count` measured ones."""
+    return min(500, count // 4)

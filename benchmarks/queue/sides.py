@@ -39,6 +39,7 @@ class Side:
     )
     pids: Callable[[int, int], int] = field(default=lambda processes, threads: processes, repr=False)
     batch: int = 500
+    keeps_rows: bool = False  # a row for each job that says COMPLETED in the end
     needs: tuple[str, ...] = ()  # modules of queue_app that may not be there yet
 
     def argv(self, interpreter: str | None, command: Command) -> list[str]:
@@ -106,11 +107,10 @@ def _ours(
     broker: str = "redis",
     pool: str = "threads",
     recorded: bool = True,
-    stock: bool = False,
     needs: tuple[str, ...] = (),
 ) -> Side:
     def variables(urls: Urls, folder: Path) -> dict[str, object]:
-        chosen = {"stock": urls.redis, "amqp": urls.amqp}.get("stock" if stock else broker, "")
+        chosen = {"stock": f"stock+{urls.redis}", "amqp": urls.amqp}.get(broker, "")
         return {
             "DJANGO_SETTINGS_MODULE": "benchmarks.queue.brain.settings",
             "BRAIN_DEMO": "0",
@@ -131,26 +131,27 @@ def _ours(
         ["-m", "benchmarks.queue.brain.producer", delivery],
         prepare=(["-m", "django", "migrate", "--verbosity", "0"],),
         variables=variables,
+        keeps_rows=recorded,
         needs=needs,
     )
 
 
-_TRANSPORT, _RECORDER = "queue_app.transport", "queue_app.recorder"  # on their way: see Side.needs
+_RECORDER = "queue_app.recorder"  # on its way: see Side.needs
 
 OURS = (
     _ours("ledger-pg", "ledger, PostgreSQL", database="postgresql", delivery="ledger"),
     _ours("ledger-sqlite", "ledger, SQLite", database="sqlite", delivery="ledger"),
-    _ours("ledger-stock", "ledger, stock transport", database="postgresql", delivery="ledger", stock=True),
     _ours(
-        "broker", "broker, recorded", database="postgresql", delivery="broker", needs=(_TRANSPORT, _RECORDER)
+        "ledger-stock", "ledger, stock transport", database="postgresql", delivery="ledger", broker="stock"
     ),
+    _ours("broker", "broker, recorded", database="postgresql", delivery="broker", needs=(_RECORDER,)),
     _ours(
         "broker-prefork",
         "broker, recorded, prefork",
         database="postgresql",
         delivery="broker",
         pool="prefork",
-        needs=(_TRANSPORT, _RECORDER),
+        needs=(_RECORDER,),
     ),
     _ours(
         "broker-bare",
@@ -158,7 +159,6 @@ OURS = (
         database="postgresql",
         delivery="broker",
         recorded=False,
-        needs=(_TRANSPORT, _RECORDER),
     ),
     _ours(
         "broker-amqp",
@@ -206,7 +206,7 @@ def _huey(processes: int, threads: int) -> list[Command]:
 
 
 def _taskiq(processes: int, threads: int) -> list[Command]:
-    sizes = ["--workers", str(processes), "--max-async-tasks", str(threads), "--log-level", "WARNING"]
+    sizes = ["--workers", str(processes), "--log-level", "WARNING"]
     return [["-m", "taskiq", "worker", f"{_PEERS}.taskiq.app:broker", *sizes]]
 
 
@@ -303,17 +303,22 @@ SIDES = {side.key: side for side in (*OURS, *CELERY, *PEERS)}
 PEER_NAMES = ("celery", *(side.key for side in PEERS))
 
 UNEQUAL = (
-    "Guarantees: a ledger job is a row with its history that survives the broker, and a fenced run; a recorded broker job is"
-    " redelivered after a crash. Stock Celery on Redis and Huey can lose what a killed worker held; Dramatiq and taskiq"
-    " redeliver.",
-    "The peers' workers load only their own library; ours load the site with Django, the ORM and structlog, whose memory"
-    " and start-up are not counted here.",
-    "Parallelism: two processes with four slots each. Prefork means two processes of one slot. taskiq's slots are"
-    " coroutines, not threads: no GIL is passed between them.",
-    "Prefetch, acknowledgement and batch sizes are each library's defaults; stock Celery acknowledges early.",
-    "A side has servers of its own (Valkey append-only with fsync each second, PostgreSQL with fsync on, RabbitMQ), and"
-    " both sides of a pair are up at once: each measures beside the other's idle polling.",
-    "Server CPU counts all of the side's servers with PostgreSQL's backends; our Valkey is counted beside the database.",
-    "A mark costs each Python handler the same, less than a microsecond. CPU is read in ticks of 10 ms.",
-    "All share one machine: compare inside a pair, never between runs.",
+    "Guarantees: a ledger job is a row with its history, outlives its broker and its worker, and its run is fenced; a"
+    " recorded broker job is delivered again after a crash and its row follows. Of the peers Procrastinate and"
+    " django-tasks-db keep rows (Procrastinate events too); the others keep nothing about a job that succeeded.",
+    "Ours load the whole site (Django, ORM, structlog), the peers their own library; start-up is not in any figure.",
+    "Slots: two processes of four threads. Prefork is two processes of one slot. taskiq, arq, Procrastinate and BullMQ"
+    " have four coroutines in each of two processes, which pass no GIL around. RQ (SimpleWorker), django-q2 and"
+    " django-tasks-db run one job a process, so they get eight processes, which two cores do not love.",
+    "Acknowledgement, prefetch, polling and batch sizes are each library's defaults: stock Celery acknowledges early, arq"
+    " polls each 0.5 s and django-tasks-db each second, which is their latency. taskiq keeps its window of 100 in all"
+    " (4 running, 96 waiting). Results are kept by none; Procrastinate and django-tasks-db keep finished rows, as we do.",
+    "A queue is filled in each side's own way for many (ours: enqueue_many, several jobs a message); filling it is timed"
+    " in the enqueue figures alone.",
+    "Servers: each side has its own, of the same kind and settings (Valkey append-only with a sync each second, PostgreSQL"
+    " with fsync, RabbitMQ with its defaults). Both sides of a pair are up at once, so each is measured beside the other's"
+    " idle polling.",
+    "Server CPU is that of all of a side's servers, PostgreSQL's backends and Erlang included. CPU comes in ticks of 10 ms.",
+    "Marks: a handler writes eight bytes into a mapped file; BullMQ's, in Node, takes two system calls for it.",
+    "All share one machine with the client: compare inside a pair, never between two runs.",
 )

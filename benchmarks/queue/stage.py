@@ -9,9 +9,9 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,27 @@ from tests import servers
 
 from .environments import runtime
 from .marks import Marks
-from .rates import slope
+from .rates import ramp_for, slope
 from .sides import Side, Urls
 
 PROCESSES, THREADS = 2, 4
 STALL_S = 60.0  # without a job that is entered: the side does not work
 ANSWER_S = 300.0  # of a producer
-SETTLE_S = 0.5  # after the last job: acks, commits and records still cost CPU, and it is theirs
+SETTLE_S = 0.5  # after the last job: acks, commits and records still cost CPU, and it is the side's
 _WARM_UP = 100  # jobs of 1 ms at a time, until each process has run some
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Jobs per second between 8 % and 95 % of the jobs; microseconds of CPU per job over all of them."""
+    """When each job was entered; microseconds of CPU per job, until its end was written."""
 
-    per_s: float
+    entered_ns: Sequence[int] = field(repr=False)
     worker_us: float
     server_us: float
+
+    @property
+    def per_s(self) -> float:
+        return slope(self.entered_ns)
 
 
 class Producer:
@@ -60,6 +64,9 @@ class Producer:
         self._popen.stdin.write(json.dumps(command).encode() + b"\n")
         self._popen.stdin.flush()
         return self._answer()
+
+    def completed(self) -> int:
+        return int(self.ask("completed", "", 0, 0)["completed"])
 
     def _answer(self) -> dict[str, Any]:
         assert self._popen.stdout is not None
@@ -110,20 +117,23 @@ class Running:
             self._run_through(_WARM_UP, "work_1ms")
         self._run_through(_WARM_UP, "noop")
 
-    def drain(self, task: str, count: int) -> Drain:
-        entered, worker_s, server_s = self.measured(task, count)
-        return Drain(slope(entered), worker_s / count * 1e6, server_s / count * 1e6)
+    def drain(self, task: str, count: int, ramp: int | None = None) -> Drain:
+        """Of a queue that was full before its first job was let through.
 
-    def measured(self, task: str, count: int) -> tuple[list[int], float, float]:
-        """When each job was entered (ns), and the seconds of CPU of workers and servers, of a queue that was full."""
-        first = self._next
+        ramp: jobs before the measured ones. Held at the gate the first jobs look long, and a side that adapts to how
+        long jobs are has to learn better first.
+        """
+        ramp = ramp_for(count) if ramp is None else ramp
+        first, jobs = self._next, ramp + count
         self._marks.close_at(first)
-        self.enqueue("bulk", count, task)
+        self.enqueue("bulk", jobs, task)
         worker_s, server_s = self.worker_cpu_s(), self.server_cpu_s()
         self._marks.open()
-        entered = self._entered(first, count)
-        time.sleep(SETTLE_S)
-        return entered, self.worker_cpu_s() - worker_s, self.server_cpu_s() - server_s
+        entered = self._entered(first, jobs)
+        worker_end_s, server_end_s = self._settled()
+        return Drain(
+            entered[ramp:], (worker_end_s - worker_s) / jobs * 1e6, (server_end_s - server_s) / jobs * 1e6
+        )
 
     def latencies_ms(self, count: int, rate: float) -> list[float]:
         """From the enqueue call to the handler's first line, at `rate` jobs per second."""
@@ -140,6 +150,18 @@ class Running:
 
     def memory_bytes(self) -> int:
         return sum(worker.anonymous_bytes() for worker in self.workers)
+
+    def _settled(self) -> tuple[float, float]:
+        """CPU seconds of workers and servers, once every row says COMPLETED where the side keeps rows."""
+        deadline = time.monotonic() + STALL_S
+        while True:
+            time.sleep(SETTLE_S)
+            spent_s = self.worker_cpu_s(), self.server_cpu_s()  # before the count below costs some
+            missing = self._next - self._producer.completed() if self.side.keeps_rows else 0
+            if missing <= 0:
+                return spent_s
+            if time.monotonic() > deadline:
+                raise Broken(f"{self.side.title}: {missing} jobs ran and are not COMPLETED; {self._said()}")
 
     def _run_through(self, count: int, task: str) -> None:
         first = self._next

@@ -14,6 +14,7 @@ from redis.exceptions import ExecAbortError, OutOfMemoryError, ResponseError
 log = logging.getLogger(__name__)
 
 _MOST = 500  # tags in one MULTI
+_ENOUGH = 64  # do not wait for more: after a kill -9 each of these tasks runs again
 
 
 class AckHook(Protocol):
@@ -48,7 +49,7 @@ class Acks:
         """Send them soon; at once where no event loop would come back for them."""
         self._tags.extend(tags)
         loop = self._channel.running_loop()
-        if loop is None:
+        if loop is None or len(self._tags) >= _ENOUGH:
             self.flush()
         elif not self._timer_runs:
             self._timer_runs = True

@@ -160,7 +160,7 @@ class Channel(base.Channel):
         if no_ack:
             self.acks.add([claimed.tag])
         else:
-            self.held[claimed.tag] = claimed
+            self.held[claimed.tag] = claimed.delivered()
             self.qos.append(message, claimed.tag)
         return message
 
@@ -293,7 +293,7 @@ class Channel(base.Channel):
             if claimed.queue in self._no_ack:
                 unasked.append(claimed.tag)
             else:
-                self.held[claimed.tag] = claimed
+                self.held[claimed.tag] = claimed.delivered()
             self.connection._deliver(payload, claimed.queue)
         except BadEnvelope as error:
             self._park(claimed, error)

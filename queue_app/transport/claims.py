@@ -20,6 +20,10 @@ class Claimed(NamedTuple):
     list_key: str
     raw: bytes
 
+    def delivered(self) -> Claimed:
+        """What is kept of it from then on: the message has its envelope."""
+        return Claimed(self.tag, self.queue, self.list_key, b"")
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from kombu.transport import redis as base
+from redis.exceptions import ResponseError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ class Poller(base.MultiChannelPoller):
                 if channel._qos._delivered:
                     _quietly(channel._qos.renew, channel.connection_errors)
 
+    def on_poll_init(self, poller: Any) -> None:
+        self.poller = poller
+        self.maybe_restore_messages()
+
     def maybe_restore_messages(self) -> None:
         """Every unacked_restore_interval seconds. Stock Kombu counts calls, and drain_events() may call it at any rate."""
         channel = next((channel for channel in self._channels if channel.active_queues), None)
@@ -44,8 +49,13 @@ class Poller(base.MultiChannelPoller):
 
 
 def _quietly(action: Callable[[], None], connection_errors: tuple[type[Exception], ...]) -> None:
-    """The polling connection finds out by itself that the server has gone; the next round tries again."""
+    """The polling connection finds out by itself that the server has gone; the next round tries again.
+
+    A server that is full, or read-only, refuses the action: consuming goes on, and on a full one that is the cure.
+    """
     try:
         action()
     except connection_errors as error:
         log.debug("periodic_action_failed: %s", type(error).__name__)
+    except ResponseError as error:
+        log.warning("periodic_action_refused: %s", error)

@@ -7,11 +7,34 @@ import sys
 
 import pytest
 
+from benchmarks.__main__ import parser
 
-@pytest.mark.parametrize(("module", "name"), [("benchmarks", "slice"), ("tests.drills", "queue")])
-def test_command__no_name__lists_the_names_and_an_unknown_one_is_exit_code_2(module: str, name: str) -> None:
+
+@pytest.mark.parametrize(
+    ("module", "names"), [("benchmarks", ["slice", "queue"]), ("tests.drills", ["queue"])]
+)
+def test_command__no_name__lists_the_names_and_an_unknown_one_is_exit_code_2(
+    module: str, names: list[str]
+) -> None:
     listed = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True)
-    assert (listed.returncode, listed.stdout.split()) == (0, [name])
+    assert (listed.returncode, listed.stdout.split()) == (0, names)
     unknown = subprocess.run([sys.executable, "-m", module, "nope"], capture_output=True, text=True)
     assert unknown.returncode == 2
-    assert name in unknown.stderr
+    assert all(name in unknown.stderr for name in names)
+
+
+def test_queue_options__selections__are_parsed_and_default_to_everything() -> None:
+    chosen = parser().parse_args(["queue", "--only", "idle,drain", "--peers", "celery, huey", "--quick"])
+    assert (chosen.only, chosen.peers, chosen.quick) == (("idle", "drain"), ("celery", "huey"), True)
+    everything = parser().parse_args(["queue"])
+    assert (everything.only, everything.peers) == (("drain", "enqueue", "latency", "idle", "backlog"), None)
+
+
+@pytest.mark.parametrize("arguments", [["--peers", "sidekiq"], ["--only", ","], ["--only", "drain,speed"]])
+def test_queue_options__unknown_or_empty__is_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parser().parse_args(["queue", *arguments])
+    assert refused.value.code == 2
+    assert "is not of:" in capsys.readouterr().err

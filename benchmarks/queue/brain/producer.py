@@ -13,7 +13,13 @@ def main() -> None:
     django.setup()
     import brain_project.celery  # noqa: F401  (the current app of `.delay()`)
 
-    serve(*(_ledger() if sys.argv[1] == "ledger" else _broker()))
+    serve(*(_ledger() if sys.argv[1] == "ledger" else _broker()), _completed)
+
+
+def _completed() -> int:
+    from queue_app.models import Job
+
+    return Job.objects.filter(state="COMPLETED").count()
 
 
 def _ledger():  # type: ignore[no-untyped-def]
@@ -28,14 +34,7 @@ def _ledger():  # type: ignore[no-untyped-def]
     def many(task: str, numbers: range) -> None:
         queue_app.enqueue_many(known[task], [{"n": number} for number in numbers])
 
-    def in_one_transaction(task: str, numbers: range) -> None:
-        from django.db import transaction
-
-        with transaction.atomic():
-            for number in numbers:
-                one(task, number)
-
-    return one, many if hasattr(queue_app, "enqueue_many") else in_one_transaction
+    return one, many
 
 
 def _broker():  # type: ignore[no-untyped-def]

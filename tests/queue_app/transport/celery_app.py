@@ -29,7 +29,7 @@ app.conf.update(
         "visibility_timeout": float(os.environ.get("VISIBILITY_S", "3600")),
         "unacked_restore_interval": 1,
         "health_check_interval": 2,
-        "socket_timeout": 5,
+        "socket_timeout": float(os.environ.get("SOCKET_TIMEOUT_S", "5")),
         "global_keyprefix": os.environ.get("PREFIX", ""),
     },
     broker_connection_max_retries=None,

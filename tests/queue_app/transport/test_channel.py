@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from redis.client import Pipeline
 
-from .conftest import Connect, Server
+from .conftest import Connect, Server, until
 
 Q, R = Queue("q"), Queue("r")
 
@@ -36,6 +37,7 @@ class Inbox:
 
     def __init__(self, connection: Connection, *queues: Queue, prefetch: int = 0, **options: Any) -> None:
         self.messages: list[Any] = []
+        self.connection = connection
         self.channel = connection.channel()
         self.consumer = Consumer(
             self.channel, queues or [Q], on_message=self.messages.append, auto_declare=False, **options
@@ -102,7 +104,6 @@ def test_claim__more_than_one_consumer_takes__hands_the_wakeup_on(connect: Conne
     busy = Inbox(first, prefetch=2)
     first.drain_events(timeout=5)
     assert len(busy.messages) == 2
-    assert server.tokens() + len(second.default_channel.connection.channels) > 0
     second.drain_events(timeout=5)
     assert len(idle.messages) == 2
     assert server.tokens() == 1  # for a third
@@ -119,8 +120,6 @@ def test_claim__stock_publisher_without_token__is_found_by_the_poll(connect: Con
 
 
 def test_claim__typed_headers__come_back_as_stock_reads_them(connect: Connect, server: Server) -> None:
-    import uuid
-
     connection, mark = connect(), uuid.uuid4()
     publish(connection, 1, headers={"mark": mark})
     inbox = Inbox(connection)
@@ -231,8 +230,7 @@ def test_close__claim_still_in_the_socket__is_given_back_untouched(connect: Conn
     before = server.bodies()
     inbox = Inbox(connection, prefetch=10)
     connection.transport.cycle.on_poll_start()  # sends the claim and does not read the reply
-    while not server.unacked():
-        pass
+    until(server.unacked, "the server has done it")
     inbox.channel.close()
     assert server.unacked() == set()
     assert server.bodies() == before

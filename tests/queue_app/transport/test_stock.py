@@ -89,8 +89,7 @@ def test_visibility_timeout__claims_of_a_dead_worker__are_restored_by_the_other_
     inbox = Inbox(living)
     consumed(inbox, 1)
     assert inbox.bodies == ["survivor"]
-    claimed.channel.qos._delivered.clear()  # what a dead process would not give back
-    claimed.channel.held.clear() if not stock_publishes else None
+    claimed.channel.qos._delivered.clear()  # a dead process gives nothing back
 
 
 def test_fanout__between_the_two__is_received_by_both(connect: Connect) -> None:
@@ -119,8 +118,7 @@ def test_token__of_a_stock_restore__is_not_needed(connect: Connect) -> None:
     drained(ours)
     publish(publisher, 1)
     leaving = Inbox(publisher)
-    if drained(publisher, 0.05) or not leaving.messages:
-        pass
+    drained(publisher, 0.05)  # either of the two gets it; the stock one leaves
     leaving.channel.close()
     consumed(inbox, 1)
     assert inbox.bodies == [1]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.queue import backlog, drain, enqueue, environments, latency
+from benchmarks.queue.environments import PEERS, Unavailable
+from benchmarks.queue.plan import QUICK, Plan
+from benchmarks.queue.sides import PEER_NAMES, SIDES
+from benchmarks.queue.stage import Stage
+
+
+def test_sides__figures__name_only_sides_that_exist() -> None:
+    named = {key for pair in drain.PAIRS for key in (pair.ours, pair.theirs)}
+    named |= {way.side for _, way, _ in enqueue.PAIRS} | set(latency.GOALS_MS) | set(backlog.SIDES_MEASURED)
+    assert named <= SIDES.keys()
+
+
+@pytest.mark.parametrize("peer", PEER_NAMES)
+def test_peer__requirements__are_pinned(peer: str) -> None:
+    requirements = PEERS / peer / "requirements.txt"
+    if not requirements.exists():
+        versions = json.loads((PEERS / peer / "package.json").read_text())["dependencies"].values()
+        assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions)
+        return
+    lines = requirements.read_text().splitlines()
+    assert lines
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+
+
+def test_plan__side_whose_module_is_missing__is_told_once_and_left_out(tmp_path: Path) -> None:
+    missing = replace(SIDES["ledger-pg"], key="missing", needs=("queue_app.no_such_module",))
+    plan = Plan(QUICK, ("celery",), Stage(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIDES, "missing", missing)
+        assert plan.available(("ledger-pg", "missing", "huey")) == ["ledger-pg"]
+        assert plan.available(("missing",)) == []
+    assert len(plan.notes) == 1
+    assert "not available yet (queue_app.no_such_module is missing)" in plan.notes[0]
+
+
+def test_runtime__same_requirements__are_installed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[tuple[str, ...]] = []
+    monkeypatch.setattr(environments, "HOME", tmp_path / "home")
+    monkeypatch.setattr(environments, "PEERS", tmp_path / "peers")
+    monkeypatch.setattr(environments, "_run", lambda *command, cwd=None: installed.append(command))
+    (tmp_path / "peers" / "some").mkdir(parents=True)
+    requirements = tmp_path / "peers" / "some" / "requirements.txt"
+    requirements.write_text("some==1.0\n")
+    first, calls = environments.runtime("some"), len(installed)
+    assert environments.runtime("some") == first == str(tmp_path / "home" / "some" / "bin" / "python")
+    assert len(installed) == calls > 0
+    requirements.write_text("some==1.1\n")
+    environments.runtime("some")
+    assert len(installed) == 2 * calls
+
+
+def test_runtime__install_fails__says_why_and_tries_again_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "HOME", tmp_path)
+    with pytest.raises(Unavailable, match="no such thing"):
+        environments._run(sys.executable, "-c", "import sys; sys.exit('no such thing')")
+    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    with pytest.raises(Unavailable, match="node is not there"):
+        environments.runtime("bullmq")

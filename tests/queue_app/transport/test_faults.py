@@ -1,0 +1,195 @@
+"""The server dies, goes silent, fills up or is demoted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection
+from redis.exceptions import OutOfMemoryError
+
+from queue_app.transport import transport_url
+from tests import servers
+
+from . import celery_app
+from .conftest import Connect, Server, Worker, until
+from .test_channel import Inbox, drained, publish
+
+Start = Callable[..., Worker]
+THREADS = ("-P", "threads", "-c", "4")
+
+
+def kill_9(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        os.kill(client.info("server")["process_id"], signal.SIGKILL)
+
+
+def trace(url: str, file: Path, numbers: range, nap_s: float = 0) -> None:
+    """Publish on a connection of its own."""
+    with Connection(transport_url(url)) as connection, connection.Producer() as producer:
+        for number in numbers:
+            celery_app.trace.apply_async((str(file), number, nap_s), producer=producer, retry=False)
+
+
+def traced(file: Path) -> set[int]:
+    return {int(number) for number in file.read_text().split()}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "traces"
+    path.touch()
+    return path
+
+
+@pytest.mark.slow
+def test_killed_server__workers_idle_and_busy__go_on_when_it_is_back(
+    start_worker: Start, tmp_path: Path, file: Path
+) -> None:
+    port, data = servers.free_port(), tmp_path / "data"
+    data.mkdir()
+    start_worker(*THREADS, broker=transport_url(f"redis://127.0.0.1:{port}/0"), ready=False)
+    with servers.valkey(port=port, data_dir=data) as url:
+        trace(url, file, range(1))
+        until(lambda: traced(file) == {0}, "it runs a task, and waits for a token then")
+        kill_9(url)
+    with servers.valkey(port=port, data_dir=data) as url:
+        trace(url, file, range(1, 61), nap_s=0.05)
+        until(lambda: len(traced(file)) > 10, "it goes on")
+        with redis.Redis.from_url(url) as client:  # what is written is on the disk, whatever appendfsync says
+            client.config_set("appendfsync", "always")
+        kill_9(url)
+    with servers.valkey(port=port, data_dir=data) as url:
+        until(lambda: traced(file) == set(range(61)), "all run")
+
+
+class Proxy:
+    """A TCP proxy. `freeze()`: the connections it has stay open and nothing passes; new ones work."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._open = True
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def _run(self) -> None:
+        while self._open:
+            for key, _ in self._selector.select(0.05):
+                with self._lock:
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif key.fileobj in self._pairs:
+                        self._relay(key.fileobj)
+
+    def _accept(self) -> None:
+        near = self._listener.accept()[0]
+        far = socket.create_connection(("127.0.0.1", self._target))
+        for this, other in ((near, far), (far, near)):
+            self._pairs[this] = other
+            self._selector.register(this, selectors.EVENT_READ)
+
+    def _relay(self, this: Any) -> None:
+        other = self._pairs[this]
+        try:
+            if chunk := this.recv(65536):
+                other.sendall(chunk)
+                return
+        except OSError:
+            pass
+        for end in (this, other):
+            self._selector.unregister(end)
+            self._pairs.pop(end).close()
+        this.close()
+
+    def freeze(self) -> None:
+        with self._lock:
+            for end in self._pairs:
+                self._selector.unregister(end)
+            self._frozen, self._pairs = self._pairs, {}
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+        for end in [*self._pairs, *getattr(self, "_frozen", {}), self._listener]:
+            end.close()
+        self._selector.close()
+
+
+@pytest.mark.slow
+def test_half_open_connection__idle_worker__reconnects(start_worker: Start, file: Path) -> None:
+    port = servers.free_port()
+    with servers.valkey(port=port) as url, contextlib.closing(Proxy(port)) as proxy:
+        start_worker(*THREADS, broker=transport_url(proxy.url), SOCKET_TIMEOUT_S="2")
+        trace(url, file, range(1))
+        until(lambda: traced(file) == {0}, "it runs a task")
+        proxy.freeze()
+        trace(url, file, range(1, 2))
+        until(lambda: traced(file) == {0, 1}, "it notices and reconnects", 60)
+
+
+@pytest.fixture
+def small() -> Iterator[str]:
+    """A server that this test may fill and demote."""
+    with servers.valkey() as url:
+        yield url
+
+
+def test_full_server__publisher_is_refused__consumer_still_empties_it(connect: Connect, small: str) -> None:
+    connection = connect(url=small)
+    publish(connection, *range(100))
+    inbox = Inbox(connection, prefetch=1000)
+    with redis.Redis.from_url(small) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            publish(connection, "no room")
+        drained(connection)
+        for message in inbox.messages:
+            message.ack()
+        client.config_set("maxmemory", 0)
+    assert inbox.bodies == list(range(100))
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "claiming"])
+def test_demoted_server__consumer__sees_a_lost_connection(
+    connect: Connect, small: str, waiting: bool
+) -> None:
+    connection = connect(url=small)
+    Inbox(connection)
+    if waiting:
+        drained(connection)
+    with redis.Redis.from_url(small) as client:
+        client.replicaof("127.0.0.1", "1")
+    with pytest.raises(connection.connection_errors):
+        connection.drain_events(timeout=10)
+
+
+def test_lost_claim__its_messages__stay_in_unacked(connect: Connect, prefix: str, valkey: str) -> None:
+    """The server has answered and the connection breaks: nothing is lost, and the visibility timeout brings it back."""
+    connection, server = connect(visibility_timeout=0.3, unacked_restore_interval=0.1), Server(valkey, prefix)
+    publish(connection, 1)
+    inbox = Inbox(connection)
+    connection.transport.cycle.on_poll_start()
+    until(server.unacked, "the server has done it")
+    inbox.channel.client.connection.disconnect()
+    until(lambda: drained(connection, 0.1) or inbox.messages, "it comes back")
+    assert inbox.bodies == [1]
+    server.redis.close()
