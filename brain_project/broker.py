@@ -1,8 +1,10 @@
-"""The Celery broker's URL: Redis and Valkey through the queue's own transport, everything else as it is."""
+"""The Celery broker: Redis and Valkey through the queue's own transport, everything else as it is."""
 
 from __future__ import annotations
 
-from queue_app.transport import register, transport_url
+from typing import Any
+
+from queue_app.transport import SCHEMES, register, transport_url
 
 _STOCK = "stock+"  # before a Redis URL: Kombu's own transport, for a comparison or a client that needs it
 
@@ -13,3 +15,17 @@ def url(given: str) -> str:
         return given.removeprefix(_STOCK)
     register()
     return transport_url(given)
+
+
+def transport_options(url: str, sentinel_master: str = "") -> dict[str, Any]:
+    """Celery's broker_transport_options for this URL. sentinel_master: the group's name, for sentinel:// only."""
+    scheme = url.partition("://")[0]
+    if scheme.partition("+")[0] not in {*SCHEMES, "redis", "rediss", "sentinel"}:
+        return {"confirm_publish": True}
+    options: dict[str, Any] = {
+        "visibility_timeout": 300,  # seconds; what is held longer is renewed
+        "health_check_interval": 10,
+        "socket_timeout": 15,
+        "socket_keepalive": True,
+    }
+    return options | ({"master_name": sentinel_master} if sentinel_master else {})

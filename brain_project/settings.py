@@ -214,15 +214,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = (
-    {"visibility_timeout": 300, "health_check_interval": 10, "socket_timeout": 15, "socket_keepalive": True}
-    if "redis" in BROKER_URL
-    else {"confirm_publish": True}
-)
-if "+socket" in BROKER_URL:
-    del CELERY_BROKER_TRANSPORT_OPTIONS[
-        "socket_keepalive"
-    ]  # a TCP option; redis-py refuses it on a unix socket
+CELERY_BROKER_TRANSPORT_OPTIONS = broker.transport_options(BROKER_URL, env.text("BRAIN_SENTINEL_MASTER"))
 
 # --- ours: one dict, a section an app; see each app's conf.py and docs/settings.md ---------------------------------------
 BRAIN: dict[str, dict[str, object]] = {
