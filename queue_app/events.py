@@ -13,6 +13,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
@@ -26,6 +27,8 @@ PENDING, STARTED, COMPLETED, FAILED, DEAD_LETTER, CANCELLED = range(6)
 KIND, ID, ATTEMPT, AT, ABOUT, REDELIVERED, STARTED_AT, TOLD = range(8)
 
 Event = list[Any]
+
+_LENGTHS = (5, 6, 8)  # of PENDING, STARTED and an end
 
 _STATES = (
     State.PENDING, State.PROCESSING, State.COMPLETED, State.FAILED, State.DEAD_LETTER, State.CANCELLED,
@@ -128,16 +131,18 @@ def _is_plain(event: Event) -> bool:
 
 
 def _is_event(found: object) -> bool:
-    if not isinstance(found, list) or len(found) not in (5, 6, 8):
+    """Whether it has the shape of an event: the stream may hold what others wrote."""
+    if type(found) is not list or len(found) not in _LENGTHS:
         return False
-    kind, id, attempt, at, about = found[:5]
-    shape = {PENDING: 5, STARTED: 6}.get(kind, 8) if isinstance(kind, int) and 0 <= kind <= CANCELLED else 0
+    kind, about = found[KIND], found[ABOUT]
     return (
-        len(found) == shape
-        and isinstance(id, str)
-        and isinstance(attempt, int)
-        and isinstance(at, int | float)
-        and (about is None or isinstance(about, list) and len(about) == len(About._fields))
+        type(kind) is int
+        and 0 <= kind <= CANCELLED
+        and len(found) == _LENGTHS[min(kind, COMPLETED)]
+        and type(found[ID]) is str
+        and type(found[ATTEMPT]) is int
+        and type(found[AT]) in (float, int)
+        and (about is None or type(about) is list and len(about) == len(About._fields))
     )
 
 
@@ -249,15 +254,24 @@ def result(told: str | None) -> str | None:
     if told is None or told == "None":
         return None
     if len(told) < _LONGEST_REPR:
-        try:
-            found = json.dumps(ast.literal_eval(told), allow_nan=False, ensure_ascii=False)
-            found.encode()
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            pass
-        else:
-            if r"\u0000" not in found:  # PostgreSQL stores no NUL
-                return found
+        found = _as_json(told)
+        if found is not None:
+            return found
     return json.dumps({"repr": clean(told)})
+
+
+def _as_json(told: str) -> str | None:
+    if '"' not in told and "\\" not in told:  # then every quote in it begins or ends a string
+        found = told.replace("'", '"')
+        with suppress(ValueError):
+            orjson.loads(found)
+            return found
+    with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        found = json.dumps(ast.literal_eval(told), allow_nan=False, ensure_ascii=False)
+        found.encode()
+        if r"\u0000" not in found:  # PostgreSQL stores no NUL
+            return found
+    return None
 
 
 def clean(text: str) -> str:

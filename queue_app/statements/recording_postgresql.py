@@ -1,33 +1,33 @@
-"""PostgreSQL: the rows travel as one JSON text, which costs the client less than quoting arrays."""
+"""PostgreSQL: each column travels as an array that we write as a text, at a fraction of what the driver takes for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-import orjson
 
 from queue_app.events import Standing, Step
 
 from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
-_TYPES = {
-    "id": "uuid", "job_id": "uuid", "owner": "uuid", "worker": "uuid", "parent": "uuid", "priority": "int",
-    "attempt": "int", "crash_count": "int", "max_attempts": "int", **dict.fromkeys(_TIMES, "timestamptz"),
-    **dict.fromkeys(("payload", "result", "last_error", "detail"), "jsonb"),
+_JSON = ("payload", "result", "last_error", "detail")
+_TEXTS = ("name", "queue", "request_id", *_JSON)  # what may hold a comma or a quote
+_ARRAYS = {
+    **dict.fromkeys(("id", "job_id", "owner", "worker", "parent"), "uuid"), **dict.fromkeys(_TIMES, "float8"),
+    **dict.fromkeys(("priority", "attempt", "crash_count", "max_attempts"), "int"),
 }  # fmt: skip
 
 
 def _given(names: Sequence[str]) -> str:
-    """A JSON array of arrays as a table with these columns."""
-    columns = [
-        f"to_timestamp((r ->> {at})::float8) AS {name}"
-        if name in _TIMES
-        else f"(r ->> {at})::{_TYPES.get(name, 'text')} AS {name}"
-        for at, name in enumerate(names)
-    ]
-    return f"SELECT {', '.join(columns)} FROM json_array_elements(%s::json) AS r"
+    """The arrays as a table with these columns."""
+    arrays = ", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in names)
+    return f"SELECT {', '.join(map(_column, names))} FROM unnest({arrays}) AS r ({', '.join(names)})"
+
+
+def _column(name: str) -> str:
+    if name in _TIMES:
+        return f"to_timestamp({name}) AS {name}"
+    return f"{name}::jsonb AS {name}" if name in _JSON else name
 
 
 _STANDING = """
@@ -57,16 +57,38 @@ def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
 
 
 def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    cursor.execute(_INSERT, [orjson.dumps(rows).decode()])
+    cursor.execute(_INSERT, _arrays(INSERTED, rows))
 
 
 def update(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    cursor.execute(_UPDATE, [orjson.dumps(rows).decode()])
+    cursor.execute(_UPDATE, _arrays(UPDATED, rows))
 
 
 def name(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:
-    cursor.execute(_NAME, [orjson.dumps(rows).decode()])
+    cursor.execute(_NAME, _arrays(NAMED, rows))
 
 
 def tell(cursor: Any, steps: Sequence[Step]) -> None:
-    cursor.execute(_TELL, [orjson.dumps(list(map(tuple, steps))).decode()])
+    cursor.execute(_TELL, _arrays(TOLD, steps))
+
+
+def _arrays(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    columns = zip(*rows, strict=True)
+    return [
+        _texts(column) if name in _TEXTS else _plain(column)
+        for name, column in zip(names, columns, strict=True)
+    ]
+
+
+def _plain(values: Iterable[Any]) -> str:
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def _texts(values: Iterable[str | None]) -> str:
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def _quoted(value: str) -> str:
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    return '"' + value.replace('"', '\\"') + '"'
