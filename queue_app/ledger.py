@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import BooleanField, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import BooleanField, Exists, F, Max, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
@@ -205,13 +205,13 @@ def overtaken(queue: str, slack_s: float) -> list[Wakeup]:
 
     The watermark of a busy queue, whose broker queue is never empty. From now on they count as published again.
     """
-    later = Job.objects.filter(
-        _RUNS,
-        queue=queue,
-        priority=OuterRef("priority"),
-        published_at__gt=OuterRef("published_at") + timedelta(seconds=slack_s),
-    )
-    return _mark_published(waiting().filter(Exists(later), is_due(), queue=queue))
+    running = Job.objects.filter(_RUNS, queue=queue, published_at__isnull=False).order_by()
+    newest = dict(running.values_list("priority").annotate(Max("published_at")))
+    # The watermarks first: compared row by row with what runs, 10,000 waiting jobs cost SQLite 6 s under its write lock.
+    passed = Q()
+    for priority, published_at in newest.items():
+        passed |= Q(priority=priority, published_at__lt=published_at - timedelta(seconds=slack_s))
+    return _mark_published(waiting().filter(passed, is_due(), queue=queue)) if newest else []
 
 
 def age(older_than_s: float) -> list[Wakeup]:
