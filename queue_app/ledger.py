@@ -67,7 +67,11 @@ def insert(
     common: the columns that they share. texts: their payloads as JSON. Up to INSERT_ROWS are one statement.
     """
     hand = statements.of(connection.vendor)
-    row = [_column(common[name]) for name in statements.COMMON]
+    adapt = connection.ops.adapt_datetimefield_value
+    row = [
+        adapt(value) if isinstance(value, datetime) else value
+        for value in map(common.__getitem__, statements.COMMON)
+    ]
     made = set[UUID]()
     with connection.cursor() as cursor:
         for part in _parts(texts):
@@ -93,10 +97,6 @@ def _parts(texts: Sequence[str]) -> Iterator[slice]:
             start, size = number, 0
         size += len(text)
     yield slice(start, len(texts))
-
-
-def _column(value: Any) -> Any:
-    return connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
 
 
 # --- by people -------------------------------------------------------------------------------------------------------

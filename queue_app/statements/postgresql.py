@@ -15,15 +15,15 @@ _TYPES = {
     "published_at": "timestamptz", "unique_until": "timestamptz", "created_at": "timestamptz",
 }  # fmt: skip
 
-# The payloads travel as one JSON array that is put together from their texts: quoting each costs the client more than
-# everything else here.
+# Few parameters, because each costs the client a quotation: what the jobs share is one JSON object, and their payloads
+# are one array that is put together from their texts.
 _INSERT = f"""
 WITH made AS (
   INSERT INTO queue_app_job ({", ".join((*EACH, *COMMON, *UNSET))})
-  SELECT id, payload, unique_key, {", ".join(f"%s::{_TYPES.get(name, 'text')}" for name in COMMON)},
-    {", ".join(UNSET.values())}
-  FROM ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), jsonb_array_elements_text(%s::jsonb))
-    AS each (id, payload, unique_key)
+  SELECT id, payload, unique_key, {", ".join((*COMMON, *UNSET.values()))}
+  FROM jsonb_to_record(%s::jsonb) AS common ({", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in COMMON)}),
+    ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), jsonb_array_elements_text(%s::jsonb))
+      AS each (id, payload, unique_key)
   ON CONFLICT (unique_key) DO NOTHING
   RETURNING id, state, created_at
 ), told AS (
@@ -73,7 +73,8 @@ SELECT id FROM moved
 
 def insert(cursor: Any, new: New) -> set[UUID]:
     ids = "{" + ",".join(map(str, new.ids)) + "}"
-    cursor.execute(_INSERT, [*new.common, ids, f"[{','.join(new.payloads)}]", json.dumps(new.keys)])
+    common = json.dumps(dict(zip(COMMON, new.common, strict=True)), default=str)  # times and ids
+    cursor.execute(_INSERT, [common, ids, f"[{','.join(new.payloads)}]", json.dumps(new.keys)])
     return {row[0] for row in cursor.fetchall()} if new.keys else set(new.ids)
 
 
