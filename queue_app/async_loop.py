@@ -36,15 +36,16 @@ def run(
 ) -> Any:
     """Call the coroutine function on the loop and return its result. Raises Cancelled when the job is, and ended for it."""
     job = _Job(function, args, kwargs or {})
-    job.start(_running_loop())
     try:
+        job.start(_running_loop())
         while not job.ended.wait(LOOK_S):
             if run.cancel_requested:
                 job.cancel()
     except BaseException:
         # A time limit for this thread: the coroutine may clean up, and its end is waited for. A second one is not heard.
         job.cancel()
-        job.ended.wait()
+        if job.has_started:
+            job.ended.wait()
         raise
     return job.result(is_cancelled=run.cancel_requested)
 
@@ -55,19 +56,24 @@ class _Job:
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self._function, self._args, self._kwargs = function, args, kwargs
         self._outcome: Future[Any] = Future()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-async")
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_cancelled = False
+        self.has_started = False
         self.ended = threading.Event()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # The request id, the log's fields and the parent of new jobs go along.
         loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
+        self.has_started = True
 
     def cancel(self) -> None:
-        if not self._is_cancelled:
-            self._is_cancelled = True
+        if self._is_cancelled:
+            return
+        self._is_cancelled = True
+        if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop)
 
     def result(self, *, is_cancelled: bool) -> Any:
@@ -79,22 +85,25 @@ class _Job:
             raise RuntimeError("the handler's coroutine cancelled itself") from error
 
     def _begin(self) -> None:
-        self._task = self._loop.create_task(self._perform())
+        self._task = asyncio.get_running_loop().create_task(self._perform())
+        self._task.add_done_callback(self._finish)
 
     def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
     async def _perform(self) -> None:
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-async")
         try:
-            async with ThreadSensitiveContext(executor=executor):
+            async with ThreadSensitiveContext(executor=self._executor):
                 value = await self._function(*self._args, **self._kwargs)
             self._outcome.set_result(value)
         except BaseException as error:  # noqa: BLE001  (a SystemExit of the handler must not end the loop of all others)
             self._outcome.set_exception(error)
-        finally:
-            _close(executor, self.ended.set)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        if not self._outcome.done():  # cancelled before its first step
+            self._outcome.set_exception(asyncio.CancelledError())
+        _close(self._executor, self.ended.set)
 
 
 def _close(executor: ThreadPoolExecutor, ended: Callable[[], None]) -> None:

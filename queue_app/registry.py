@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 from foundation.secret_box import SecretBox
 
-from . import async_loop, lineage, offload, payloads, retry, secret_fields, shared_tasks, typed
+from . import async_loop, limits, lineage, offload, payloads, retry, secret_fields, shared_tasks, typed
 from .conf import conf
 from .retry import RetryBudget, RetryPolicy
 from .runs import Run
@@ -234,10 +234,8 @@ def _register(new: Task) -> Task:
 
 
 def _time_limits(options: Options) -> tuple[float | None, float | None]:
-    soft, hard = options.get("soft_time_limit_s"), options.get("time_limit_s")
-    if any(limit is not None and not limit > 0 for limit in (soft, hard)):
-        raise ValueError("a time limit is a number of seconds above 0")
-    return soft, hard
+    soft_s, hard_s = options.get("soft_time_limit_s"), options.get("time_limit_s")
+    return limits.accept("soft_time_limit_s", soft_s), limits.accept("time_limit_s", hard_s)
 
 
 def _paths(fields: Iterable[str]) -> tuple[str, ...]:

@@ -257,6 +257,22 @@ def test_async__exception_for_the_waiting_thread__reaches_the_coroutine() -> Non
     assert (end.state, ended) == (State.DEAD_LETTER, ["cancelled"])
 
 
+def test_async__cancelled_before_its_first_step__ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(payload: dict[str, Any]) -> None:
+        pytest.fail("it ran")
+
+    task(name="late", queue="q")(handler)
+    start = async_loop._Job.start
+
+    def interrupted(job: async_loop._Job, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon_threadsafe(time.sleep, 0.1)  # the loop is busy while all of this comes to it
+        start(job, loop)
+        raise SystemExit
+
+    monkeypatch.setattr(async_loop._Job, "start", interrupted)
+    assert perform(a_run("late")).state == State.FAILED
+
+
 def test_async__handler_cancels_itself__is_a_failure() -> None:
     async def handler(payload: dict[str, Any]) -> None:
         raise asyncio.CancelledError
@@ -281,7 +297,7 @@ def test_async__handler_is_quick__starts_no_thread() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"time_limit_s": 0}, "time limit"),
+        ({"time_limit_s": 0}, "time_limit_s = 0"),
         ({"retry_budget": 1.5}, "retry_budget"),
         ({"retry_on": ["OSError"]}, "exception class"),
         ({"secret_fields": "card.number"}, "dotted paths"),
