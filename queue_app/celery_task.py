@@ -14,7 +14,7 @@ from celery.app.task import Task as CeleryTask
 from celery.exceptions import Ignore, Reject
 from celery.worker import request as base
 
-from . import descriptions, events
+from . import descriptions, events, topology
 from .events import Event
 from .journal import Journal
 
@@ -56,8 +56,13 @@ class Request(base.Request):
     # --- what happens to it; on the thread that runs it, or on the loop of a prefork pool's parent ---
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
-        if _journal is not None:
-            _journal.began(self._message.delivery_tag, self._event(events.STARTED))
+        if _journal is None:
+            return
+        event = self._event(events.STARTED)
+        if self._delivery_info["redelivered"]:
+            _journal.tell_now(event)  # a worker may have died of it: on record before it starts
+        else:
+            _journal.began(self._message.delivery_tag, event)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = descriptions.raised(exc_info)
@@ -157,6 +162,17 @@ class Task(CeleryTask):
 
     abstract = True
     Request = f"{__name__}:Request"
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """As Celery's. priority: 0 to 9, 9 is urgent."""
+        countdown = options.get("countdown")
+        if (
+            countdown is not None
+            and 0 < countdown < 1
+            and topology.is_rabbitmq_url(self.app.conf.broker_write_url)
+        ):
+            options["countdown"] = 1  # Celery's delays there are whole seconds, and none is an error
+        return super().apply_async(args, kwargs, *rest, **options)
 
     def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
         """For a retry: queue and priority are ours. Celery takes them from the broker's message, where they are mapped."""

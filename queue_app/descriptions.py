@@ -92,6 +92,25 @@ def of_request(request: Any) -> About:
     return about._replace(request_id=str(bound.get("request_id") or "")[:128])
 
 
+def of_message(queue: str, message: Any) -> About:
+    """Of a message that no worker has taken apart."""
+    headers = message.headers
+    ours = headers.get(HEADER) or {}
+    try:
+        args, kwargs, _ = message.decode()
+    except Exception as error:  # noqa: BLE001  (whatever a body may hold)
+        args, kwargs = f"{type(error).__name__}: not readable", None
+    return of_call(
+        str(headers.get("task")),
+        queue,
+        ours.get("priority", Priority.NORMAL),
+        headers,
+        args,
+        kwargs,
+        max_retries=0,
+    )
+
+
 def error(exc_info: Any, original: BaseException | None = None) -> dict[str, str]:
     """Type, message and the end of the traceback, of `original` where Celery has wrapped it."""
     found = original or raised(exc_info)

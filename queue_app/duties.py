@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from . import inspection, queues, reconciler, recording, strategy, workers
+from . import inspection, queues, reconciler, recording, strategy, topology, wakeup, workers
 from .conf import conf
 from .engine import Engine
 from .forks import ForkRunner
@@ -27,6 +27,7 @@ from .liveness import Liveness
 from .recorder import Recorder
 from .runner import ThreadRunner, own_threads
 from .stopping import Stopping
+from .undelivered import Undelivered
 
 log = structlog.get_logger(__name__)
 
@@ -107,9 +108,7 @@ class Membership(bootsteps.StartStopStep):
         for name in queues.declared():
             queues.find(name)
         queues.policies(fresh=True)
-        if not getattr(worker, "given_queues", None):
-            for name in queues.consumable():
-                worker.app.amqp.queues.select_add(name)
+        self._take_up(worker, getattr(worker, "given_queues", None) or queues.consumable())
         began = time.monotonic()
         engine = Engine(
             self._register(worker),
@@ -131,9 +130,26 @@ class Membership(bootsteps.StartStopStep):
             Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3),
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
             Duty("recorder", self._recorder.look, 0),
+            Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
             Duty("liveness", liveness.look, _LOOK_S),
             Duty("recycling", self._stopping.recycle_when_stuck, _LOOK_S),
         ]
+
+    def _take_up(self, worker: Any, names: Collection[str]) -> None:
+        broker = worker.app.connection_for_write()
+        driver = broker.transport.driver_type
+        for name in sorted(names):
+            for broker_queue in topology.consumed(name, driver):
+                if broker_queue not in worker.app.amqp.queues.consume_from:
+                    worker.app.amqp.queues.select_add(broker_queue)
+        try:
+            with broker:
+                topology.declare(broker, names)
+        except topology.OtherArguments as error:
+            log.critical("worker_not_started", reason=str(error))
+            raise WorkerShutdown(os.EX_CONFIG) from error
+        except (OSError, *broker.connection_errors) as error:  # Celery waits for it
+            log.warning("queues_not_declared", error=type(error).__name__)
 
     def _register(self, worker: Any) -> UUID:
         pool = worker.pool_cls.__module__.rpartition(".")[2]
@@ -180,6 +196,7 @@ class QueueFollower(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._duty: Duty | None = None
+        self._refused: set[str] = set()
 
     def start(self, consumer: Any) -> None:  # again after every reconnection
         self._duty = Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S)
@@ -193,8 +210,22 @@ class QueueFollower(bootsteps.StartStopStep):
         paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
         wanted = (getattr(consumer.controller, "given_queues", None) or queues.consumable()) - paused
         consumed = set(_consumed(consumer.app))
-        if wanted - consumed or paused & consumed:
-            consumer.call_soon(_follow, consumer, wanted, paused)
+        new = self._declared(consumer, wanted - consumed)
+        if new or paused & consumed:
+            consumer.call_soon(_follow, consumer, new, paused & consumed)
+
+    def _declared(self, consumer: Any, names: set[str]) -> set[str]:
+        """Those that the broker has, or had made now; the others are reported once."""
+        found = set()
+        for name in names - self._refused:
+            try:
+                with wakeup.connection() as broker:
+                    topology.declare(broker, [name])
+                found.add(name)
+            except topology.OtherArguments as error:
+                self._refused.add(name)
+                log.error("queue_not_consumed", queue=name, reason=str(error))
+        return found
 
 
 def keep_connections() -> None:
@@ -246,15 +277,21 @@ def _pass_on_cancels(engine: Engine) -> None:
         engine.runner.cancel(asked, by_force={job for job, is_forced in asked.items() if is_forced})
 
 
-def _follow(consumer: Any, wanted: set[str], paused: set[str]) -> None:
+def _follow(consumer: Any, new: set[str], paused: set[str]) -> None:
     if consumer.task_consumer is None:  # the connection is lost; the next one looks again
         return
-    consumed = set(_consumed(consumer.app))
-    for name in sorted(wanted - consumed):
-        consumer.add_task_queue(name)
-    for name in sorted(paused & consumed):
-        consumer.cancel_task_queue(name)
+    driver = consumer.connection.transport.driver_type
+    for name in sorted(new):
+        for broker_queue in topology.consumed(name, driver):
+            consumer.add_task_queue(broker_queue)
+    for name in sorted(paused):
+        for broker_queue in topology.consumed(name, driver):
+            consumer.cancel_task_queue(broker_queue)
 
 
 def _consumed(app: Any) -> list[str]:
-    return list(app.amqp.queues.consume_from)
+    """The queues, by our names, of which this worker consumes."""
+    names = list(app.amqp.queues.consume_from)
+    if topology.is_rabbitmq_url(str(app.conf.broker_write_url)):
+        return list(dict.fromkeys(map(topology.queue_of, names)))
+    return names

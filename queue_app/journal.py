@@ -68,6 +68,9 @@ class Journal:
         if not self._wake.is_set():
             self._wake.set()
 
+    def tell_now(self, event: Event) -> None:
+        stream.tell([event], worker=self._worker())
+
     def ended(self, tag: str, event: Event, then: Then | None = None) -> None:
         """then: acknowledges the message; called when the event is in the stream, or is given up."""
         self._started.pop(tag, None)

@@ -20,8 +20,24 @@ from .states import Priority, priority_class
 from .states import priority as checked
 
 
+class Queues(amqp.Queues):
+    """The app's queues on RabbitMQ: whatever asks for a name gets the queue that topology.py says."""
+
+    def add(self, queue: Any, **options: Any) -> Any:
+        return self._add(topology.named(queue if isinstance(queue, str) else queue.name))
+
+    def new_missing(self, name: str) -> Any:
+        return topology.named(name)
+
+
 class AMQP(amqp.AMQP):
-    """Celery's, with our sender."""
+    """Celery's, with our queues and our sender."""
+
+    def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:
+        if topology.is_rabbitmq_url(str(self.app.conf.broker_write_url)):
+            self.queues_cls = Queues
+            queues = queues or [topology.named(self.app.conf.task_default_queue)]
+        return super().Queues(queues, *args, **options)
 
     def _create_task_sender(self) -> Callable[..., Any]:
         return Sender(self.app, super()._create_task_sender())
@@ -40,8 +56,7 @@ class Sender:
         level = Priority.NORMAL if given is None else checked(given)
         queue = topology.target(options, self._app.conf.task_default_queue)
         headers[HEADER] = {"queue": queue, "priority": level}
-        driver = producer.connection.transport.driver_type
-        options |= topology.route(driver, queue, priority_class(level), options)
+        options |= topology.route(producer.connection, queue, priority_class(level), options)
         if headers.get("retries"):  # the run before it tells FAILED, with when
             headers[HEADER]["recorded"] = True
             return self._send(producer, name, message, **options)

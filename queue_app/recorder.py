@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 NAME = "recorder"
 _BATCH = 2000  # events in one transaction, about
 _ENTRIES = 200  # read at once
-_BLOCK_S = 1.0  # waits for news this long at most
+_BLOCK_S = 0.5  # waits for news this long at most
 _GATHER_S = 0.05  # a small batch costs a transaction as a large one does
 _LEASE_S = 10.0
 _TRIM_S = 1.0  # between two trims of what is recorded
@@ -59,11 +59,15 @@ class Recorder:
         self._until = 0.0
         self._trimmed_at = 0.0
 
+    @property
+    def leads(self) -> bool:
+        return self._position is not None
+
     def look(self) -> None:
         """Record what there is; then wait a little for more. Called again and again."""
         try:
             if not self._leads():
-                time.sleep(_BLOCK_S)
+                time.sleep(_BLOCK_S)  # a look at the lease costs a statement
                 return
             few = self._record_next(wait_s=_BLOCK_S) < _ENTRIES
             self._trim()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import structlog
 from celery import current_app
@@ -14,17 +15,16 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
-from . import ledger
+from . import ledger, topology
 from .conf import conf
 from .ledger import Wakeup
-from .states import CLASSES, priority_class
+from .states import priority_class
 
 log = structlog.get_logger(__name__)
 
 RUN = "queue_app.run"  # the Celery task of strategy.py
 BATCH = 500  # messages in one round trip, where the transport can
 _DOWN_S = 1.0  # after a failure nobody waits for the broker for this long: the reconciler publishes instead
-_REDIS_STEPS = dict(zip(CLASSES, (0, 3, 6, 9), strict=True))  # Kombu's lists of a queue; 0 is served first
 _down_until = 0.0
 _broker: tuple[object, Connection] | None = None
 
@@ -47,12 +47,19 @@ def publish(wakeups: Sequence[Wakeup]) -> bool:
 
 
 def depth(queue: str) -> int:
-    """Messages that wait in the broker for this queue."""
+    """Messages that wait in the broker for this queue, of all its priority classes."""
     with connection() as broker:
-        try:
-            return int(broker.default_channel.queue_declare(queue, passive=True).message_count)
-        except broker.channel_errors:  # it does not exist yet
-            return 0
+        return sum(_waiting(broker, name) for name in topology.consumed(queue, broker.transport.driver_type))
+
+
+def _waiting(broker: Connection, name: str) -> int:
+    channel: Any = broker.channel()  # of its own: RabbitMQ closes it when there is no such queue
+    try:
+        return int(channel.queue_declare(name, passive=True).message_count)
+    except broker.channel_errors:  # it does not exist yet
+        return 0
+    finally:
+        channel.close()
 
 
 def connection() -> Connection:
@@ -76,28 +83,25 @@ def _shared() -> Connection:
 
 
 def _send(wakeups: Sequence[Wakeup], broker: Connection) -> None:
-    is_redis = _is_redis(broker)
+    driver = broker.transport.driver_type
     with (
         pools.producers[broker].acquire(block=True, timeout=conf().PUBLISH_TIMEOUT_S) as producer,
         producer.batch(max_size=BATCH) if len(wakeups) > 1 else nullcontext(),
     ):
         for wakeup in wakeups:
-            _publish(producer, wakeup, is_redis)
+            _publish(producer, wakeup, driver)
 
 
-def _publish(producer: Producer, wakeup: Wakeup, is_redis: bool) -> None:
+def _publish(producer: Producer, wakeup: Wakeup, driver: str) -> None:
     # Only headers, past Celery's own message: building that costs more than everything else here.
     id = str(wakeup.id)
-    named = priority_class(wakeup.priority)
     producer.publish(
         "",
-        exchange="",
-        routing_key=wakeup.queue,
         headers={"task": RUN, "id": id},
         content_type="text/plain",
         content_encoding="utf-8",
-        priority=_REDIS_STEPS[named] if is_redis else named,
         correlation_id=id,
+        **topology.direct(driver, wakeup.queue, priority_class(wakeup.priority)),
     )
 
 

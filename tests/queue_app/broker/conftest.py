@@ -17,6 +17,8 @@ from django.conf import settings
 from django.db import connection
 
 from queue_app.models import Job, JobEvent
+from tests import servers
+from tests.conftest import _service
 from tests.queue_app.conftest import CELERY, ROOT, until
 
 SETTINGS = "tests.queue_app.broker.settings"
@@ -112,3 +114,8 @@ def ended(id: str, state: str) -> Job:
 
 def history(id: str) -> list[str]:
     return list(JobEvent.objects.filter(job_id=id).order_by("at", "id").values_list("state", flat=True))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    yield from _service("BRAIN_TEST_RABBITMQ_URL", servers.rabbitmq)
