@@ -112,7 +112,7 @@ class Membership(bootsteps.StartStopStep):
         began = time.monotonic()
         engine = Engine(
             self._register(worker),
-            slots=worker.pool.num_processes,
+            slots=_slots(worker),
             lease_s=conf().LEASE_S,
             call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
         )
@@ -159,7 +159,7 @@ class Membership(bootsteps.StartStopStep):
         began, running, stuck = time.monotonic(), engine.running(), len(engine.runner.stuck())
         if workers.beat(engine.worker_id, _consumed(worker.app), running, stuck=stuck):
             engine.renewed(began)
-            engine.window.slots = worker.pool.num_processes  # the autoscaler changes it
+            engine.window.slots = _slots(worker)
             _pass_on_cancels(engine)
             return
         old, new = engine.worker_id, self._register(worker)
@@ -260,6 +260,11 @@ def _runner(engine: Engine, worker: Any) -> ThreadRunner | ForkRunner:
     slots = worker.pool.num_processes
     executor = getattr(worker.pool, "executor", None) or own_threads(slots)
     return ThreadRunner(engine, executor, slots)
+
+
+def _slots(worker: Any) -> int:
+    """What the autoscaler may grow the pool to, or what it is now: `celery control pool_grow` changes that."""
+    return max(worker.max_concurrency or 0, worker.pool.num_processes)
 
 
 def _scale(worker: Any) -> None:

@@ -93,6 +93,8 @@ class ForkRunner:
     # --- on Celery's loop ---
     def _feed(self) -> None:
         self._is_called = False
+        if len(self._queue) + len(self._applied) > self._pool.num_processes:
+            self._scale()
         while self._queue and len(self._applied) < self._pool.num_processes:
             run = self._queue.popleft()
             early = early_end(self._engine, run)
@@ -100,8 +102,6 @@ class ForkRunner:
                 self._apply(run)
             else:
                 self._engine.finished(run, early, None)
-        if self._queue:
-            self._scale()
 
     def _apply(self, run: Run) -> None:
         limits = limits_of(run)

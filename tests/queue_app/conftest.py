@@ -26,6 +26,7 @@ from queue_app.models import Job, JobEvent, Queue, Worker
 ROOT = Path(__file__).resolve().parents[2]
 CELERY = ["-m", "celery", "-A", "brain_project", "worker", "--without-mingle", "--without-gossip"]
 TIMEOUT_S = 20.0
+POOLS = {"threads": ("-P", "threads", "-c", "2"), "prefork": ("-c", "2")}
 
 
 class WorkerProcess:
@@ -96,6 +97,12 @@ def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..
         with contextlib.suppress(ProcessLookupError):
             worker.signal(signal.SIGKILL)
         worker.process.wait()
+
+
+@pytest.fixture(params=POOLS)
+def pool(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The options of a worker with two slots, of each kind."""
+    return POOLS[request.param]
 
 
 @pytest.fixture

@@ -11,19 +11,13 @@ import pytest
 from queue_app import cancelling, enqueue, queues
 from queue_app.models import Job, Worker
 
-from .conftest import WorkerProcess, until
+from .conftest import POOLS, WorkerProcess, until
 from .jobs_app import tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 Start = Callable[..., WorkerProcess]
-POOLS = {"threads": ("-P", "threads", "-c", "2"), "prefork": ("-c", "2")}
 EVER_S = 600  # longer than any test waits
-
-
-@pytest.fixture(params=POOLS)
-def pool(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return POOLS[request.param]
 
 
 def linger(file: Path, *, queue: str = "lingering", **payload: Any) -> Job:

@@ -1,0 +1,85 @@
+"""How workers end: SIGTERM under load, past the grace, twice; SIGQUIT; an engine that has died."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from queue_app import enqueue
+from queue_app.models import Job, Worker
+
+from .conftest import POOLS, WorkerProcess, until
+from .jobs_app import tasks
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+Start = Callable[..., WorkerProcess]
+EVER_S = 600  # longer than any test waits
+
+
+def linger(file: Path, **payload: object) -> Job:
+    return enqueue(tasks.linger, {"file": str(file), "takes_s": EVER_S, **payload})
+
+
+def counts() -> dict[str, int]:
+    return Counter(Job.objects.filter(delivery="ledger").values_list("state", flat=True))
+
+
+def test_sigterm__under_load__what_ran_is_recorded_and_the_rest_waits_uncharged(
+    start_worker: Start, file: Path, pool: tuple[str, ...]
+) -> None:
+    worker = start_worker(*pool)
+    for number in range(150):
+        enqueue(tasks.trace, {"file": str(file), "number": number, "takes_s": 0.02})
+        tasks.stock_trace.delay(os.devnull, number)
+    until(lambda: len(file.read_text().split()) >= 20, "some jobs have run")
+    assert worker.terminate() == 0
+    ran = file.read_text().split()
+    assert len(ran) == len(set(ran))
+    assert counts() == {"COMPLETED": len(ran), "PENDING": 150 - len(ran)}
+    assert not Job.objects.exclude(crash_count=0, suspect=False).exists()
+    assert Worker.objects.get().stopped_at is not None
+    assert "children_killed_late" not in worker.events()
+
+
+def test_sigterm_twice__a_run_outlasts_the_grace__is_given_back_and_another_ends(
+    start_worker: Start, file: Path, pool: tuple[str, ...]
+) -> None:
+    worker = start_worker(*pool)
+    outlasts, ends = linger(file, blocks=True), linger(file, takes_s=2.0)
+    until(lambda: file.read_text().count("start") == 2, "both run")
+    worker.process.terminate()
+    until(lambda: "Warm shutdown" in worker.log, "it has heard")
+    assert worker.terminate() == 0
+    for job in (outlasts, ends):
+        job.refresh_from_db()
+    assert (ends.state, ends.crash_count) == ("COMPLETED", 0)
+    assert (outlasts.state, outlasts.attempt, outlasts.crash_count) == ("PENDING", 0, 0)
+    assert not outlasts.suspect
+    assert outlasts.events.latest("id").detail == {"reason": "worker stopped"}
+
+
+def test_sigquit__runs_and_waiting_jobs__go_back_at_once_uncharged(
+    start_worker: Start, file: Path, pool: tuple[str, ...]
+) -> None:
+    worker = start_worker(*pool)
+    jobs = [linger(file, blocks=True) for _ in range(5)]
+    until(lambda: file.read_text().count("start") == 2, "two run")
+    worker.process.send_signal(signal.SIGQUIT)
+    worker.process.wait(20)
+    assert counts() == {"PENDING": len(jobs)}
+    assert not Job.objects.exclude(crash_count=0, suspect=False).exists()
+    assert Worker.objects.get().stopped_at is not None
+
+
+def test_engine__its_thread_dies__worker_does_not_look_alive(start_worker: Start, file: Path) -> None:
+    worker = start_worker(*POOLS["threads"])
+    enqueue(tasks.break_engine, {})
+    assert worker.process.wait(20) == os.EX_SOFTWARE
+    assert "worker_stalled" in worker.events()
+    assert Worker.objects.get().stopped_at is not None
