@@ -13,7 +13,8 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 
-from queue_app import ledger, task
+from queue_app import Retry, aenqueue, ledger, task
+from queue_app.models import Job
 from queue_app.runs import Run
 
 
@@ -97,3 +98,24 @@ def stock_trace(file: str, number: int, takes_s: float = 0) -> None:
 def tell(payload: dict[str, Any], line: str) -> None:
     with Path(payload["file"]).open("a") as out:
         out.write(f"{line}\n")
+
+
+@task(queue="features", name="jobs.echo", secret_fields=["card.number"])
+def echo(payload: dict[str, Any]) -> dict[str, Any]:
+    return {"card": payload.get("card"), "length": len(payload.get("text", ""))}
+
+
+@task(queue="features", name="jobs.breed")
+async def breed(payload: dict[str, Any], job: Run) -> list[int]:
+    """Reads with the ORM, enqueues a child; the first run asks for another."""
+    found = await Job.objects.filter(id=job.id).acount()
+    if job.attempt == 1:
+        raise Retry("once more", after=0)
+    await aenqueue(echo, {"text": "child"}, unique=f"child of {job.id}")
+    await aenqueue(echo, {"text": "child"}, unique=f"child of {job.id}")
+    return [found, job.attempt]
+
+
+@task(queue="features", name="jobs.outstay", soft_time_limit_s=0.5, never_retry_on=[SoftTimeLimitExceeded])
+async def outstay(payload: dict[str, Any]) -> None:
+    await asyncio.sleep(60)
