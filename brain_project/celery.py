@@ -12,9 +12,22 @@ from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from queue_app import bootsteps
 
+from . import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "brain_project.settings")
 
-app = Celery("brain_project")
+
+class App(Celery):
+    """Takes every broker URL through our transport, also one that `celery -b` or the environment puts over the settings."""
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(broker.url(url or self.conf.broker_read_url), **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(broker.url(url or self.conf.broker_write_url), **options)
+
+
+app = App("brain_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)

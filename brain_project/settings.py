@@ -65,7 +65,7 @@ VALKEY_SOCKET = data_dir.socket_path(BRAIN_DATA_DIR)
 if EMBEDDED_REDIS:
     REDIS_URL = f"unix://{VALKEY_SOCKET}?db=0"
 try:
-    # Redis and Valkey through the queue's own transport, which loses no message; stock+… keeps Kombu's.
+    # Redis and Valkey through the queue's own transport, which loses no message; stock-redis://… keeps Kombu's.
     BROKER_URL = broker.url(BROKER_URL or REDIS_URL)
 except ValueError as error:
     raise ImproperlyConfigured(f"BROKER_URL: {error}") from error

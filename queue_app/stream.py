@@ -34,11 +34,7 @@ _broker: tuple[object, Connection] | None = None
 
 def rides() -> bool:
     """Whether the broker is reached through our transport, so that events travel with publications and acks."""
-    return rides_on(str(current_app.conf.broker_write_url or current_app.conf.broker_url))
-
-
-def rides_on(url: str) -> bool:
-    return url.partition("://")[0].partition("+")[0] in SCHEMES
+    return current_app.connection_for_write().transport_cls in SCHEMES
 
 
 def add(pipe: Any, key: str, fields: dict[str, bytes | str]) -> None:

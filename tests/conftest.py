@@ -74,5 +74,10 @@ def postgresql_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    yield from _service("BRAIN_TEST_RABBITMQ_URL", servers.rabbitmq)
+
+
+@pytest.fixture(scope="session")
 def mariadb_url() -> Iterator[str]:
     yield from _service("BRAIN_TEST_MARIADB_URL", servers.mariadb)

@@ -110,7 +110,7 @@ def _ours(
     needs: tuple[str, ...] = (),
 ) -> Side:
     def variables(urls: Urls, folder: Path) -> dict[str, object]:
-        chosen = {"stock": f"stock+{urls.redis}", "amqp": urls.amqp}.get(broker, "")
+        chosen = {"stock": f"stock-{urls.redis}", "amqp": urls.amqp}.get(broker, "")
         return {
             "DJANGO_SETTINGS_MODULE": "benchmarks.queue.brain.settings",
             "BRAIN_DEMO": "0",

@@ -32,7 +32,7 @@ def own_queue(prefix: str) -> Iterator[str]:
 
 @pytest.fixture
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(current_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(wakeup, "_down_until", 0.0)
     yield
     wakeup._down_until = 0.0

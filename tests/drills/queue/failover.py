@@ -117,7 +117,7 @@ def sentinel(rig: Rig) -> Outcome:
 def stock_and_ours(rig: Rig) -> Outcome:
     """A worker on Kombu's own Redis transport and one on ours, on one queue; each is killed while it holds jobs."""
     rounds = 2 if rig.quick else 20
-    stock = {"BROKER_URL": f"stock+{rig.broker.url}"}
+    stock = {"BROKER_URL": f"stock-{rig.broker.url}"}
     rig.enqueue(300)
     theirs, ours = rig.worker(env=stock), rig.worker()
     done = [0, 0]
