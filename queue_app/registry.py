@@ -128,11 +128,19 @@ class Task:
 
 
 class CeleryTask(Task):
-    """A `@shared_task`: its payload is {"args": […], "kwargs": {…}}, and what its decorator says of retries is Celery's."""
+    """A `@shared_task`. Its payload is {"args": […], "kwargs": {…}}, and retries are as its decorator and `self.retry()`
+    say: an exception that Celery would not retry makes a dead letter at once.
+    """
 
-    def __init__(self, celery_task: Any) -> None:
-        self._celery_task = celery_task
-        super().__init__(celery_task.run, name=celery_task.name, queue=getattr(celery_task, "queue", None))
+    def __init__(self, task: Any) -> None:
+        self._celery_task = task
+        super().__init__(
+            task.run,
+            name=task.name,
+            queue=getattr(task, "queue", None),
+            max_retries=shared_tasks.most_retries(task),
+            retry_on=(),
+        )
 
     def _call(self, payload: dict[str, Any], run: Run) -> Any:
         args, kwargs = shared_tasks.arguments(self.function, payload)

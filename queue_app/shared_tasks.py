@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from celery import Task, current_app
@@ -45,10 +46,11 @@ def arguments(function: Callable[..., Any], payload: dict[str, Any]) -> tuple[li
 
 
 def call(task: Any, args: list[Any], kwargs: dict[str, Any], run: Run) -> Any:
-    """Run the task as a worker of Celery would, except that the ledger retries: `self.retry()` waits as the queue says."""
+    """Run the task as a worker of Celery would; what it retries (`self.retry()`, `autoretry_for`) raises our Retry."""
     _task_stack.push(task)
-    # Called directly: `self.retry()` raises what it was given instead of publishing a message of its own.
-    task.push_request(id=str(run.id), args=args, kwargs=kwargs, retries=run.attempt - 1, called_directly=True)
+    # As from `apply()`: its retry is raised with the wait, where a worker's would be published to the broker.
+    about = {"is_eager": True, "called_directly": False, "delivery_info": {"routing_key": run.queue}}
+    task.push_request(id=str(run.id), args=args, kwargs=kwargs, retries=run.attempt - 1, **about)
     try:
         return task.run(*args, **kwargs)
     except Ignore:
@@ -56,10 +58,21 @@ def call(task: Any, args: list[Any], kwargs: dict[str, Any], run: Run) -> Any:
     except Reject as error:
         raise DeadLetter(str(error.reason)) from error
     except CeleryRetry as error:
-        raise Retry(str(error.message or "")) from error
+        raise Retry(str(error), after=_wait_s(error.when)) from error
     finally:
         task.pop_request()
         _task_stack.pop()
+
+
+def most_retries(task: Any) -> int:
+    """Celery's None is no limit; ours ends at 100."""
+    return 100 if task.max_retries is None else min(int(task.max_retries), 100)
+
+
+def _wait_s(when: Any) -> float | None:
+    if isinstance(when, datetime):
+        return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
+    return when if when is None else max(0.0, float(when))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -105,32 +105,41 @@ def test_typed__pydantic_model__is_checked_at_enqueue_and_handed_over() -> None:
 
 
 # --- Celery's tasks --------------------------------------------------------------------------------------------------
-@shared_task(name="tests.add", bind=True, autoretry_for=(KeyError,))
+@shared_task(name="tests.add", bind=True, autoretry_for=(KeyError,), default_retry_delay=7, max_retries=5)
 def add(self: Any, first: int, second: int = 1) -> dict[str, Any]:
-    if first == 13:
-        raise KeyError(first)
+    raised = {13: KeyError(), 15: Reject("unlucky"), 16: Ignore(), 17: OSError("not named")}.get(first)
+    if raised is not None:
+        raise raised
     if first == 14:
-        self.retry(countdown=5)
-    if first == 15:
-        raise Reject("unlucky")
-    if first == 16:
-        raise Ignore
+        self.retry(countdown=5, exc=OSError())
     return {"sum": first + second, "retries": self.request.retries, "current": current_task.name}
 
 
 def test_celery_task__enqueued_to_the_ledger__runs_in_a_celery_request() -> None:
     job = enqueue(add, {"args": [1], "kwargs": {"second": 2}})
-    assert (job.name, job.queue, enqueue("tests.add", {"args": [1]}).name) == (
-        "tests.add",
-        "default",
-        "tests.add",
-    )
+    assert (job.name, job.queue, job.max_attempts) == ("tests.add", "default", 6)
+    assert enqueue("tests.add", {"args": [1]}).name == "tests.add"
     end = perform(a_run("tests.add", job.payload, attempt=2))
     assert end.state == State.COMPLETED
     assert end.result == '{"sum":3,"retries":2,"current":"tests.add"}'
-    ends = [perform(a_run("tests.add", {"args": [first]})) for first in (13, 14, 15, 16)]
-    assert [end.state for end in ends] == ["FAILED", "FAILED", "DEAD_LETTER", "COMPLETED"]
-    assert '"KeyError"' in str(ends[0].error)
+
+
+@pytest.mark.parametrize(
+    ("first", "attempt", "state", "delay_s"),
+    [
+        (13, 0, "FAILED", 7),
+        (14, 0, "FAILED", 5),
+        (14, 5, "DEAD_LETTER", None),
+        (15, 0, "DEAD_LETTER", None),
+        (16, 0, "COMPLETED", None),
+        (17, 0, "DEAD_LETTER", None),
+    ],
+)
+def test_celery_task__retries_rejects_or_fails__as_its_decorator_says(
+    first: int, attempt: int, state: str, delay_s: float | None
+) -> None:
+    end = perform(a_run("tests.add", {"args": [first]}, attempt=attempt))
+    assert (end.state, end.delay_s) == (state, delay_s)
 
 
 @pytest.mark.parametrize(
