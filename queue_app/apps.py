@@ -9,7 +9,7 @@ class QueueAppConfig(AppConfig):
     verbose_name = "Queue"
 
     def ready(self) -> None:
-        from . import checks, strategy  # noqa: F401  (both register themselves)
+        from . import broker, checks, strategy  # noqa: F401  (they register themselves)
 
         # Here rather than in the worker alone: `enqueue` must know the tasks in every process.
         autodiscover_modules("tasks")

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from celery.app.task import Task as CeleryTask
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore
 from celery.worker import request as base
 
 from . import descriptions, events, topology
@@ -29,6 +29,10 @@ def tell(journal: Journal | None) -> None:
 
 def journal() -> Journal | None:
     return _journal
+
+
+class Discarded(Ignore):
+    """Raised by a task: nobody needs the job any more. It ends as CANCELLED."""
 
 
 class Request(base.Request):
@@ -66,12 +70,11 @@ class Request(base.Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = descriptions.raised(exc_info)
-        kind = (
-            events.COMPLETED
-            if isinstance(error, Ignore) and not isinstance(error, Reject)
-            else events.DEAD_LETTER
-        )
-        self._outcome = (kind, None if kind == events.COMPLETED else {"error": descriptions.error(exc_info)})
+        if isinstance(error, Ignore):
+            discarded = isinstance(error, Discarded)
+            self._outcome = (events.CANCELLED, "discarded") if discarded else (events.COMPLETED, None)
+        else:
+            self._outcome = (events.DEAD_LETTER, {"error": descriptions.error(exc_info)})
         found = super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         self._tell()
         return found
@@ -182,6 +185,10 @@ class Task(CeleryTask):
             for name in ("exchange", "routing_key", "redelivered"):
                 found.options.pop(name, None)
             found.options |= {name: options.get(name, ours[name]) for name in ("queue", "priority")}
+            found.options["headers"] = {
+                **(found.options.get("headers") or {}),
+                descriptions.HEADER: {"tenant": ours.get("tenant")},
+            }
         return found
 
 

@@ -19,6 +19,7 @@ from .events import About
 from .states import Priority
 
 HEADER = "brain"  # of a message that this platform published: {"queue", "priority", "recorded"}
+BROKER_RUN = "queue_app.broker_run"  # the Celery task of broker.py, which carries the jobs of `enqueue`
 _MOST_ATTEMPTS = 2**31 - 1  # of a task that may be retried for ever
 _LONGEST_REPR = 1000
 
@@ -28,22 +29,17 @@ def now() -> float:
     return time.time_ns() / 1e9
 
 
-def payload(args: Any, kwargs: Any, *, max_bytes: int) -> str:
-    """The call as JSON text; what is too large or not JSON is not kept, and the text says so.
+def payload(value: Any, *, max_bytes: int) -> str:
+    """A payload as JSON text; what is too large or not JSON is not kept, and the text says so.
 
     By Kombu's JSON, which the message has as well: dates and UUIDs come back as what they were.
     """
     try:
-        text = dumps({"args": args, "kwargs": kwargs}, allow_nan=False)
+        text = dumps(value, allow_nan=False)
         payloads.check_text(text, max_bytes=max_bytes)
     except (TypeError, ValueError, RecursionError) as error:
-        return not_kept(args, kwargs, reason=str(error))
+        return str(dumps({"not_kept": events.clean(str(error))[:200], "shown": _shown(value)}))
     return str(text)
-
-
-def not_kept(args: Any, kwargs: Any, *, reason: str) -> str:
-    shown = {"args": _shown(args), "kwargs": _shown(kwargs)}
-    return str(dumps({"not_kept": events.clean(reason)[:200], **shown}))
 
 
 def request_id() -> str:
@@ -61,12 +57,19 @@ def of_call(
     kwargs: Any,
     max_retries: int | None,
 ) -> About:
-    """At publication. headers: as Celery has made them."""
+    """At publication. headers: as Celery has made them, with ours."""
+    ours = headers.get(HEADER) or {}
+    limit = conf().MAX_PAYLOAD_BYTES
+    if name == BROKER_RUN and args:  # a job of `enqueue`: its task and payload are the arguments
+        name, text, max_retries = str(args[0]), payload(args[1], max_bytes=limit), args[2] - 1
+    else:
+        text = payload({"args": args, "kwargs": kwargs}, max_bytes=limit)
     return About(
         name=name[:200],
         queue=queue[:100],
+        tenant=str(ours.get("tenant", ""))[:64],
         priority=priority,
-        payload=payload(args, kwargs, max_bytes=conf().MAX_PAYLOAD_BYTES),
+        payload=text,
         request_id=request_id(),
         max_attempts=_MOST_ATTEMPTS if max_retries is None else max_retries + 1,
         parent=_parent(headers.get("parent_id")),

@@ -44,6 +44,7 @@ class About(NamedTuple):
 
     name: str
     queue: str
+    tenant: str
     priority: int
     payload: str
     request_id: str
@@ -53,7 +54,7 @@ class About(NamedTuple):
     expires_at: float | None
 
 
-UNKNOWN = About("(not recorded)", "", Priority.NORMAL, "{}", "", 1, None, None, None)
+UNKNOWN = About("(not recorded)", "", "", Priority.NORMAL, "{}", "", 1, None, None, None)
 
 
 class Standing(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 from celery.app import amqp
 from kombu.exceptions import KombuError
 
-from . import descriptions, events, stream, topology
+from . import deliveries, descriptions, events, stream, topology
 from .descriptions import HEADER
 from .events import Event
 from .states import Priority, priority_class
@@ -55,21 +55,19 @@ class Sender:
         given = options.pop("priority", None)
         level = Priority.NORMAL if given is None else checked(given)
         queue = topology.target(options, self._app.conf.task_default_queue)
-        headers[HEADER] = {"queue": queue, "priority": level}
+        known = self._app._tasks.get(name)
+        call = (name, queue, level, headers, body[0], body[1], known.max_retries if known is not None else 0)
+        if _may_be_stored(name, headers, body) and deliveries.of(queue) == deliveries.LEDGER:
+            deliveries.store_call(*call)
+            return None
+        headers[HEADER] = _ours(options) | {"queue": queue, "priority": level}
         options |= topology.route(producer.connection, queue, priority_class(level), options)
         if headers.get("retries"):  # the run before it tells FAILED, with when
             headers[HEADER]["recorded"] = True
             return self._send(producer, name, message, **options)
-        return self._tell_and_send(
-            producer, name, message, options, self._pending(name, queue, level, headers, body)
-        )
-
-    def _pending(self, name: str, queue: str, level: int, headers: dict[str, Any], body: Any) -> Event:
-        known = self._app._tasks.get(name)
-        about = descriptions.of_call(
-            name, queue, level, headers, body[0], body[1], known.max_retries if known is not None else 0
-        )
-        return [events.PENDING, headers["id"], 1, descriptions.now(), list(about)]
+        about = descriptions.of_call(*call)
+        event = [events.PENDING, headers["id"], 1, descriptions.now(), list(about)]
+        return self._tell_and_send(producer, name, message, options, event)
 
     def _tell_and_send(
         self, producer: Any, name: str, message: Any, options: dict[str, Any], event: Event
@@ -117,3 +115,20 @@ class Sender:
                     ]
                 )
             raise
+
+
+def _may_be_stored(name: str, headers: dict[str, Any], body: Any) -> bool:
+    """Whether the ledger can carry it: a first call that no workflow waits for."""
+    embed = body[2]
+    in_canvas = headers.get("group") or any(
+        embed.get(key) for key in ("callbacks", "errbacks", "chain", "chord")
+    )
+    return not (headers.get("retries") or in_canvas or name == descriptions.BROKER_RUN)
+
+
+def _ours(options: dict[str, Any]) -> dict[str, Any]:
+    """Our header, where the caller has one; Celery would put the caller's headers over ours."""
+    headers = dict(options.get("headers") or {})
+    found = headers.pop(HEADER, None) or {}
+    options["headers"] = headers
+    return {"tenant": found["tenant"]} if found.get("tenant") else {}

@@ -9,14 +9,17 @@ recorder may die at any point: the next one reads from there, and nothing is los
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
 from django.db import DataError, IntegrityError, connection, transaction
-from redis.exceptions import ResponseError
+from kombu.exceptions import KombuError
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from redis.exceptions import RedisError, ResponseError
 
 from . import events, leases, stream
 from .conf import conf
@@ -174,6 +177,18 @@ def standing() -> Standing:
         return Standing(entries, 0.0)
     told_at = _order(oldest[0][0].decode())[0] / 1000
     return Standing(entries, max(0.0, seconds + microseconds / 1e6 - told_at))
+
+
+def families() -> Iterator[Metric]:
+    """The stream's metrics; none while its server is away."""
+    try:
+        found = standing()
+    except (RedisError, OSError, KombuError):
+        return
+    help_ = "Entries in the stream of broker jobs' events, recorded or not yet."
+    yield GaugeMetricFamily("brain_queue_event_entries", help_, value=found.entries)
+    help_ = "Age of the oldest event that is not recorded yet."
+    yield GaugeMetricFamily("brain_queue_event_lag_seconds", help_, value=found.lag_s)
 
 
 def _position() -> str:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import workers
+from . import recorder, workers
 from .ledger import is_due, waiting
 from .models import Job, Queue
 from .states import State
@@ -61,6 +61,7 @@ def families() -> Iterator[Metric]:
     yield oldest
     yield paused
     yield GaugeMetricFamily("brain_queue_workers", "Workers that hold a lease.", value=workers.alive())
+    yield from recorder.families()
 
 
 def _oldest_due_s() -> dict[str, float]:

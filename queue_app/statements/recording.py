@@ -11,16 +11,25 @@ from typing import Any, Protocol
 
 from queue_app.events import UNKNOWN, Row, Standing, Step
 
-# Columns of a new row that the events say nothing about.
-UNSET = {
-    "delivery": "'broker'", "tenant": "''", "fence": "0", "suspect": "{false}", "is_marked": "{false}",
-    "cancel_requested": "{false}", "progress_note": "''",
-}  # fmt: skip
-ABOUT = ("name", "queue", "priority", "payload", "request_id", "max_attempts", "parent", "expires_at")
+from . import UNSET as _UNSET
+
+ABOUT = (
+    "name",
+    "queue",
+    "tenant",
+    "priority",
+    "payload",
+    "request_id",
+    "max_attempts",
+    "parent",
+    "expires_at",
+)
 PROGRESS = (
     "state", "attempt", "crash_count", "owner", "started_at", "finished_at", "run_after", "result", "last_error",
 )  # fmt: skip
 INSERTED = ("id", *ABOUT, "created_at", *PROGRESS)
+# Columns of a new row that the events say nothing about.
+UNSET = {"delivery": "'broker'", **{name: value for name, value in _UNSET.items() if name not in INSERTED}}
 UPDATED = ("id", *PROGRESS)
 NAMED = ("id", *ABOUT, "created_at")  # of a row that had been made without its publication
 TOLD = ("job_id", "state", "at", "worker", "detail")
@@ -73,6 +82,7 @@ def _about(row: Row) -> tuple[Any, ...]:
     return (
         about.name,
         about.queue,
+        about.tenant,
         about.priority,
         about.payload,
         about.request_id,

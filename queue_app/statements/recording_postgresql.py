@@ -11,7 +11,7 @@ from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, s
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
 _JSON = ("payload", "result", "last_error", "detail")
-_TEXTS = ("name", "queue", "request_id", *_JSON)  # what may hold a comma or a quote
+_TEXTS = ("name", "queue", "tenant", "request_id", *_JSON)  # what may hold a comma or a quote
 _ARRAYS = {
     **dict.fromkeys(("id", "job_id", "owner", "worker", "parent"), "uuid"), **dict.fromkeys(_TIMES, "float8"),
     **dict.fromkeys(("priority", "attempt", "crash_count", "max_attempts"), "int"),

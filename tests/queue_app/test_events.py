@@ -15,7 +15,7 @@ from queue_app.states import State
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 W1, W2 = "w-1", "w-2"
-ABOUT = list(About("t.name", "default", 3, '{"args": []}', "r-1", 4, None, None, None))
+ABOUT = list(About("t.name", "default", "acme", 3, '{"args": []}', "r-1", 4, None, None, None))
 ERROR = {"type": "OSError", "message": "no", "traceback": ""}
 
 

@@ -31,7 +31,9 @@ def _own_stream(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def about(**changes: Any) -> list[Any]:
     payload = json.dumps({"args": ["ü'\"\\{},"], "kwargs": {}})
-    return list(About("t.name", "default", 6, payload, "r-1", 4, None, None, None)._replace(**changes))
+    return list(
+        About("t.name", "default", "acme", 6, payload, "r-1", 4, None, None, None)._replace(**changes)
+    )
 
 
 def pending(id: str, at: float = 1000.25, **changes: Any) -> Event:
@@ -68,6 +70,7 @@ def test_record__whole_life_at_once__row_and_history() -> None:
     record(leading())
     job = Job.objects.get(id=id)
     assert (job.name, job.queue, job.priority, job.request_id) == ("t.name", "default", 6, "r-1")
+    assert job.tenant == "acme"
     assert (job.state, job.attempt, job.max_attempts, job.delivery) == ("COMPLETED", 1, 4, "broker")
     assert (job.payload, job.result) == ({"args": ["ü'\"\\{},"], "kwargs": {}}, {"n": 1})
     assert (job.owner, job.parent, job.run_after) == (WORKER, WORKER, None)

@@ -1,0 +1,105 @@
+"""Which way a queue's jobs go: its row says so for every caller, else each caller's own way holds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import DatabaseError
+from django.utils import timezone
+
+from . import descriptions, events
+
+log = structlog.get_logger(__name__)
+
+LEDGER, BROKER = (
+    "ledger",
+    "broker",
+)  # as models.Delivery, which must not be imported before the app registry is ready
+
+
+def of(queue: str) -> str:
+    """LEDGER, BROKER, or empty where the row says nothing, or cannot be read: a message needs no database."""
+    try:
+        return _of(queue)
+    except SynchronousOnlyOperation:  # `.delay()` in a coroutine
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_of_elsewhere, queue).result()
+    except DatabaseError as error:
+        log.warning("delivery_not_known", queue=queue, error=type(error).__name__)
+        return ""
+
+
+def store_call(
+    name: str,
+    queue: str,
+    priority: int,
+    headers: dict[str, Any],
+    args: Any,
+    kwargs: Any,
+    max_retries: int | None,
+) -> None:
+    """The call of a Celery task as a job of the ledger, in the caller's transaction; the broker is told after it.
+
+    ValueError (BadPayload, UnknownQueue) stores nothing.
+    """
+    from django.db import transaction
+
+    from . import ledger, lineage, offload, payloads, queues, wakeup
+    from .conf import conf
+
+    text = payloads.accept({"args": list(args), "kwargs": dict(kwargs)}, max_bytes=conf().MAX_PAYLOAD_BYTES)
+    id, now = UUID(events.job_id(headers["id"])), timezone.now()
+    run_after = _moment(headers.get("eta"))
+    run_after = run_after if run_after and run_after > now else None
+    common = {
+        "name": name,
+        "queue": queues.find(queue).name,
+        "delivery": LEDGER,
+        "tenant": "",
+        "priority": priority,
+        "state": "PENDING",
+        "max_attempts": 1 + (conf().MAX_RETRIES if max_retries is None else max_retries),
+        "run_after": run_after,
+        "expires_at": _moment(headers.get("expires")),
+        "published_at": None if run_after else now,
+        "unique_until": None,
+        "parent": lineage.parent(None),
+        "request_id": descriptions.request_id(),
+        "created_at": now,
+    }
+    is_large = len(text.encode()) > conf().OFFLOAD_BYTES
+    with transaction.atomic():
+        ledger.insert(common, [id], [offload.ELSEWHERE if is_large else text])
+        if is_large:
+            offload.store([(id, text)])
+    if run_after is None:
+        message = ledger.Wakeup(id, queue, priority)
+        transaction.on_commit(lambda: wakeup.publish([message]), robust=True)
+
+
+def _of(queue: str) -> str:
+    from . import queues
+
+    found = queues.policies().get(queue)
+    return found.delivery if found else ""
+
+
+def _of_elsewhere(queue: str) -> str:
+    from django.db import connections
+
+    try:
+        return _of(queue)
+    except DatabaseError:
+        return ""
+    finally:
+        connections.close_all()
+
+
+def _moment(text: str | None) -> datetime | None:
+    found = datetime.fromisoformat(text) if text else None
+    return found.replace(tzinfo=timezone.get_default_timezone()) if found and found.tzinfo is None else found
