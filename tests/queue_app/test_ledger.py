@@ -222,7 +222,7 @@ def test_cancel__waiting_is_over_and_running_is_asked(worker: Worker) -> None:
     assert ledger.cancel(waiting, actor="ada")
     assert ledger.cancel(running, actor="ada")
     assert Job.objects.get(pk=waiting.id).state == "CANCELLED"
-    assert workers.cancelled([running.id]) == {running.id}
+    assert workers.cancelled([running.id]) == {running.id: False}
     assert claim(worker, waiting) == []
 
 
