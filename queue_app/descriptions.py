@@ -59,7 +59,7 @@ def of_call(
 ) -> About:
     """At publication. headers: as Celery has made them, with ours."""
     ours = headers.get(HEADER) or {}
-    limit = conf().MAX_PAYLOAD_BYTES
+    limit = min(conf().MAX_PAYLOAD_BYTES, conf().OFFLOAD_BYTES)  # what a row may hold
     if name == BROKER_RUN and args:  # a job of `enqueue`: its task and payload are the arguments
         name, text, max_retries = str(args[0]), payload(args[1], max_bytes=limit), args[2] - 1
     else:

@@ -65,6 +65,11 @@ def standing_of(delivery: str, name: str, *columns: Any) -> Standing | None:
     return Standing._make((*columns, name != UNKNOWN.name)) if delivery == "broker" else None
 
 
+def dashed(id: str) -> str:
+    """A UUID as the events spell it, of 32 hex digits or of what has its dashes already."""
+    return id if "-" in id else f"{id[:8]}-{id[8:12]}-{id[12:16]}-{id[16:20]}-{id[20:]}"
+
+
 def write(hand: Recording, cursor: Any, rows: Iterable[Row], steps: Sequence[Step]) -> None:
     rows = [row for row in rows if row.is_changed]
     new = [(row.id, *_about(row), row.created_at, *_progress(row)) for row in rows if row.is_new]

@@ -10,7 +10,7 @@ from django.db import connection
 
 from queue_app.events import Standing, Step
 
-from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
+from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, dashed, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
 _IDS = ("id", "job_id", "owner", "worker", "parent")
@@ -65,7 +65,7 @@ def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
     found = {}
     for id, delivery, name, state, attempt, crashes, owner, started_at in cursor.fetchall():
         started_s = None if started_at is None else float(started_at)
-        owner = None if owner is None else _dashed(str(owner))
+        owner = None if owner is None else dashed(str(owner))
         found[by_stored[str(id)]] = standing_of(delivery, name, state, attempt, crashes, owner, started_s)
     return found
 
@@ -99,7 +99,3 @@ def _stored(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[An
 def _id(id: str) -> str:
     """As the column holds it: a native uuid on MariaDB 10.7 and newer, 32 hex digits elsewhere."""
     return id if connection.features.has_native_uuid_field else id.replace("-", "")
-
-
-def _dashed(id: str) -> str:
-    return id if "-" in id else f"{id[:8]}-{id[8:12]}-{id[12:16]}-{id[16:20]}-{id[20:]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from queue_app.events import Standing, Step
 
-from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, standing_of
+from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, dashed, standing_of
 
 _TIMES = ("created_at", "started_at", "finished_at", "run_after", "expires_at", "at")
 _IDS = ("id", "job_id", "owner", "worker", "parent")
@@ -42,7 +42,10 @@ _TELL = f"INSERT INTO queue_app_jobevent ({', '.join(TOLD)}) VALUES ({', '.join(
 def standing(cursor: Any, ids: Sequence[str]) -> dict[str, Standing | None]:
     by_hex = {id.replace("-", ""): id for id in ids}
     cursor.execute(_STANDING, ['["' + '","'.join(by_hex) + '"]'])
-    return {by_hex[id]: standing_of(*columns) for id, *columns in cursor.fetchall()}
+    return {
+        by_hex[id]: standing_of(delivery, name, state, attempt, crashes, owner and dashed(owner), started_at)
+        for id, delivery, name, state, attempt, crashes, owner, started_at in cursor.fetchall()
+    }
 
 
 def insert(cursor: Any, rows: Sequence[Sequence[Any]]) -> None:

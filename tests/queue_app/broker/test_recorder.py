@@ -94,6 +94,7 @@ def test_record__step_by_step__rows_change_and_are_named_late() -> None:
     tell(end(id, events.FAILED, {"error": ERROR, "run_after": 1010.0}))
     record(leader)
     job.refresh_from_db()
+    assert job.crash_count == 0  # its end tells the start again
     assert (job.state, job.attempt, job.last_error, job.finished_at) == ("FAILED", 1, ERROR, None)
     assert job.run_after is not None
     assert job.run_after.timestamp() == 1010

@@ -17,6 +17,16 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+@shared_task(name="plain.kept_add", ignore_result=False)
+def kept_add(a: int, b: int) -> int:
+    return a + b
+
+
+@shared_task(name="plain.total", ignore_result=False)
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
 @shared_task(name="plain.note")
 def note(file: str, text: Any, takes_s: float = 0) -> dict[str, Any]:
     """Append the text to the file, after a while."""
