@@ -17,10 +17,12 @@ COLUMNS = (
     "suspect", "cancel_requested", "request_id", "parent",
 )  # fmt: skip
 # A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
-# ours was lost with the connection, after its commit.
+# ours was lost with the connection, after its commit. A CASE, because no planner looks into it: with plain conditions
+# PostgreSQL reads all that waits by the partial index instead of a few rows by their ids (12 ms a claim at 20,000).
 CLAIMABLE = (
-    "(state IN ('PENDING', 'FAILED') AND (run_after IS NULL OR run_after <= {now})"
-    " OR state = 'PROCESSING' AND owner = {worker})"
+    "CASE state WHEN 'PROCESSING' THEN owner = {worker}"
+    " WHEN 'PENDING' THEN coalesce(run_after <= {now}, {true}) WHEN 'FAILED' THEN coalesce(run_after <= {now}, {true})"
+    " ELSE {false} END"
     " AND EXISTS (SELECT 1 FROM queue_app_worker WHERE id = {worker} AND lease_until > {now})"
 )
 
@@ -76,6 +78,9 @@ class Statements(Protocol):
 
     def insert(self, cursor: Any, new: New) -> set[UUID]:
         """Store new jobs and their first events; the ids of those whose unique keys were free."""
+
+    def begin(self, cursor: Any) -> None:
+        """Before claim and finish: what the database should know about this transaction."""
 
     def claim(self, cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
         """Take those of the jobs that can be had; none when the worker's lease has ended."""

@@ -31,7 +31,7 @@ _STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
 _LOCK_CLAIMABLE = f"""
 SELECT {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0) FROM queue_app_job
-WHERE id IN %s AND {CLAIMABLE.format(now=_NOW, worker="%s")} FOR UPDATE SKIP LOCKED
+WHERE id IN %s AND {CLAIMABLE.format(now=_NOW, worker="%s", true="1", false="0")} FOR UPDATE SKIP LOCKED
 """
 _CLAIM = f"""
 UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %s, started_at = {_NOW} WHERE id IN %s
@@ -67,6 +67,10 @@ def insert(cursor: Any, new: New) -> set[UUID]:
         ids = [str(row[0]) for row in cursor.fetchall()]
     cursor.execute(_TELL_NEW, [common[_STATE], common[_CREATED_AT], json.dumps(ids)])
     return {UUID(id) for id in ids}
+
+
+def begin(cursor: Any) -> None:
+    """Nothing to set."""
 
 
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:

@@ -26,7 +26,7 @@ _STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
 _CLAIM = f"""
 UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %(worker)s, started_at = {_NOW}
-WHERE id IN (SELECT value FROM json_each(%(ids)s)) AND {CLAIMABLE.format(now=_NOW, worker="%(worker)s")}
+WHERE id IN (SELECT value FROM json_each(%(ids)s)) AND {CLAIMABLE.format(now=_NOW, worker="%(worker)s", true="1", false="0")}
 RETURNING {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0)
 """
 
@@ -46,7 +46,7 @@ FROM (
   SELECT value ->> 0 AS id, value ->> 1 AS fence, value ->> 2 AS state, value ->> 3 AS ran, value ->> 4 AS result,
     value ->> 5 AS error, value ->> 6 AS delay_s FROM json_each(%s)
 ) AS e
-WHERE j.id = e.id AND j.fence = e.fence AND j.state = 'PROCESSING'
+WHERE j.id = e.id AND CASE j.state WHEN 'PROCESSING' THEN j.fence = e.fence ELSE 0 END
 RETURNING id
 """
 _TELL = f"""
@@ -62,6 +62,10 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     made = [row[0] for row in cursor.fetchall()]
     cursor.execute(_TELL_NEW, [common[_STATE], common[_CREATED_AT], json.dumps(made)])
     return {UUID(id) for id in made}
+
+
+def begin(cursor: Any) -> None:
+    """Nothing to set."""
 
 
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
