@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import current_app
 from django.db import transaction
 
 from foundation import audit
 
 from . import ledger, states
-from .models import Job
+from .models import Delivery, Job
 from .states import State
 
 _TRIES = 5  # the job may be claimed or given back under our hands
@@ -36,11 +37,17 @@ def cancel(
     A waiting job ends here. A running one is asked to stop: the row says so, its worker learns it with its next
     heartbeat, and `job.check()` or `job.progress()` ends the run. With force the worker does not wait for that: a pool's
     child is killed, a thread's result is refused. A worker that dies meanwhile changes nothing: the row still says it.
+
+    A job of the broker's is revoked, as Celery does it: the workers that live now hear of it, and their events end the
+    row. With force a prefork child is killed; threads let it run.
     """
     trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
     with transaction.atomic():
         before = _standing(job)
-        _stop(job, actor="system" if actor is None else str(actor), force=force)
+        if job.delivery == Delivery.BROKER:
+            _revoke(job, force=force)
+        else:
+            _stop(job, actor="system" if actor is None else str(actor), force=force)
         job.refresh_from_db()
         audit.record(
             actor=actor, action="job.cancel", target=job, before=before, after=_standing(job), **trace
@@ -56,6 +63,15 @@ def _stop(job: Job, *, actor: str, force: bool) -> None:
             return
         job.refresh_from_db()
     raise Over(job)
+
+
+def _revoke(job: Job, *, force: bool) -> None:
+    changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
+    if not Job.objects.filter(id=job.id).exclude(state__in=states.OVER).update(**changes):
+        job.refresh_from_db()
+        raise Over(job)
+    control = current_app.control
+    transaction.on_commit(lambda: control.revoke(str(job.id), terminate=force, signal="SIGKILL"), robust=True)
 
 
 def _standing(job: Job) -> dict[str, Any]:

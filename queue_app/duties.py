@@ -32,6 +32,7 @@ from .undelivered import Undelivered
 log = structlog.get_logger(__name__)
 
 _JOIN_S = 1.0  # for a duty to come to its end; one that hangs ends with the process
+_CHILDREN_S = 0.5  # between two looks whether a child of the pool has died
 _LOOK_S = 1.0  # between two looks whether the worker makes progress
 _CONNECTION_AGE_S = 60
 
@@ -90,10 +91,17 @@ class Membership(bootsteps.StartStopStep):
             raise WorkerShutdown(1) from error
         finally:
             connections.close_all()  # the pool may fork again later
-        for duty in self._duties:
+        for duty in (self._heartbeat, *self._duties):
             duty.start()
         # Celery stops no step when it is told to end before all have started.
         signals.worker_shutdown.connect(lambda **_: self._leave(), sender=worker, weak=False)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """Called by Celery at every (re)connection."""
+        if worker.pool_cls.uses_semaphore:
+            # Celery looks when a child's pipe closes. The kernel closes it before the child can be waited for, so the
+            # look may come too early; the next one would be 5 s later.
+            hub.call_repeatedly(_CHILDREN_S, worker.pool.maintain_pool)
 
     def close(self, worker: Any) -> None:
         """The first thing that Celery does to stop, in its main thread."""
@@ -123,11 +131,11 @@ class Membership(bootsteps.StartStopStep):
         recording.serve(lambda: str(engine.worker_id))
         self._engine = worker.queue_engine = engine
         inspection.install(engine)
-        self._stopping = Stopping(worker, engine, leave=self._leave)
+        self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
         liveness = Liveness(engine, partial(_consumed, worker.app))
+        self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
-            Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3),
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
             Duty("recorder", self._recorder.look, 0),
             Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
@@ -166,15 +174,18 @@ class Membership(bootsteps.StartStopStep):
         engine.replaced(new, began)
         log.warning("lease_lapsed", worker=str(old), now=str(new), running=len(running))
 
+    def _retire(self) -> None:
+        strategy.serve(None)
+        for duty in self._duties:
+            duty.stop()
+        self._finish_recording()
+
     def _leave(self) -> None:
         """When everything is recorded, or cannot be any more."""
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        strategy.serve(None)
-        for duty in self._duties:
-            duty.stop()
-        self._finish_recording()
+        self._heartbeat.stop()
         try:
             workers.leave(engine.worker_id)
         except DatabaseError as error:  # the lease runs out

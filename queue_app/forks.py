@@ -148,10 +148,12 @@ class ForkRunner:
 
         The ledger's runs do not depend on the connection. One that a child may have read goes on.
         """
-        if result._write_to is None:
-            discard()
-            if self._forget(underway):
-                self._engine.finished(underway.run, given_back(underway.run), None)
+        child = result._write_to
+        if child is not None and child._is_alive():
+            return
+        discard()
+        if self._forget(underway):
+            self._engine.finished(underway.run, given_back(underway.run), None)
 
     def _forget(self, underway: Underway) -> bool:
         """False when it was given up already."""

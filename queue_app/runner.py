@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -75,7 +76,7 @@ class ThreadRunner:
         for underway in self.underway():
             underway.run.cancel_requested |= underway.run.id in ids
             if underway.run.id in by_force:
-                self._give_up(underway, cancelled(underway.run, "by force"))
+                self._give_up(underway, partial(cancelled, underway.run, "by force"))
 
     def close(self) -> None:
         """What waits for a slot goes back. Nothing starts any more, as the engine is closed."""
@@ -165,15 +166,15 @@ class ThreadRunner:
 
     # --- a run that does not end ---
     def _on_overdue(self, underway: Underway) -> None:
-        self._give_up(underway, overdue(underway.run, underway.limit_s))
+        self._give_up(underway, partial(overdue, underway.run, underway.limit_s))
 
-    def _give_up(self, underway: Underway, end: End) -> None:
+    def _give_up(self, underway: Underway, how: Callable[[], End]) -> None:
         with self._lock:
             if self._running.pop(underway.key, None) is None:
                 return  # it has just ended
             underway.given_up_at = time.monotonic()
             self._stuck[underway.key] = underway
-        run = underway.run
+        run, end = underway.run, how()
         run.cancel_requested = True  # a coroutine stops at this, and a handler that calls `check`
         log.error("thread_given_up", job_id=str(run.id), task=run.name, state=str(end.state))
         self._engine.finished(run, end, underway.took_s)

@@ -3,6 +3,9 @@
     warm: SIGTERM → the loop ends → close → drain (the pool's results are still read) → give back the rest → pool ends
     cold: SIGQUIT → the same with no time to drain
 
+Signals only set Celery's flags here. Celery works through a cold stop in the handler itself, which may have interrupted
+the main thread anywhere: inside a lock that it then waits for, or half-way through a command to the broker.
+
 Celery's own stop waits without end for threads, and for children up to 30 s longer than their last task: at the stop it
 drops results that they have sent and then waits for them to be counted. Both end here at a deadline.
 """
@@ -17,9 +20,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
+from celery import signals
+from celery.apps import worker as apps
+from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from .conf import conf
@@ -35,16 +42,21 @@ _LOOK_S = 0.1
 class Stopping:
     """Of one worker. `close` first; then Celery stops the pool, which is `end_pool` here."""
 
-    def __init__(self, worker: Any, engine: Engine, leave: Callable[[], None]) -> None:
-        """leave: gives up the worker's row, when nothing is left to record."""
-        self._worker, self._engine, self._leave = worker, engine, leave
+    def __init__(
+        self, worker: Any, engine: Engine, *, retire: Callable[[], None], leave: Callable[[], None]
+    ) -> None:
+        """retire: ends the worker's duties but for its heartbeat; leave: ends that and gives up the worker's row."""
+        self._worker, self._engine, self._retire, self._leave = worker, engine, retire, leave
         self._until = 0.0
-        self._is_ending = self._is_recycling = False
+        self._is_recycling, self._is_warm = False, True
         self._pool = _Children(worker) if worker.pool_cls.uses_semaphore else _Threads(worker, engine.runner)
         self._stock_stop = worker.pool.on_stop
         worker.pool.on_stop = self.end_pool
         self._stock_stopped = worker.blueprint.on_stopped
         worker.blueprint.on_stopped = self.end
+        signals.worker_shutting_down.connect(self._stay_away, weak=False)
+        if isinstance(worker, apps.Worker):
+            _leave_to_the_loop(worker)
 
     def close(self) -> None:
         """Nothing is claimed or started any more; what waits for a slot goes back."""
@@ -55,26 +67,24 @@ class Stopping:
 
     def end_pool(self) -> None:
         """In place of the pool's own stop."""
-        if self._is_ending or state.should_terminate:
-            # In the handler of SIGQUIT, which may have interrupted anything: the steps' orderly end follows.
-            self._until = 0.0
-            return
-        self._is_ending = True
         self._drain()
         if not self._is_over():
             self._give_up()
-        self._finish()
+        self._pool.stop(self._stock_stop)
+        if not self._pool.is_stuck:
+            self._record()
 
     def end_at_once(self) -> None:
-        """After SIGQUIT."""
-        if not self._is_ending:
-            self._is_ending = True
-            self._give_up()
-            self._finish()
+        """After SIGQUIT; Celery's soft shutdown leaves some time even then."""
+        self._is_warm = False
+        self._until = time.monotonic() + self._worker.app.conf.worker_soft_shutdown_timeout
+        self.end_pool()
 
     def end(self) -> None:
         """When all steps have stopped and the broker's connection is closed."""
         self._stock_stopped()
+        self._retire()
+        self._record()  # on threads as late as can be: another worker may start what is given back
         self._leave()
         if self._is_recycling:
             start_anew()
@@ -85,11 +95,15 @@ class Stopping:
         """Start this worker anew when a thread does not come back: the only way to be rid of it."""
         since = time.monotonic() - conf().RECYCLE_S
         stuck = [run for run in self._engine.runner.stuck() if run.given_up_at < since]
-        if stuck and not self._is_recycling:
+        if stuck and not self._engine.is_closed and not self._is_recycling:
             self._is_recycling = True
             log.error("worker_recycled", stuck=len(stuck), jobs=[str(entry.run.id) for entry in stuck])
             state.should_stop = os.EX_OK  # a warm stop, as on SIGTERM
             self._worker.consumer.call_soon(lambda: None)  # wakes the loop
+
+    def _stay_away(self, **_: Any) -> None:
+        """A signal asks this worker to end, and not to come back."""
+        self._is_recycling = False
 
     def _is_over(self) -> bool:
         return not self._engine.is_alive and not self._pool.is_busy
@@ -99,6 +113,8 @@ class Stopping:
         hub = self._worker.hub
         with _turning(hub):
             while not self._is_over() and time.monotonic() < self._until:
+                if state.should_terminate and self._is_warm:
+                    return
                 self._turn(hub)
                 self._pool.look()
 
@@ -114,18 +130,26 @@ class Stopping:
             for descriptor in set(hub.readers) - self._pool.descriptors():
                 hub.remove_reader(descriptor)
 
-    def _finish(self) -> None:
-        self._pool.stop(self._stock_stop)
+    def _record(self) -> None:
         self._engine.runner.abandon()
-        if not self._engine.stop(RECORD_S):
-            log.error(
-                "ends_not_recorded", jobs=len(self._engine.held)
-            )  # their lease runs out, and they run again
+        if not self._engine.stop(RECORD_S):  # the lease runs out, and they run again
+            log.error("ends_not_recorded", jobs=len(self._engine.held))
 
     def _give_up(self) -> None:
         log.warning("runs_given_back", running=len(self._engine.running()))
         self._engine.runner.expect_kill()
         self._pool.kill()
+
+
+def _leave_to_the_loop(worker: Any) -> None:
+    """Have the signals of a cold stop set their flag, and nothing more; the loop looks at it every turn."""
+    cold = partial(apps._shutdown_handler, how="Cold", exitcode=EX_FAILURE)
+    apps.install_worker_term_hard_handler = partial(
+        cold, sig="SIGQUIT"
+    )  # the second Ctrl-C installs it as well
+    cold(worker, sig="SIGQUIT")
+    if apps.REMAP_SIGTERM == "SIGQUIT":
+        cold(worker, sig="SIGTERM")
 
 
 @contextlib.contextmanager
@@ -197,10 +221,11 @@ class _Children:
         self._pool.did_start_ok()
 
     def kill(self) -> None:
-        self._worker.consumer.cancel_active_requests()  # Celery's own tasks: their messages go back
-        for child in list(self._pool._pool._pool):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+        try:
+            self._worker.consumer.cancel_active_requests()  # Celery's own tasks: their messages go back
+        except Exception as error:  # noqa: BLE001  (the broker is away, and redelivers them by itself)
+            log.warning("tasks_not_cancelled", error=type(error).__name__)
+        self._kill_all()
 
     def stop(self, stock: Callable[[], None]) -> None:
         late = threading.Timer(JOIN_S, self._kill_late)
@@ -212,12 +237,14 @@ class _Children:
             late.cancel()
 
     def _kill_late(self) -> None:
+        log.warning("children_killed_late")
+        self._kill_all()
+
+    def _kill_all(self) -> None:
         pool = self._pool._pool
-        if pool is not None:
-            log.warning("children_killed_late", count=len(pool._pool))
-            for child in list(pool._pool):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+        for child in list(pool._pool) if pool is not None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
 
     def _drop_unwritten(self) -> None:
         pool = self._pool._pool

@@ -66,10 +66,17 @@ class WorkerProcess:
 def environment() -> dict[str, str]:
     return {
         "DJANGO_SETTINGS_MODULE": "tests.queue_app.worker_settings",
-        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "DATABASE_URL": _database_url(connection.settings_dict),
         "REDIS_URL": settings.REDIS_URL,
         "BRAIN_LOG_JSON": "1",
     }
+
+
+def _database_url(settings_dict: dict[str, Any]) -> str:
+    """Of the test's own database, as the workers are told of it."""
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{settings_dict['NAME']}"
+    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**settings_dict)
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
