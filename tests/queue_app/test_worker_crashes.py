@@ -1,0 +1,61 @@
+"""Workers that die or freeze, and a job that kills its own process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from queue_app import enqueue
+from queue_app.models import Job, Worker
+
+from .conftest import POOLS, WorkerProcess, until
+from .jobs_app import tasks
+from .traces import open_jobs, state, trace
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+Start = Callable[..., WorkerProcess]
+THREADS = POOLS["threads"]
+
+
+def test_kill_9__jobs_run_and_wait__another_worker_finishes_all(start_worker: Start, file: Path) -> None:
+    first = start_worker(*THREADS)
+    jobs = [trace(file, number, takes_s=0.1) for number in range(40)]
+    until(lambda: len(file.read_text().split()) >= 8, "some jobs have run")
+    first.signal(signal.SIGKILL)
+    assert Job.objects.filter(state="PROCESSING").exists()
+    start_worker(*THREADS)
+    until(lambda: not open_jobs(), "every job ends")
+    assert Job.objects.filter(state="COMPLETED").count() == len(jobs)
+    assert set(map(int, file.read_text().split())) == set(range(40))
+
+
+def test_sigstop__worker_wakes_after_its_lease__late_result_is_refused(
+    start_worker: Start, file: Path
+) -> None:
+    frozen = start_worker(*THREADS)
+    job = trace(file, takes_s=3)
+    until(lambda: Worker.objects.filter(running=[str(job.id)]).exists(), "the heartbeat names the job")
+    frozen.signal(signal.SIGSTOP)
+    start_worker(*THREADS)
+    until(lambda: state(job) == "COMPLETED", "the other worker runs it")
+    frozen.signal(signal.SIGCONT)
+    until(lambda: "job_result_refused" in frozen.log, "the late result is refused")
+    job.refresh_from_db()
+    assert (job.fence, job.crash_count, job.attempt) == (2, 1, 1)
+
+
+def test_prefork__job_kills_its_process__is_dead_after_three_and_others_complete(
+    start_worker: Start, file: Path
+) -> None:
+    start_worker("-c", "2")
+    poison = enqueue(tasks.kill_own_process, {})
+    innocent = [trace(file, number) for number in range(5)]
+    until(lambda: state(poison) == "DEAD_LETTER", "the poison is stopped")
+    until(lambda: not open_jobs(), "the others end")
+    assert [state(job) for job in innocent] == ["COMPLETED"] * 5
+    poison.refresh_from_db()
+    assert (poison.crash_count, poison.last_error["type"]) == (3, "WorkerLost")
