@@ -133,7 +133,7 @@ class Membership(bootsteps.StartStopStep):
         inspection.install(engine)
         self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
-        liveness = Liveness(engine, partial(_consumed, worker.app))
+        liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),

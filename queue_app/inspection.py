@@ -11,21 +11,21 @@ from .engine import Engine
 from .underway import Underway
 
 _ALIASES = {"active": "dump_active", "reserved": "dump_reserved"}
+_STOCK = {name: control.Panel.data[name] for name in ("active", "reserved", "stats")}
 
 
 def install(engine: Engine) -> None:
     """Into the commands of this worker process. `args` stays empty: payloads are not shown to whoever reaches the broker."""
-    stock = {name: control.Panel.data[name] for name in ("active", "reserved", "stats")}
 
     def active(state: Any, **options: Any) -> list[dict[str, Any]]:
-        return [*stock["active"](state, **options), *map(_running, engine.runner.underway())]
+        return [*_STOCK["active"](state, **options), *map(_running, engine.runner.underway())]
 
     def reserved(state: Any, **options: Any) -> list[dict[str, Any]]:
         waiting = engine.held - set(engine.running())
-        return [*stock["reserved"](state, **options), *({"id": str(id)} for id in sorted(waiting))]
+        return [*_STOCK["reserved"](state, **options), *({"id": str(id)} for id in sorted(waiting))]
 
     def stats(state: Any, **options: Any) -> dict[str, Any]:
-        return {**stock["stats"](state, **options), "queue": _figures(engine)}
+        return {**_STOCK["stats"](state, **options), "queue": _figures(engine)}
 
     for name, command in {"active": active, "reserved": reserved, "stats": stats}.items():
         control.Panel.data[name] = control.Panel.data[_ALIASES.get(name, name)] = command

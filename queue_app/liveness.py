@@ -5,30 +5,23 @@ looks → what is wrong, and since when → after STALLED_S: critical log, its r
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable
 
-import structlog
 from celery.worker import state
-from django.db import DatabaseError
 
-from . import health, ledger, workers
+from . import health, ledger
 from .conf import conf
 from .engine import Engine
-from .stopping import leave_now
-
-log = structlog.get_logger(__name__)
-
-_LEAVE_S = 3.0  # for the row to be given up, when the database answers
 
 
 class Liveness:
-    """Of one worker. consumed: the queues that it takes messages from now."""
+    """Of one worker. consumed: the queues that it takes messages from now; end: ends it, for a reason."""
 
-    def __init__(self, engine: Engine, consumed: Callable[[], list[str]]) -> None:
-        self._engine, self._consumed = engine, consumed
+    def __init__(
+        self, engine: Engine, *, consumed: Callable[[], list[str]], end: Callable[[str], None]
+    ) -> None:
+        self._engine, self._consumed, self._end = engine, consumed, end
         self._fine_at: dict[str, float] = {}
         self._asked_at = time.monotonic()
 
@@ -57,14 +50,3 @@ class Liveness:
             return False
         waiting = set(ledger.stale_queues(conf().STALLED_S)) & set(self._consumed())
         return bool(waiting) and health.check().ok
-
-    def _end(self, reason: str) -> None:
-        log.critical("worker_stalled", reason=reason, pid=os.getpid())
-        late = threading.Timer(_LEAVE_S, leave_now, (os.EX_SOFTWARE,))
-        late.daemon = True
-        late.start()
-        try:
-            workers.leave(self._engine.worker_id)
-        except DatabaseError:
-            log.warning("worker_not_left")
-        leave_now(os.EX_SOFTWARE)

@@ -55,7 +55,9 @@ class Stopping:
         self._stock_stopped = worker.blueprint.on_stopped
         worker.blueprint.on_stopped = self.end
         signals.worker_shutting_down.connect(self._stay_away, weak=False)
-        if isinstance(worker, apps.Worker):
+        # An embedded worker is a guest in the process: it can neither end nor replace it, nor does it see signals.
+        self._owns_process = isinstance(worker, apps.Worker)
+        if self._owns_process:
             _leave_to_the_loop(worker)
 
     def close(self) -> None:
@@ -86,16 +88,29 @@ class Stopping:
         self._retire()
         self._record()  # on threads as late as can be: another worker may start what is given back
         self._leave()
+        signals.worker_shutting_down.disconnect(self._stay_away)
         if self._is_recycling:
-            start_anew()
-        if self._pool.is_stuck:  # the interpreter would wait for these threads
-            leave_now(self._worker.exitcode or 0)
+            _start_anew()
+        if self._owns_process and self._pool.is_stuck:  # the interpreter would wait for these threads
+            _exit(self._worker.exitcode or 0)
+
+    def fail(self, reason: str) -> None:
+        """This worker makes no progress: it must not look alive any longer, so that its supervisor starts it again."""
+        log.critical("worker_stalled", reason=reason, pid=os.getpid())
+        if not self._owns_process:
+            state.should_stop = os.EX_SOFTWARE
+            return
+        late = threading.Timer(RECORD_S, _exit, (os.EX_SOFTWARE,))  # the database may be what hangs
+        late.daemon = True
+        late.start()
+        self._leave()
+        _exit(os.EX_SOFTWARE)
 
     def recycle_when_stuck(self) -> None:
         """Start this worker anew when a thread does not come back: the only way to be rid of it."""
         since = time.monotonic() - conf().RECYCLE_S
         stuck = [run for run in self._engine.runner.stuck() if run.given_up_at < since]
-        if stuck and not self._engine.is_closed and not self._is_recycling:
+        if stuck and self._owns_process and not self._engine.is_closed and not self._is_recycling:
             self._is_recycling = True
             log.error("worker_recycled", stuck=len(stuck), jobs=[str(entry.run.id) for entry in stuck])
             state.should_stop = os.EX_OK  # a warm stop, as on SIGTERM
@@ -254,13 +269,13 @@ class _Children:
         pool.outbound_buffer.clear()
 
 
-def leave_now(code: int) -> None:
+def _exit(code: int) -> None:
     """End the process past the threads that do not."""
     _flush()
     os._exit(code)
 
 
-def start_anew() -> None:
+def _start_anew() -> None:
     """The same program with the same arguments in this process: whatever a thread was stuck in is gone."""
     _flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

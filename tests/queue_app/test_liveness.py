@@ -26,13 +26,13 @@ def engine() -> Any:
 
 
 @pytest.fixture
-def liveness(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Liveness:
+def liveness(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """It has last asked the ledger long ago; the broker answers, and jobs have waited for long."""
     monkeypatch.setattr(health, "check", lambda: Health("broker", True, ""))
     monkeypatch.setattr(ledger, "stale_queues", lambda older_than_s: ["mail"])
-    found = Liveness(engine, lambda: ["mail"])
-    found.ended = []  # type: ignore[attr-defined]
-    monkeypatch.setattr(found, "_end", found.ended.append)  # type: ignore[attr-defined]
+    ended: list[str] = []
+    found: Any = Liveness(engine, consumed=lambda: ["mail"], end=ended.append)
+    found.ended = ended
     return found
 
 
