@@ -24,12 +24,12 @@ cord = os.pipe()
 lock = os.open(os.devnull, os.O_RDONLY)
 home = Nursery(cord, lock=lock)
 children = [Planned("other", ["child", "7"], stage=0, env={"GREETING": "hello"})]
-children.append(Planned("tasks", ["child", "0"], stage=0, env={"GREETING": "fresh"}, forks=False))
+children.append(Planned("tasks", ["child", "0", *sys.argv[1:]], stage=0, env={"GREETING": "fresh"}, forks=False))
 for child in children:
     home.fork(child)
 sys.argv[1:] == ["open"] and home.open_gate()
 if sys.argv[1:] == ["wait"]:
-    print(children[0].pid, flush=True)
+    print(*(child.pid for child in children), flush=True)
     sys.stdin.read()
 os.close(home._gate[1])
 for child in children:
@@ -38,7 +38,9 @@ for child in children:
     print(child.name, code, said.split())
 """
 CHILD = """
-import os, sys
+import os, sys, time
+if "wait" in sys.argv:
+    time.sleep(60)
 print(os.environ["GREETING"], os.getsid(0) == os.getpid(), "brain_project.nursery" in sys.modules)
 sys.exit(int(sys.argv[1]))
 """
@@ -71,12 +73,13 @@ def test_fork__gate_closes__ends_without_running(parent):
     assert out.splitlines()[0] == "other 0 []"
 
 
-def test_fork__parent_killed_at_the_gate__ends_too(parent):
+def test_fork__parent_killed__the_fork_at_the_gate_and_the_fresh_interpreter_end_too(parent):
     process = parent("wait")
-    pid = int(process.stdout.readline())
+    pids = process.stdout.readline().split()
+    assert len(pids) == 2
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 15
-    while os.path.exists(f"/proc/{pid}"):
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
