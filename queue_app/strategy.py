@@ -57,6 +57,12 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
             return
         if not collected:
             consumer.call_soon(hand_over)  # after the transport has delivered its whole batch
-        collected.append(Message(id, lambda: message.ack_log_error(logger, errors)))
+        collected.append(Message(id, lambda: _acknowledge(message, errors)))
 
     return handle
+
+
+def _acknowledge(message: Any, errors: tuple[type[Exception], ...]) -> None:
+    # When its connection is gone the message comes again by itself, and Kombu's own Redis transport would end the worker.
+    if message.channel.connection is not None:
+        message.ack_log_error(logger, errors)

@@ -56,9 +56,14 @@ class Acks:
             loop.call_soon(loop.call_later, self._channel.ack_interval, self.flush)
 
     def flush(self) -> None:
-        """Send all there are. On a connection error they stay, and it is raised."""
+        """Send all there are. On a connection error they stay, and it is raised.
+
+        Of a channel that is closed they are dropped: the messages come back with the visibility timeout.
+        """
         self._timer_runs = False
         with self._lock:
+            if self._channel.connection is None:
+                self._tags.clear()
             while self._tags:
                 batch = [self._tags.popleft() for _ in range(min(len(self._tags), _MOST))]
                 try:

@@ -418,6 +418,16 @@ def test_acks__connection_lost__stay_until_the_server_has_answered(connect: Conn
     assert server.bodies() == []  # acknowledged, not given back
 
 
+def test_acks__channel_is_closed__are_dropped(connect: Connect, server: Server) -> None:
+    connection = connect()
+    queue = connection.SimpleQueue("q")
+    queue.put("a")
+    message = queue.get(timeout=5)
+    connection.close()
+    message.ack()
+    assert len(server.bodies()) == 1  # given back at the close
+
+
 def test_threads__one_connection_a_thread_and_acks_from_all__lose_nothing(
     connect: Connect, server: Server
 ) -> None:
