@@ -34,8 +34,8 @@ def cancel(
 ) -> Job:
     """Have the job end as CANCELLED. Raises Over.
 
-    A waiting job ends here. A running one is asked to stop: the row says so, its worker learns it with its next
-    heartbeat, and `job.check()` or `job.progress()` ends the run. With force the worker does not wait for that: a pool's
+    A waiting job ends here. A running one is asked to stop: the row says so, its worker learns it within
+    RECONCILE_S, and `job.check()` or `job.progress()` ends the run. With force the worker does not wait for that: a pool's
     child is killed, a thread's result is refused. A worker that dies meanwhile changes nothing: the row still says it.
 
     A job of the broker's is revoked, as Celery does it: the workers that live now hear of it, and their events end the

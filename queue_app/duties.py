@@ -136,6 +136,7 @@ class Membership(bootsteps.StartStopStep):
         liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
+            Duty("cancels", partial(_pass_on_cancels, engine), conf().RECONCILE_S),
             Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
             Duty("recorder", self._recorder.look, 0),
             Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
@@ -168,7 +169,6 @@ class Membership(bootsteps.StartStopStep):
         if workers.beat(engine.worker_id, _consumed(worker.app), running, stuck=stuck):
             engine.renewed(began)
             engine.window.slots = _slots(worker)
-            _pass_on_cancels(engine)
             return
         old, new = engine.worker_id, self._register(worker)
         engine.replaced(new, began)

@@ -40,7 +40,7 @@ class Run:
         self.fence, self.suspect = job.fence, job.suspect
         self.request_id, self.parent = job.request_id, job.parent
         self.worker = worker
-        self.cancel_requested = job.cancel_requested  # the heartbeat raises it while the job runs
+        self.cancel_requested = job.cancel_requested  # a duty of the worker raises it while the job runs
         self.is_completed = False
         self.soft_limit_s: float | None = None  # set by the runner
         self._looks_at = 0.0  # at the row; by time.monotonic()
