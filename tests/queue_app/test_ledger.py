@@ -198,6 +198,15 @@ def test_stale__published_long_ago__is_found_by_the_servers_clock() -> None:
     assert 0 <= depth.oldest_due_s < 60
 
 
+def test_stale_and_overtaken__caller_with_a_clock_ahead__is_found_and_is_no_watermark(worker: Worker) -> None:
+    ahead, normal = enqueue_many("email_queue", [PAYLOAD] * 2)
+    Job.objects.filter(id=ahead.id).update(published_at=timezone.now() + timedelta(hours=1))
+    assert ledger.stale_queues(10) == ["email_queue"]
+    claim(worker, ahead)
+    assert ledger.overtaken("email_queue", 10) == []
+    assert Job.objects.get(pk=normal.id).state == "PENDING"
+
+
 def test_overtaken__later_jobs_of_the_class_run__the_lost_message_is_found(worker: Worker) -> None:
     lost, other = enqueue("email_queue", PAYLOAD), enqueue("email_queue", PAYLOAD, priority=Priority.LOW)
     Job.objects.update(published_at=timezone.now() - timedelta(seconds=60))
