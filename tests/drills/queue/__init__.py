@@ -64,14 +64,22 @@ def _held(drill: Drill, quick: bool) -> Outcome:
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             out, _ = process.communicate(timeout=drill.limit_s(quick) + _STOP_S)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            return Outcome(drill.name, 0, 0, 0, None, passed=False, note="it did not end in time")
         except BaseException:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
-            process.kill()
+            _stop(process)
             raise
     try:
         return Outcome(**json.loads(out.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
         note = f"it ended with exit code {process.returncode} and said nothing"
         return Outcome(drill.name, 0, 0, 0, None, passed=False, note=note)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does: it puts its servers and workers away."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_S)
+    process.kill()

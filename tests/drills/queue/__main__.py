@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tests import servers as private
@@ -57,12 +58,16 @@ def hold(drill: Drill, quick: bool) -> Outcome:
                 limit_s=drill.limit_s(quick),
             )
         )
-        outcome = drill.hold(here)
-        keep = os.environ.get("DRILL_KEEP")
-        if keep and not outcome.passed:
+        passed = False
+        try:
+            outcome = drill.hold(here)
+            passed = outcome.passed
+            return outcome
+        finally:
             here.close()
-            shutil.copytree(home, f"{keep}/{drill.name}", dirs_exist_ok=True, ignore=_sockets)
-        return outcome
+            if not passed and "DRILL_KEEP" in os.environ:
+                keep = Path(os.environ["DRILL_KEEP"], drill.name)
+                shutil.copytree(home, keep, dirs_exist_ok=True, ignore=_sockets)
 
 
 def _sockets(directory: str, names: list[str]) -> set[str]:

@@ -1,8 +1,9 @@
-"""Wrong clocks: workers and callers an hour ahead or behind the database's, by libfaketime (`apt install faketime`)."""
+"""Wrong clocks: workers and callers an hour ahead or behind the database's, and a host whose clock jumps (clock.c)."""
 
 from __future__ import annotations
 
-import glob
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -21,36 +22,45 @@ _HOUR_S = 3600
 _DELAY_S = 4.0
 
 
-def _library() -> str:
-    return next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
+def no_compiler() -> str:
+    return "" if shutil.which("cc") else "a C compiler is not installed (apt install gcc libc6-dev)"
 
 
-def no_faketime() -> str:
-    return "" if _library() else "libfaketime is not installed (apt install faketime)"
+class Clock:
+    """The wall clock of the processes that get its environment; `set` changes it while they run."""
+
+    def __init__(self, home: Path, name: str, offset_s: int) -> None:
+        self._file = home / f"clock-{name}"
+        self.set(offset_s)
+        library = home / "clock.so"
+        if not library.exists():
+            source = Path(__file__).with_name("clock.c")
+            subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        self.env = {"LD_PRELOAD": str(library), "DRILL_CLOCK": str(self._file)}
+
+    def set(self, offset_s: int) -> None:
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("q", offset_s))
 
 
-def wrong(offset_s: int) -> dict[str, str]:
-    """The environment of a process whose wall clock is wrong; its monotonic one is not."""
-    return {"LD_PRELOAD": _library(), "FAKETIME": f"{offset_s:+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-
-@drill("clock-worker", missing=no_faketime)
+@drill("clock-worker", missing=no_compiler)
 def clock_worker(rig: Rig) -> Outcome:
     """One worker an hour ahead, one an hour behind; each is killed in turn. Leases go by the database's clock."""
     rounds = 1 if rig.quick else 5
+    clocks = [Clock(rig.home, "ahead", _HOUR_S), Clock(rig.home, "behind", -_HOUR_S)]
     rig.enqueue(200)
-    fleet = {offset: rig.worker(env=wrong(offset)) for offset in (_HOUR_S, -_HOUR_S)}
-    done = dict.fromkeys(fleet, 0)
+    fleet = [rig.worker(env=clock.env) for clock in clocks]
+    done = [0, 0]
     for _ in range(rounds):
-        for offset, worker in list(fleet.items()):
-            rig.busy(worker)
-            rig.progress(20)
-            done[offset] += rig.evidence.run_by(worker.pid)
-            rig.blow(worker.kill, worker)
-            fleet[offset] = rig.worker(env=wrong(offset))
+        for at, clock in enumerate(clocks):
+            rig.busy(fleet[at])
+            rig.progress(20, rig.top_up)
+            done[at] += rig.evidence.run_by(fleet[at].pid)
+            rig.blow(fleet[at].kill, fleet[at])
+            fleet[at] = rig.worker(env=clock.env)
     early = _early(rig)
     rig.finish()
-    rig.claim(min(done.values()) > 0, f"both work ({done} jobs)")
+    rig.claim(min(done) > 0, f"both work ({done} jobs)")
     rig.claim(not early(), "no delayed job is run early")
     return rig.outcome(f"workers an hour ahead and behind, {rounds} kills of each", within_s=30)
 
@@ -58,7 +68,7 @@ def clock_worker(rig: Rig) -> Outcome:
 def _early(rig: Rig) -> Callable[[], int]:
     """Enqueue delayed jobs; the answer counts those that were run before their time."""
     began = time.monotonic()
-    ids = set(rig.accept(rig.evidence.mixed(40, (0.0, 0.01), delay_s=_DELAY_S)))
+    ids = set(rig.accept(rig.evidence.mixed(40, (0.0, 0.01), delay=_DELAY_S)))
 
     def early() -> int:
         return sum(job in ids and at < began + _DELAY_S for job, at in rig.evidence.finished())
@@ -66,14 +76,13 @@ def _early(rig: Rig) -> Callable[[], int]:
     return early
 
 
-@drill("clock-caller", missing=no_faketime)
+@drill("clock-caller", missing=no_compiler)
 def clock_caller(rig: Rig) -> Outcome:
     """Callers an hour ahead and behind enqueue, and the broker forgets the messages: still found within seconds."""
-    for offset in (_HOUR_S, -_HOUR_S):
-        command = [sys.executable, "-m", f"{__package__}.caller", str(rig.evidence.file), "50"]
+    for name, offset in (("ahead", _HOUR_S), ("behind", -_HOUR_S)):
         said = subprocess.run(
-            command,
-            env=rig.environment | wrong(offset),
+            [sys.executable, "-m", f"{__package__}.caller", str(rig.evidence.file), "50"],
+            env=rig.environment | Clock(rig.home, name, offset).env,
             cwd=rig.root,
             capture_output=True,
             text=True,
@@ -89,19 +98,16 @@ def clock_caller(rig: Rig) -> Outcome:
     return rig.outcome("100 jobs of callers an hour ahead and behind; FLUSHALL", within_s=30)
 
 
-@drill("clock-jump", databases=("sqlite",), missing=no_faketime)
+@drill("clock-jump", databases=("sqlite",), missing=no_compiler)
 def clock_jump(rig: Rig) -> Outcome:
     """The host's clock jumps an hour ahead and back while two workers run: with SQLite it is the ledger's as well."""
-    clock = Path(rig.home, "clock")
-    clock.write_text("+0\n")
-    env = wrong(0) | {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
-    del env["FAKETIME"]
-    rig.worker(env=env), rig.worker("prefork", 2, env=env)
+    clock = Clock(rig.home, "host", 0)
+    rig.worker(env=clock.env), rig.worker("prefork", 2, env=clock.env)
     for offset in (_HOUR_S, 0):
         rig.enqueue(200)
-        rig.progress(20)
-        clock.write_text(f"{offset:+d}\n")
+        rig.progress(20, rig.top_up)
+        clock.set(offset)
         rig.mended()
-        rig.progress(20)
+        rig.progress(20, rig.top_up)
     rig.finish()
     return rig.outcome("a host's clock jumps an hour ahead and back", within_s=30)

@@ -88,6 +88,16 @@ class Evidence:
 
         return _patiently(look)
 
+    def recorder(self) -> int | None:
+        """The PID of the worker that records; None while nobody does."""
+        from queue_app.models import Lease
+
+        def look() -> int | None:
+            lease = Lease.objects.filter(name="recorder", until__gt=Clock()).first()
+            return lease and Worker.objects.filter(id=lease.holder).values_list("pid", flat=True).first()
+
+        return _patiently(look)
+
     def run_by(self, pid: int) -> int:
         """Jobs that the process has completed."""
 

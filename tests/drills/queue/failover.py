@@ -31,15 +31,12 @@ class Sentinels:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.master, self.replica, self.sentinel = (private.free_port() for _ in range(3))
-        self.env = {"DRILL_SENTINEL_MASTER": _GROUP}
+        self.env = {"BROKER_URL": f"sentinel://127.0.0.1:{self.sentinel}/0", "BRAIN_SENTINEL_MASTER": _GROUP}
         self._pids: dict[int, int] = {}
 
     @property
     def url(self) -> str:
-        return f"sentinel://127.0.0.1:{self.sentinel}/0"
-
-    @property
-    def redis_url(self) -> str:
+        """The platform's other Redis."""
         return f"redis://127.0.0.1:{self.replica}/0"
 
     def start(self, stack: contextlib.ExitStack) -> None:

@@ -61,9 +61,7 @@ def _broker(rig: Rig, pool: str) -> Outcome:
     fleet = [_worker(rig, pool), _worker(rig, pool)]
     for _ in range(kills):
         victim = fleet.pop(0)
-        if len(rig.accepted) - len({job for job, _ in rig.evidence.finished()}) < 100:
-            rig.enqueue_broker(200)
-        rig.progress(20)
+        rig.progress(20, rig.top_up_broker)
         time.sleep(random.uniform(0.05, 0.4))
         rig.blow(victim.kill)
         fleet.append(_worker(rig, pool))
@@ -79,10 +77,9 @@ def kill9_child(rig: Rig) -> Outcome:
     worker = _worker(rig, "prefork")
     for _ in range(kills):
         rig.busy(worker)
-        rig.progress(10)
+        rig.progress(10, rig.top_up)
         rig.blow(lambda: os.kill(random.choice(worker.children()), signal.SIGKILL))
-        rig.top_up()
-    rig.progress(10)
+    rig.progress(10, rig.top_up)
     rig.claim(worker.runs, "the worker outlives its children")
     rig.finish()
     crashes = sum(fate.crashes for fate in rig.evidence.fates(with_steps=False))
@@ -90,21 +87,27 @@ def kill9_child(rig: Rig) -> Outcome:
     return rig.outcome(f"{kills} kills of a pool's child")
 
 
-@drill("kill9-recorder", missing=no_recorder, full_s=600)
+@drill("kill9-recorder", missing=no_recorder, full_s=900)
 def kill9_recorder(rig: Rig) -> Outcome:
-    """Every worker may be the recorder: each is killed in turn while events flow, so the leader is among them."""
-    kills = 4 if rig.quick else 20
+    """The worker that leads is killed in mid-stream; another one takes over where the rows stand."""
+    kills = 2 if rig.quick else 20
     rig.enqueue_broker(200)
     fleet = [_worker(rig, "threads"), _worker(rig, "threads")]
     for _ in range(kills):
-        if len(rig.accepted) - len({job for job, _ in rig.evidence.finished()}) < 150:
-            rig.enqueue_broker(200)
-        rig.progress(20)
-        victim = fleet.pop(0)
+        rig.progress(50, rig.top_up_broker)
+        victim = rig.until(lambda: _leader(rig, fleet), "one of the living records")
+        fleet.remove(victim)
         rig.blow(victim.kill)
         fleet.append(_worker(rig, "threads"))
     _until_recorded(rig)
-    return rig.outcome(f"{kills} kills of recording workers, the leader always the older one")
+    return rig.outcome(f"{kills} kills of the recorder in mid-stream")
+
+
+def _leader(rig: Rig, fleet: list[Worker]) -> Worker | None:
+    """The one that records; None while the lease of a dead one lasts."""
+    rig.top_up_broker()
+    pid = rig.evidence.recorder()
+    return next((worker for worker in fleet if worker.pid == pid), None)
 
 
 def _worker(rig: Rig, pool: str) -> Worker:

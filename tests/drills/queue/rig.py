@@ -38,7 +38,12 @@ class Worker:
         command += ["-n", f"{log.stem}@%h"]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | env, stdout=out, stderr=out, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=os.environ | {"BRAIN_LOG_LEVEL": "WARNING"} | env,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         self.pid = self.process.pid
 
@@ -159,6 +164,11 @@ class Rig:
         if self.evidence.open_jobs() < least:
             self.enqueue(by)
 
+    def top_up_broker(self) -> None:
+        """The same with plain tasks, of which the broker alone knows how many wait."""
+        if len(self.accepted) - len({job for job, _ in self.evidence.finished()}) < 100:
+            self.enqueue_broker(100)
+
     # --- time ---
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
         deadline = min(self.deadline, time.monotonic() + timeout_s)
@@ -177,15 +187,15 @@ class Rig:
 
         self.until(holds, "the worker is busy")
 
-    def progress(self, by: int) -> None:
-        """Until so much more work is done."""
+    def progress(self, by: int, top_up: Callable[[], object] = lambda: None) -> None:
+        """Until so much more work is done, with `top_up` called again and again."""
         goal = self.evidence.done() + by
-        self.until(lambda: self.evidence.done() >= goal, f"{by} more runs")
 
-    def in_time(self) -> None:
-        """Raises Broken after the drill's deadline."""
-        if time.monotonic() > self.deadline:
-            raise Broken(f"the drill takes too long; jobs: {self.evidence.states()}\n{self._last_words()}")
+        def reached() -> bool:
+            top_up()
+            return self.evidence.done() >= goal
+
+        self.until(reached, f"{by} more runs")
 
     def settle(self, seconds: float) -> None:
         """Until no work has been done for so long."""
@@ -270,10 +280,6 @@ class Rig:
             note="; ".join(told),
         )
 
-    def crash_loops(self) -> int:
-        """Workers that ended though nobody ended them."""
-        return sum(not worker.runs for worker in self._started)
-
     def _last_words(self) -> str:
         return "\n".join(_tail(worker) for worker in self._started[-2:])
 
@@ -282,7 +288,9 @@ class Rig:
 
 
 def _tail(worker: Worker) -> str:
-    return f"{worker.log_file.stem}: " + "\n  ".join(worker.log.strip().splitlines()[-6:])
+    return f"{worker.log_file.stem}: " + "\n  ".join(
+        line[:200] for line in worker.log.strip().splitlines()[-6:]
+    )
 
 
 @contextlib.contextmanager
@@ -312,12 +320,11 @@ def _environment(home: Path, database_url: str, broker: Any) -> None:
         del os.environ[name]
     os.environ |= {
         "BRAIN_DATA_DIR": str(home / "data"),
-        "BRAIN_LOG_LEVEL": "WARNING",
+        "BRAIN_LOG_LEVEL": "ERROR",
         "BRAIN_LOG_JSON": "1",
         "PYTHONFAULTHANDLER": "1",
         "DATABASE_URL": database_url,
-        "REDIS_URL": getattr(broker, "redis_url", broker.url),
-        "BROKER_URL": broker.url,
+        "REDIS_URL": broker.url,
         "DJANGO_SETTINGS_MODULE": f"{__package__}.settings",
         **getattr(broker, "env", {}),
     }

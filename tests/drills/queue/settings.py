@@ -5,8 +5,6 @@ What decides how soon a dead connection is noticed stays as it is in production.
 
 from __future__ import annotations
 
-import os
-
 from brain_project.settings import *  # noqa: F403
 from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS, DATABASES
 
@@ -22,7 +20,5 @@ BRAIN["QUEUE"] = {
 }
 # Of a message that a dead worker held: broker delivery waits for this, the ledger does not.
 CELERY_BROKER_TRANSPORT_OPTIONS |= {"visibility_timeout": 6, "unacked_restore_interval": 1}
-if "DRILL_SENTINEL_MASTER" in os.environ:
-    CELERY_BROKER_TRANSPORT_OPTIONS["master_name"] = os.environ["DRILL_SENTINEL_MASTER"]
 # The drill is one thread, and a pool would take a while to notice that the server has been away.
 DATABASES["default"]["OPTIONS"].pop("pool", None)

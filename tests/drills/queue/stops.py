@@ -36,7 +36,7 @@ def _frozen(rig: Rig, pool: str) -> Outcome:
     for number in range(rounds):
         rig.enqueue(60, LONG)
         rig.busy(frozen)
-        rig.progress(4)
+        rig.progress(4, rig.top_up)
         rig.blow(lambda: frozen.send(signal.SIGSTOP), frozen)
         time.sleep(2 * LEASE_S + 0.5)
         frozen.send(signal.SIGCONT)
