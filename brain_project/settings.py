@@ -221,6 +221,7 @@ BRAIN: dict[str, dict[str, object]] = {
     "FOUNDATION": {"ALLOW_PRIVATE_TARGETS": not PRODUCTION, "ALLOW_LOOPBACK_TARGETS": not PRODUCTION},
     "GATEWAY": {},
     "CACHE": {},
-    "QUEUE": {},
+    # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
+    "QUEUE": {} if PRODUCTION else {"WARM_STOP_S": 4.0},
     "DATABASE": {},
 }

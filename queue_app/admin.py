@@ -234,7 +234,7 @@ class JobAdmin(ReadOnlyModelAdmin):
         try:
             act(job, **audit.by(request, "admin"))
             self.message_user(request, told, messages.SUCCESS)
-        except deadletter.NotDead as error:
+        except deadletter.Refused as error:
             self.message_user(request, str(error), messages.ERROR)
         return done(request, reverse("admin:queue_app_job_change", args=[object_id]))
 

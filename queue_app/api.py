@@ -93,7 +93,7 @@ class JobReplay(APIView):
         job = get_object_or_404(Job, id=pk)
         try:
             deadletter.replay(job, **audit.by(request, "api"))
-        except deadletter.NotDead as error:
+        except deadletter.Refused as error:
             raise Conflict(str(error)) from error
         return Response(JobSerializer(job).data)
 

@@ -40,7 +40,8 @@ def queue_names_are_valid(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
     return [
         Error(
             f"{name!r} cannot name a queue.",
-            hint="Use up to 100 letters, digits, dots, dashes and underscores. " + _DOCS.format("e003"),
+            hint="Use up to 100 letters, digits, dots, dashes and underscores, and no ending like .high or .dead. "
+            + _DOCS.format("e003"),
             obj=next((known for known in registry.registered() if known.queue == name), None),
             id="queue.E003",
         )

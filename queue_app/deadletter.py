@@ -16,18 +16,31 @@ from .models import Job
 from .states import State
 
 
-class NotDead(ValueError):
+class Refused(ValueError):
+    """The job cannot be replayed or discarded; the message says why."""
+
+
+class NotDead(Refused):
     """The job is not in DEAD_LETTER (any more)."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"job {job.id} is {job.state}, not {State.DEAD_LETTER}")
 
 
+class NotKept(Refused):
+    """The job came through the broker, and its arguments were too large or of a kind that is not recorded."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"job {job.id} cannot be replayed: its arguments were not recorded")
+
+
 def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, ip: str | None = None) -> Job:
-    """Run a dead job again under its own id, with a whole new series of attempts. Raises NotDead."""
+    """Run a dead job again under its own id, with a whole new series of attempts. Raises NotDead or NotKept."""
     trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
     with transaction.atomic():
         before = _standing(job)
+        if "not_kept" in (job.payload or {}):
+            raise NotKept(job)
         if job.state != State.DEAD_LETTER or not ledger.replay(job, actor=_name(actor)):
             raise NotDead(_fresh(job))
         audit.record(
@@ -77,7 +90,7 @@ def _dead(jobs: QuerySet[Job]) -> list[UUID]:
 def _done(act: Any, job_id: UUID, **who: Any) -> bool:
     try:
         act(Job.objects.get(id=job_id), **who)
-    except (NotDead, Job.DoesNotExist):  # somebody else was faster
+    except (Refused, Job.DoesNotExist):  # somebody else was faster
         return False
     return True
 

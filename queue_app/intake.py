@@ -14,13 +14,14 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import lineage, payloads, queues, states, storing, unique, wakeup
+from . import broker, lineage, payloads, queues, states, storing, unique, wakeup
 from .conf import conf
 from .ledger import Wakeup
 from .models import Delivery, Job, Queue
 from .registry import Task, refuse_unknown, resolve
 from .states import Priority, State
 from .unique import Unique
+from .uuid7 import uuid7
 
 _LONGEST_S = 10 * 365 * 86_400
 _LONGEST_TENANT = 64
@@ -73,6 +74,8 @@ def enqueue_many(target: Any, payloads_: Iterable[Any], **options: Unpack[Option
     if not given:
         return []
     values = given if not task.secret_fields else [payloads.parse(text) for text in texts]
+    if common["delivery"] == Delivery.BROKER:
+        return _send(task, common, texts, values, terms)
     if terms is None:
         jobs = made = storing.store(common, texts, values)
     else:
@@ -95,7 +98,7 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
     return {
         "name": task.name,
         "queue": policy.name,
-        "delivery": str(Delivery.LEDGER),
+        "delivery": policy.delivery or str(Delivery.LEDGER),
         "tenant": _text("tenant", options.get("tenant"), _LONGEST_TENANT),
         "priority": states.priority(options.get("priority", Priority.NORMAL)),
         "state": State.PENDING.value,
@@ -108,6 +111,18 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
         "request_id": _text("request_id", options.get("request_id") or request_ids.current(), _LONGEST_REQUEST_ID),
         "created_at": now,
     }  # fmt: skip
+
+
+def _send(
+    task: Task, common: dict[str, Any], texts: Sequence[str], values: Sequence[Any], terms: Unique | None
+) -> list[Job]:
+    """The queue says broker: messages instead of rows, which the recorder makes."""
+    if terms is not None or task.secret_fields:
+        what = "unique" if terms is not None else "secret fields"
+        raise ValueError(f"queue {common['queue']!r} has broker delivery, where {what} cannot be had")
+    ids = [uuid7() for _ in texts]
+    broker.publish(common, ids, texts)
+    return [storing.job(common, id, value) for id, value in zip(ids, values, strict=True)]
 
 
 def _publish_on_commit(jobs: Sequence[Job]) -> None:

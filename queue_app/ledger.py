@@ -18,7 +18,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from . import statements, states
-from .models import Blob, Job, JobEvent, Worker
+from .models import Blob, Delivery, Job, JobEvent, Worker
 from .statements import Claimed, End
 from .states import State
 
@@ -105,6 +105,7 @@ def replay(job: Job, *, actor: str) -> bool:
     """A dead job waits again, with a whole new series of attempts; its history keeps the old one."""
     detail = {"action": "replayed", "actor": actor, "attempts": job.attempt, "crashes": job.crash_count}
     fresh = {
+        "delivery": str(Delivery.LEDGER),  # also where the broker's message is long gone
         "attempt": 0,
         "crash_count": 0,
         "suspect": False,

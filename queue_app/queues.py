@@ -11,7 +11,7 @@ from django.db import DatabaseError, transaction
 
 from foundation import audit
 
-from . import registry
+from . import registry, topology
 from .conf import conf
 from .models import Queue
 
@@ -38,14 +38,16 @@ def consumable() -> set[str]:
 
 
 def is_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+    """Not with the endings by which topology.py names the classes of a queue and its dead letters on RabbitMQ."""
+    return _NAME.fullmatch(name) is not None and not name.endswith(topology.ENDINGS)
 
 
 def check_name(name: str) -> None:
     """Raises ValueError."""
     if not is_name(name):
         raise ValueError(
-            f"{name!r} cannot name a queue: use up to 100 letters, digits, dots, dashes and underscores"
+            f"{name!r} cannot name a queue: use up to 100 letters, digits, dots, dashes and underscores, "
+            f"and none of the endings {', '.join(topology.ENDINGS)}"
         )
 
 

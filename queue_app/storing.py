@@ -36,7 +36,7 @@ def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]
         ledger.insert(common, ids, texts)
     else:
         _insert(common, ids, texts, ())
-    return [_job(common, id, value) for id, value in zip(ids, values, strict=True)]
+    return [job(common, id, value) for id, value in zip(ids, values, strict=True)]
 
 
 @transaction(savepoint=False)
@@ -71,7 +71,7 @@ def _made(
     ids = {key: uuid7() for key in wanted}
     made = _insert(common, list(ids.values()), [texts[number] for number in wanted.values()], list(wanted))
     return {
-        key: _job(common, id, values[wanted[key]], unique_key=key) for key, id in ids.items() if id in made
+        key: job(common, id, values[wanted[key]], unique_key=key) for key, id in ids.items() if id in made
     }
 
 
@@ -128,7 +128,7 @@ def _in_row(text: str) -> Any:
     return Value(None, JSONField()) if _is_large(text) else payloads.parse(text)
 
 
-def _job(common: Mapping[str, Any], id: UUID, payload: Any, **own: Any) -> Job:
+def job(common: Mapping[str, Any], id: UUID, payload: Any, **own: Any) -> Job:
     """A Job as if it had been read: its constructor costs more than all the rest of storing a row."""
     job = Job.__new__(Job)
     job.__dict__.update(_blank(), **common, id=id, payload=payload, **own)

@@ -32,6 +32,7 @@ _SUFFIXES = {
     Priority.NORMAL: "",
     Priority.LOW: ".low",
 }
+ENDINGS = (*(suffix for suffix in _SUFFIXES.values() if suffix), DEAD)  # no queue's own name may have one
 # A topic, because Celery's delayed delivery on RabbitMQ (quorum queues) routes by patterns.
 _EXCHANGE = Exchange("brain.jobs", type="topic", durable=True)
 _DELAYED = "celery_delayed_"

@@ -137,7 +137,7 @@ def _refusal(act: Any, job_id: UUID, trace: dict[str, str]) -> str:
         act(Job.objects.get(id=job_id), **trace)
     except Job.DoesNotExist:
         return f"there is no job {job_id}"
-    except (deadletter.NotDead, cancelling.Over) as error:
+    except (deadletter.Refused, cancelling.Over) as error:
         return str(error)
     return ""
 

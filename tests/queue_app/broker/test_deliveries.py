@@ -12,7 +12,7 @@ import pytest
 from celery import current_app, group
 from django.db import transaction
 
-from queue_app import broker, queues, states, stream, wakeup
+from queue_app import broker, deadletter, enqueue, ledger, queues, states, stream, wakeup
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
 
@@ -148,3 +148,27 @@ def test_worker__ledger_job_of_a_celery_task__calls_it(start: Start) -> None:
     assert UUID(id) == job.id
     assert states.State(job.state) == states.State.COMPLETED
     assert broker.BROKER_RUN in current_app.tasks
+
+
+def test_enqueue__queue_says_broker__sends_the_job_and_stores_no_row(queue: str) -> None:
+    queues.configure(queue, delivery="broker", actor=None, source="system")
+    with transaction.atomic():
+        job = enqueue("plain.add", {"args": [1, 2]}, queue=queue)
+        assert messages(queue) == []
+    (message,) = messages(queue)
+    assert (message.headers["id"], message.headers["task"]) == (str(job.id), "queue_app.broker_run")
+    assert not Job.objects.exists()
+    with pytest.raises(ValueError, match="unique cannot be had"):
+        enqueue("plain.add", {"args": [1, 2]}, queue=queue, unique="once")
+
+
+def test_replay__job_of_the_broker__waits_in_the_ledger_from_now_on(queue: str) -> None:
+    common = {"name": "plain.add", "queue": queue, "priority": 3, "max_attempts": 1, "delivery": "broker"}
+    dead = Job.objects.create(
+        id=uuid4(), payload={"args": [1], "kwargs": {"b": 2}}, state="DEAD_LETTER", **common
+    )
+    deadletter.replay(dead, actor="ada", source="cli")
+    assert [wakeup.id for wakeup in ledger.waiting().values_list("id", named=True)] == [dead.id]
+    lost = Job.objects.create(id=uuid4(), payload={"not_kept": "too large"}, state="DEAD_LETTER", **common)
+    with pytest.raises(deadletter.NotKept):
+        deadletter.replay(lost, actor="ada", source="cli")
