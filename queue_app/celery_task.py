@@ -17,7 +17,9 @@ from celery.worker import request as base
 from . import descriptions, events, topology
 from .events import Event
 from .journal import Journal
+from .window import Window
 
+window = Window(1)  # of this worker process; its owner sets the slots
 _journal: Journal | None = None
 
 
@@ -48,7 +50,8 @@ class Request(base.Request):
         succeed = cls.on_success
 
         def on_success(self: Request, answer: Any, **kwargs: Any) -> Any:
-            failed, shown, _ = answer
+            failed, shown, took_s = answer
+            window.observe(took_s)
             if not failed:
                 self._outcome = (events.COMPLETED, shown)
             found = succeed(self, answer, **kwargs)

@@ -19,7 +19,18 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from . import inspection, queues, reconciler, recording, strategy, topology, wakeup, workers
+from . import (
+    celery_task,
+    inspection,
+    prefetch,
+    queues,
+    reconciler,
+    recording,
+    strategy,
+    topology,
+    wakeup,
+    workers,
+)
 from .conf import conf
 from .engine import Engine
 from .forks import ForkRunner
@@ -207,15 +218,26 @@ class QueueFollower(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._duty: Duty | None = None
+        self._fitting: Any = None
         self._refused: set[str] = set()
 
     def start(self, consumer: Any) -> None:  # again after every reconnection
         self._duty = Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S)
         self._duty.start()
+        windows = [celery_task.window]
+        engine = getattr(consumer.controller, "queue_engine", None)
+        if engine is not None:
+            celery_task.window.slots = engine.window.slots
+            windows.append(engine.window)
+        self._fitting = consumer.timer.call_repeatedly(
+            prefetch.LOOK_S, prefetch.Prefetch(consumer, windows).fit
+        )
 
     def stop(self, consumer: Any) -> None:
         if self._duty is not None:
             self._duty.stop()
+        if self._fitting is not None:
+            consumer.timer.cancel(self._fitting)
 
     def _look(self, consumer: Any) -> None:
         paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}

@@ -33,20 +33,11 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
     """Called by Celery at every (re)connection, for the task above."""
     errors = consumer.connection_errors
     collected: list[Message] = []
-    fitted = consumer.initial_prefetch_count
 
     def hand_over() -> None:
-        nonlocal fitted
         messages, collected[:] = list(collected), []
-        if _engine is None:
-            return  # stopping: the messages go back with the connection
-        _engine.receive(messages)
-        size = _engine.window.size
-        if size > fitted:
-            consumer.qos.increment_eventually(size - fitted)
-        elif size < fitted:
-            consumer.qos.decrement_eventually(fitted - size)
-        fitted = size
+        if _engine is not None:  # else it is stopping: the messages go back with the connection
+            _engine.receive(messages)
 
     def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
         try:

@@ -15,10 +15,12 @@ class Window:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.observations = 0
         self._mean_s: float | None = None
 
     def observe(self, mean_s: float) -> None:
         """The mean duration of the jobs of one batch. A long batch counts at once, a short one by and by."""
+        self.observations += 1
         old = self._mean_s
         if old is None or mean_s > old:
             self._mean_s = mean_s

@@ -152,7 +152,11 @@ def postgresql() -> Iterator[str]:
         user = "postgres" if os.getuid() == 0 else None
         as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
         initialise = [initdb, "-D", str(data), "-U", "brain", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run(initialise, check=True, capture_output=True, cwd=home, **as_user)
+        made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
+        if made.returncode:
+            raise RuntimeError(
+                f"{install} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+            )
         command = [
             server,
             "-D",
@@ -192,7 +196,11 @@ def mariadb() -> Iterator[str]:
             f"--datadir={data}",
             "--auth-root-authentication-method=normal",
         ]
-        subprocess.run(initialise, check=True, capture_output=True, cwd=home, **as_user)
+        made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
+        if made.returncode:
+            raise RuntimeError(
+                f"{install} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+            )
         command = [server, "--no-defaults", f"--datadir={data}", f"--port={port}", f"--socket={sock}"]
         command += ["--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}"]
         with running(command, answers(port), user=user, log=home.parent / f"{home.name}.log"):

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 
+from foundation.models import AuditEntry
 from orm_app.databases import from_url
 from queue_app import queues
 from queue_app.models import Job, JobEvent, Queue, Worker
@@ -153,5 +154,5 @@ def _database(
 def every_database(_database: None) -> Iterator[None]:
     """Committed rows, and none of them left for the next test."""
     yield
-    for model in (JobEvent, Job, Worker, Queue):
+    for model in (JobEvent, Job, Worker, Queue, AuditEntry):
         model.objects.all().delete()

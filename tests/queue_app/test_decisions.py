@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_app import payloads, retry, secret_fields, states, unique
+from queue_app.prefetch import Prefetch
 from queue_app.retry import DeadLetter, Decision, Discard, Retry, RetryBudget, RetryPolicy, Rules
 from queue_app.states import State
+from queue_app.window import Window
 
 SECONDS = st.floats(min_value=0, max_value=3600)
 
@@ -184,3 +187,31 @@ def test_unique__bad_window__is_refused(for_s, debounce_s):
 def test_priority__off_the_scale__is_refused(value):
     with pytest.raises(ValueError, match="whole number from 0 to 9"):
         states.priority(value)
+
+
+def test_window__short_jobs_then_a_long_one__grows_by_and_by_and_shrinks_at_once():
+    window = Window(4)
+    assert window.size == 8
+    for _ in range(50):
+        window.observe(0.0005)
+    assert window.size == 256
+    window.observe(3.0)
+    assert window.size == 8
+
+
+def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_work():
+    qos = SimpleNamespace(value=4)
+    qos.increment_eventually = lambda n: setattr(qos, "value", qos.value + n)
+    qos.decrement_eventually = lambda n: setattr(qos, "value", qos.value - n)
+    consumer = SimpleNamespace(qos=qos, initial_prefetch_count=4)
+    short, long = Window(4), Window(4)
+    prefetch = Prefetch(consumer, [short, long])
+    prefetch.fit()
+    assert qos.value == 4  # nothing was seen
+    short.observe(0.0001)
+    prefetch.fit()
+    assert qos.value == 256
+    short.observe(0.0001)
+    long.observe(60)
+    prefetch.fit()
+    assert qos.value == 8
