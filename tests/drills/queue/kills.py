@@ -65,6 +65,7 @@ def _broker(rig: Rig, pool: str) -> Outcome:
         time.sleep(random.uniform(0.05, 0.4))
         rig.blow(victim.kill)
         fleet.append(_worker(rig, pool))
+    rig.enqueue_broker(50)
     _until_recorded(rig)
     return rig.outcome(f"{kills} kills of a {pool} worker's group under plain tasks")
 
@@ -99,6 +100,7 @@ def kill9_recorder(rig: Rig) -> Outcome:
         fleet.remove(victim)
         rig.blow(victim.kill)
         fleet.append(_worker(rig, "threads"))
+    rig.enqueue_broker(50)
     _until_recorded(rig)
     return rig.outcome(f"{kills} kills of the recorder in mid-stream")
 

@@ -197,6 +197,11 @@ class Rig:
 
         self.until(reached, f"{by} more runs")
 
+    def in_time(self) -> None:
+        """Raises Broken after the drill's deadline."""
+        if time.monotonic() > self.deadline:
+            raise Broken(f"the drill takes too long; jobs: {self.evidence.states()}\n{self._last_words()}")
+
     def settle(self, seconds: float) -> None:
         """Until no work has been done for so long."""
         last, done = time.monotonic(), self.evidence.done()
