@@ -51,8 +51,8 @@ class Request(base.Request):
 
         def on_success(self: Request, answer: Any, **kwargs: Any) -> Any:
             failed, shown, took_s = answer
-            window.observe(took_s)
             if not failed:
+                window.observe(took_s)  # a failed one does not say
                 self._outcome = (events.COMPLETED, shown)
             found = succeed(self, answer, **kwargs)
             self._tell()  # where the message had been acknowledged before the run

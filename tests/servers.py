@@ -155,7 +155,7 @@ def postgresql() -> Iterator[str]:
         made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
         if made.returncode:
             raise RuntimeError(
-                f"{install} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+                f"{initialise[0]} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
             )
         command = [
             server,
@@ -199,7 +199,7 @@ def mariadb() -> Iterator[str]:
         made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
         if made.returncode:
             raise RuntimeError(
-                f"{install} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+                f"{initialise[0]} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
             )
         command = [server, "--no-defaults", f"--datadir={data}", f"--port={port}", f"--socket={sock}"]
         command += ["--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}"]
