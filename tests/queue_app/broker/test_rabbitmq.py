@@ -82,7 +82,7 @@ def test_ledger__wake_ups_of_every_class__are_consumed(start: Start, broker: str
         f"for p in (0, 3, 6, 9): enqueue('jobs.trace', {{'file': {file!r}, 'number': p}}, priority=p)",
         BROKER_URL=broker,
     )
-    until(lambda: Job.objects.filter(state="COMPLETED").count() == 4, "all are run", 20)
+    until(lambda: Job.objects.filter(state="COMPLETED").count() == 4, "all are run", 60)
     assert sorted(Path(file).read_text().split()) == ["0", "3", "6", "9"]
 
 

@@ -63,7 +63,7 @@ def test_kill_9__worker_dies_with_tasks_in_hand__another_finishes_all(start: Sta
     until(lambda: file.exists() and len(file.read_text().split()) > 40, "some have run")
     first.kill()
     start(*THREADS, TEST_VISIBILITY_S="3")
-    until(lambda: Job.objects.filter(state="COMPLETED").count() == 200, "every row is there", 60)
+    until(lambda: Job.objects.filter(state="COMPLETED").count() == 200, "every row is there", 120)
     assert set(map(int, file.read_text().split())) == set(range(200))
     assert set(map(str, Job.objects.values_list("id", flat=True))) == set(ids)
     for id in ids:
