@@ -30,7 +30,7 @@ def broker_emptied(rig: Rig) -> Outcome:
         rig.broker.kill()
         rig.broker.forget()
         rig.broker.start()
-        rig.mended()
+        rig.blow(lambda: None, held=rig.evidence.waiting())  # their messages are gone
         rig.finish()
     return rig.outcome(f"{rounds} times Valkey killed and restarted empty under load")
 
@@ -131,9 +131,7 @@ def _half_open(rig: Rig, pool: str) -> Outcome:
             rig.progress(20)
             silent = relay.silence()
             rig.claim(silent > 0, "the worker's connections go through the proxy")
-            rig.finish()  # what it holds, and whatever else it can without the broker
-            rig.mended()
-            rig.enqueue(50)
+            rig.blow(lambda: None, held=set(rig.enqueue(50)))  # their messages cannot reach it
             rig.finish()
         rig.claim(worker.runs, "the worker lives on")
         return rig.outcome(f"{rounds} times every connection of a {pool} worker half-open")

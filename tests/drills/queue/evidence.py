@@ -74,6 +74,10 @@ class Evidence:
     def open_jobs(self) -> int:
         return _patiently(lambda: Job.objects.filter(state__in=_OPEN).count())
 
+    def waiting(self) -> set[str]:
+        jobs = Job.objects.filter(state__in=("PENDING", "FAILED"))
+        return _patiently(lambda: {str(id) for id in jobs.values_list("id", flat=True)})
+
     def worker_of(self, pid: int) -> bool:
         """It has a row, and the row a lease."""
         return _patiently(lambda: Worker.objects.filter(pid=pid, lease_until__gt=Clock()).exists())
