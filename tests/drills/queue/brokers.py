@@ -101,7 +101,7 @@ def _away(rig: Rig, broken: contextlib.AbstractContextManager[None], how: str) -
             began = time.monotonic()
             rig.enqueue(10)
             longest_s, calls = max(longest_s, time.monotonic() - began), calls + 1
-            time.sleep(0.1)
+            time.sleep(0.4)
     rig.mended(outage.end)
     rig.enqueue(50)
     rig.finish()

@@ -60,8 +60,8 @@ def drill(
     databases: tuple[str, ...] = ("postgresql",),
     broker: Broker = servers.valkey,
     missing: Callable[[], str] = nothing_missing,
-    quick_s: float = 120.0,
-    full_s: float = 300.0,
+    quick_s: float = 300.0,
+    full_s: float = 900.0,
 ) -> Callable[[Hold], Hold]:
     """Register a drill, one for each database; where there are several, their names end in it."""
 

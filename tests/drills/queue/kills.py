@@ -19,22 +19,22 @@ KILLS, QUICK_KILLS = 100, 5
 _SLOTS = {"threads": 4, "prefork": 2}
 
 
-@drill("kill9-threads-ledger", databases=BOTH, full_s=1800)
+@drill("kill9-threads-ledger", databases=BOTH, full_s=3600)
 def kill9_threads_ledger(rig: Rig) -> Outcome:
     return _ledger(rig, "threads")
 
 
-@drill("kill9-prefork-ledger", databases=BOTH, full_s=1800)
+@drill("kill9-prefork-ledger", databases=BOTH, full_s=3600)
 def kill9_prefork_ledger(rig: Rig) -> Outcome:
     return _ledger(rig, "prefork")
 
 
-@drill("kill9-threads-broker", databases=BOTH, full_s=1800, missing=no_recorder)
+@drill("kill9-threads-broker", databases=BOTH, full_s=3600, missing=no_recorder)
 def kill9_threads_broker(rig: Rig) -> Outcome:
     return _broker(rig, "threads")
 
 
-@drill("kill9-prefork-broker", databases=BOTH, full_s=1800, missing=no_recorder)
+@drill("kill9-prefork-broker", databases=BOTH, full_s=3600, missing=no_recorder)
 def kill9_prefork_broker(rig: Rig) -> Outcome:
     return _broker(rig, "prefork")
 

@@ -170,7 +170,7 @@ class Rig:
             self.enqueue_broker(100)
 
     # --- time ---
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 240.0) -> Any:
         deadline = min(self.deadline, time.monotonic() + timeout_s)
         while not (found := condition()):
             if time.monotonic() > deadline:
@@ -211,11 +211,11 @@ class Rig:
             if (now := self.evidence.done()) != done:
                 last, done = time.monotonic(), now
 
-    def finish(self, timeout_s: float = 120.0) -> None:
+    def finish(self, timeout_s: float = 240.0) -> None:
         """Until nothing is left to run; what is left at the deadline the verdict counts as lost."""
         self.wait_for(lambda: not self.evidence.open_jobs(), "every job is over", timeout_s)
 
-    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> None:
+    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 240.0) -> None:
         """Not in time is one more thing that did not hold, and the verdict says what it cost."""
         try:
             self.until(condition, what, timeout_s)
