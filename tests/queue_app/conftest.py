@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
@@ -32,15 +33,15 @@ POOLS = {"threads": ("-P", "threads", "-c", "2"), "prefork": ("-c", "2")}
 
 
 class WorkerProcess:
-    """A worker in a session of its own; `log` is what it has said."""
+    """A process in a session of its own, a worker mostly; `log` is what it has said."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, env: dict[str, str]) -> None:
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=os.environ | environment(),
+                env=os.environ | env,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -59,10 +60,16 @@ class WorkerProcess:
         """To the process group: with kill -9 nothing of the worker survives to clean up."""
         os.killpg(self.process.pid, number)
 
-    def terminate(self) -> int:
+    def kill(self) -> None:
+        """kill -9 of the group, whatever state it is in."""
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def terminate(self, timeout_s: float = TIMEOUT_S) -> int:
         """SIGTERM to the main process, as a supervisor sends it. Returns the exit code."""
         self.process.terminate()
-        return self.process.wait(TIMEOUT_S)
+        return self.process.wait(timeout_s)
 
 
 def environment() -> dict[str, str]:
@@ -90,12 +97,22 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S)
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., WorkerProcess]]:
+def empty_valkey(valkey: str) -> None:
+    """This run's own: a worker that was killed leaves messages and events, which the next test's workers would take."""
+    with redis.Redis.from_url(valkey) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def start_worker(
+    tmp_path: Path, transactional_db: None, empty_valkey: None
+) -> Iterator[Callable[..., WorkerProcess]]:
     """start_worker("-P", "threads") → a ready worker; gone when the test ends, whatever state it is in."""
     started: list[WorkerProcess] = []
 
     def start(*arguments: str, command: list[str] = CELERY) -> WorkerProcess:
-        worker = WorkerProcess([*command, *arguments], tmp_path / f"worker-{len(started)}.log")
+        log = tmp_path / f"worker-{len(started)}.log"
+        worker = WorkerProcess([*command, *arguments], log, environment())
         started.append(worker)
         until(lambda: "ready." in worker.log or worker.process.poll() is not None, "the worker is ready")
         assert worker.process.poll() is None, worker.log
@@ -103,9 +120,7 @@ def start_worker(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..
 
     yield start
     for worker in started:
-        with contextlib.suppress(ProcessLookupError):
-            worker.signal(signal.SIGKILL)
-        worker.process.wait()
+        worker.kill()
 
 
 @pytest.fixture(params=POOLS)

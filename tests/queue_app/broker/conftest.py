@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +15,7 @@ from django.conf import settings
 from django.db import connection
 
 from queue_app.models import Job, JobEvent
-from tests import servers
-from tests.conftest import _service
-from tests.queue_app.conftest import CELERY, ROOT, until
+from tests.queue_app.conftest import CELERY, ROOT, WorkerProcess, until
 
 SETTINGS = "tests.queue_app.broker.settings"
 
@@ -39,43 +35,16 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | own | changes
 
 
-class Process:
-    """A process in a session of its own; `log` is what it has said."""
-
-    def __init__(self, arguments: list[str], log: Path, env: dict[str, str]) -> None:
-        self._log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=ROOT,
-                env=env,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def terminate(self, timeout_s: float = 50.0) -> int:
-        self.process.terminate()
-        return self.process.wait(timeout_s)
-
-
 @pytest.fixture
-def start(tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., Process]]:
+def start(
+    tmp_path: Path, transactional_db: None, empty_valkey: None
+) -> Iterator[Callable[..., WorkerProcess]]:
     """start("-P", "threads", BROKER_URL=…) → a ready worker; gone when the test ends."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
 
-    def worker(*arguments: str, **env: str) -> Process:
+    def worker(*arguments: str, **env: str) -> WorkerProcess:
         log = tmp_path / f"worker-{len(started)}.log"
-        begun = Process([*CELERY, *arguments], log, environment(**env))
+        begun = WorkerProcess([*CELERY, *arguments], log, environment(**env))
         started.append(begun)
         until(lambda: "ready." in begun.log or begun.process.poll() is not None, "the worker is ready", 60)
         assert begun.process.poll() is None, begun.log
@@ -114,8 +83,3 @@ def ended(id: str, state: str) -> Job:
 
 def history(id: str) -> list[str]:
     return list(JobEvent.objects.filter(job_id=id).order_by("at", "id").values_list("state", flat=True))
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_url() -> Iterator[str]:
-    yield from _service("BRAIN_TEST_RABBITMQ_URL", servers.rabbitmq)

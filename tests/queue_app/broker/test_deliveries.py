@@ -16,12 +16,12 @@ from queue_app import broker, deadletter, enqueue, ledger, queues, states, strea
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
 
-from .conftest import Process, call, ended
+from .conftest import WorkerProcess, call, ended
 from .tasks_app import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-Start = Callable[..., Process]
+Start = Callable[..., WorkerProcess]
 
 
 @pytest.fixture

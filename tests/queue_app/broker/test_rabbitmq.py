@@ -11,17 +11,11 @@ from kombu import Connection, Queue
 from queue_app.models import Job, Worker
 from tests.queue_app.conftest import CELERY, until
 
-from .conftest import Process, call, ended, environment, history
+from .conftest import WorkerProcess, call, ended, environment, history
 
-# Not strict: under load one or another of them has failed, and why is not known yet.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.service,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.xfail(reason="seen to fail under load", strict=False),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.django_db(transaction=True)]
 
-Start = Callable[..., Process]
+Start = Callable[..., WorkerProcess]
 THREADS = ("-P", "threads", "-c", "2")
 
 
@@ -117,7 +111,7 @@ def test_delivery_limit__job_kills_every_worker__is_a_dead_letter_and_the_rest_r
 
     arguments = [*CELERY, "-P", "threads", "-c", "1"]
     for number in range(12):  # each death is a delivery, and so is the one after it was sent back
-        worker = Process(arguments, tmp_path / f"log-{number}", environment(BROKER_URL=broker))
+        worker = WorkerProcess(arguments, tmp_path / f"log-{number}", environment(BROKER_URL=broker))
         try:
             until(
                 lambda worker=worker: worker.process.poll() is not None or is_out(),
@@ -140,7 +134,7 @@ def test_worker__queue_exists_with_other_arguments__says_so_and_exits(
 ) -> None:
     with Connection(broker) as connection:
         Queue("default", queue_arguments={})(connection.channel()).declare()
-    refused = Process([*CELERY, *THREADS], tmp_path / "log", environment(BROKER_URL=broker))
+    refused = WorkerProcess([*CELERY, *THREADS], tmp_path / "log", environment(BROKER_URL=broker))
     try:
         assert refused.process.wait(30) != 0
     finally:

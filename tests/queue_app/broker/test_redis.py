@@ -16,16 +16,11 @@ from queue_app.models import Job, JobEvent, Worker
 from tests import servers
 from tests.queue_app.conftest import until
 
-from .conftest import Process, call, ended, history
+from .conftest import WorkerProcess, call, ended, history
 
-# Not strict: under load one or another of them has failed, and why is not known yet.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.xfail(reason="seen to fail under load", strict=False),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-Start = Callable[..., Process]
+Start = Callable[..., WorkerProcess]
 THREADS = ("-P", "threads", "-c", "2")
 
 
