@@ -10,7 +10,7 @@ from celery import Celery
 from celery.signals import setup_logging
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
-from queue_app import bootsteps
+from queue_app.worker import bootsteps
 
 from . import broker
 

@@ -9,7 +9,9 @@ class QueueAppConfig(AppConfig):
     verbose_name = "Queue"
 
     def ready(self) -> None:
-        from . import broker, checks, strategy  # noqa: F401  (they register themselves)
+        from . import checks  # noqa: F401  (they register themselves)
+        from .broker import handlers  # noqa: F401  (they register themselves)
+        from .worker import strategy  # noqa: F401  (they register themselves)
 
         # Here rather than in the worker alone: `enqueue` must know the tasks in every process.
         autodiscover_modules("tasks")

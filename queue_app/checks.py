@@ -57,7 +57,7 @@ def celery_is_not_eager(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(
             "CELERY_TASK_ALWAYS_EAGER is on: messages never reach the broker, so no worker ever runs a job.",
-            hint="Remove it; tests call queue_app.engine.run themselves. " + _DOCS.format("e004"),
+            hint="Remove it; tests call queue_app.worker.engine.run themselves. " + _DOCS.format("e004"),
             id="queue.E004",
         )
     ]

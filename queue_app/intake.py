@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import broker, lineage, payloads, queues, states, storing, unique, wakeup
+from . import lineage, payloads, queues, states, storing, unique, wakeup
+from .broker import handlers
 from .conf import conf
 from .ledger import Wakeup
 from .models import Delivery, Job, Queue
@@ -121,7 +122,7 @@ def _send(
         what = "unique" if terms is not None else "secret fields"
         raise ValueError(f"queue {common['queue']!r} has broker delivery, where {what} cannot be had")
     ids = [uuid7() for _ in texts]
-    broker.publish(common, ids, texts)
+    handlers.publish(common, ids, texts)
     return [storing.job(common, id, value) for id, value in zip(ids, values, strict=True)]
 
 

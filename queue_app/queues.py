@@ -11,7 +11,8 @@ from django.db import DatabaseError, transaction
 
 from foundation import audit
 
-from . import registry, topology
+from . import registry
+from .broker import topology
 from .conf import conf
 from .models import Queue
 

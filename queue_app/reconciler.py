@@ -10,9 +10,9 @@ import structlog
 
 from . import ledger, queues, wakeup
 from .conf import conf
-from .engine import Engine
 from .models import Job
 from .states import State
+from .worker.engine import Engine
 
 log = structlog.get_logger(__name__)
 

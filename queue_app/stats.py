@@ -11,7 +11,8 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import recorder, workers
+from . import workers
+from .broker import recorder
 from .ledger import is_due, waiting
 from .models import Job, Queue
 from .states import State

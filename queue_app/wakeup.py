@@ -15,7 +15,8 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
-from . import ledger, topology
+from . import ledger
+from .broker import topology
 from .conf import conf
 from .ledger import Wakeup
 from .states import priority_class

@@ -9,5 +9,5 @@ from .plan import Plan
 
 def figures(plan: Plan) -> list[Figure]:
     """None yet: what fills the stream and calls the recorder is written once it is there."""
-    plan.note("recorder, events per second: not available yet (queue_app.recorder is missing)")
+    plan.note("recorder, events per second: not available yet (queue_app.broker.recorder is missing)")
     return []

@@ -136,7 +136,7 @@ def _ours(
     )
 
 
-_RECORDER = "queue_app.recorder"  # on its way: see Side.needs
+_RECORDER = "queue_app.broker.recorder"  # on its way: see Side.needs
 
 OURS = (
     _ours("ledger-pg", "ledger, PostgreSQL", database="postgresql", delivery="ledger"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from queue_app.events import UNKNOWN, Row, Standing, Step
+from queue_app.broker.events import UNKNOWN, Row, Standing, Step
 
 from . import UNSET as _UNSET
 

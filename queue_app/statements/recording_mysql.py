@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from queue_app.events import Standing, Step
+from queue_app.broker.events import Standing, Step
 
 from .recording import ABOUT, INSERTED, NAMED, PROGRESS, TOLD, UNSET, UPDATED, dashed, standing_of
 

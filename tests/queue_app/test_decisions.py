@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_app import payloads, retry, secret_fields, states, unique
-from queue_app.prefetch import Prefetch
 from queue_app.retry import DeadLetter, Decision, Discard, Retry, RetryBudget, RetryPolicy, Rules
 from queue_app.states import State
 from queue_app.window import Window
+from queue_app.worker.prefetch import Prefetch
 
 SECONDS = st.floats(min_value=0, max_value=3600)
 

@@ -11,11 +11,11 @@ import pytest
 from django.db import OperationalError
 
 from queue_app import enqueue_many, ledger, wakeup, workers
-from queue_app.engine import Engine, Message
 from queue_app.models import Job
 from queue_app.runs import Run
 from queue_app.statements import End
 from queue_app.states import State
+from queue_app.worker.engine import Engine, Message
 
 from .conftest import until
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from queue_app import events
-from queue_app.events import About, Event, Folded, Standing, fold
+from queue_app.broker import events
+from queue_app.broker.events import About, Event, Folded, Standing, fold
 from queue_app.states import State
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -11,7 +11,7 @@ import pytest
 from foundation.health import Health
 from queue_app import health, ledger
 from queue_app.conf import conf
-from queue_app.liveness import Liveness
+from queue_app.worker.liveness import Liveness
 
 LONG_AGO_S = 1000.0
 

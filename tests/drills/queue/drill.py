@@ -26,7 +26,11 @@ def nothing_missing() -> str:
 
 def no_recorder() -> str:
     """Broker delivery is there as soon as its recorder is."""
-    return "" if find_spec("queue_app.recorder") else "broker delivery is not there yet (queue_app.recorder)"
+    return (
+        ""
+        if find_spec("queue_app.broker.recorder")
+        else "broker delivery is not there yet (queue_app.broker.recorder)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

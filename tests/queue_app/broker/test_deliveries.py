@@ -12,7 +12,8 @@ import pytest
 from celery import current_app, group
 from django.db import transaction
 
-from queue_app import broker, deadletter, enqueue, ledger, queues, states, stream, wakeup
+from queue_app import deadletter, enqueue, ledger, queues, states, wakeup
+from queue_app.broker import handlers, stream
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
 
@@ -118,7 +119,8 @@ def test_broker_publish__registered_task__runs_with_its_rules_and_is_recorded(
 ) -> None:
     file = str(tmp_path / "traces")
     ids = call(
-        "from queue_app import broker, queues\n"
+        "from queue_app import queues\n"
+        "from queue_app.broker import handlers\n"
         "from queue_app.uuid7 import uuid7\n"
         "import json\n"
         "queues.create_queue('fast')\n"
@@ -126,7 +128,7 @@ def test_broker_publish__registered_task__runs_with_its_rules_and_is_recorded(
         "  expires_at=None, parent=None)\n"
         "ids = [uuid7(), uuid7()]\n"
         f"texts = [json.dumps({{'file': {file!r}, 'number': n, 'fails': n == 2}}) for n in (1, 2)]\n"
-        "broker.publish(common, ids, texts)\n"
+        "handlers.publish(common, ids, texts)\n"
         "answer = list(map(str, ids))"
     )
     start("-P", "threads", "-c", "2")
@@ -147,7 +149,7 @@ def test_worker__ledger_job_of_a_celery_task__calls_it(start: Start) -> None:
     assert (job.delivery, job.result) == ("ledger", 42)
     assert UUID(id) == job.id
     assert states.State(job.state) == states.State.COMPLETED
-    assert broker.BROKER_RUN in current_app.tasks
+    assert handlers.BROKER_RUN in current_app.tasks
 
 
 def test_enqueue__queue_says_broker__sends_the_job_and_stores_no_row(queue: str) -> None:

@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from queue_app import events, leases, recorder, stream
-from queue_app.events import About, Event
+from queue_app import leases
+from queue_app.broker import events, recorder, stream
+from queue_app.broker.events import About, Event
+from queue_app.broker.recorder import Recorder
 from queue_app.models import Job, JobEvent, Lease
-from queue_app.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("every_database")
 

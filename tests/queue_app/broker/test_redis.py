@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from django.db.models import Count
 
-from queue_app import recorder
+from queue_app.broker import recorder
 from queue_app.models import Job, JobEvent, Worker
 from tests import servers
 from tests.queue_app.conftest import until

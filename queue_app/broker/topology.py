@@ -21,7 +21,7 @@ from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 
-from .states import CLASSES, Priority
+from queue_app.states import CLASSES, Priority
 
 REDIS_STEPS = dict(zip(CLASSES, (0, 3, 6, 9), strict=True))  # Kombu's lists of a queue; 0 is served first
 DEAD = ".dead"

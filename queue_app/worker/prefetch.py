@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .window import Window
+from queue_app.window import Window
 
 LOOK_S = 0.1
 

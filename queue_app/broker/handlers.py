@@ -13,14 +13,15 @@ from uuid import UUID
 from celery import current_app, shared_task
 from django.db import transaction
 
-from . import performing, registry
+from queue_app import performing, registry
+from queue_app.conf import conf
+from queue_app.payloads import parse
+from queue_app.runs import Run
+from queue_app.statements import Claimed
+from queue_app.states import State
+
 from .celery_task import Discarded
-from .conf import conf
 from .descriptions import BROKER_RUN, HEADER
-from .payloads import parse
-from .runs import Run
-from .statements import Claimed
-from .states import State
 
 
 class BrokerRun(Run):

@@ -19,26 +19,18 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from . import (
-    celery_task,
-    inspection,
-    prefetch,
-    queues,
-    reconciler,
-    recording,
-    strategy,
-    topology,
-    wakeup,
-    workers,
-)
-from .conf import conf
+from queue_app import queues, reconciler, wakeup, workers
+from queue_app.broker import celery_task, recording, topology
+from queue_app.broker.recorder import Recorder
+from queue_app.broker.undelivered import Undelivered
+from queue_app.conf import conf
+
+from . import inspection, prefetch, strategy
 from .engine import Engine
 from .forks import ForkRunner
 from .liveness import Liveness
-from .recorder import Recorder
 from .runner import ThreadRunner, own_threads
 from .stopping import Stopping
-from .undelivered import Undelivered
 
 log = structlog.get_logger(__name__)
 

@@ -12,14 +12,15 @@ from billiard.einfo import ExceptionWithTraceback
 from kombu.utils.json import dumps
 
 from foundation import request_id as request_ids
+from queue_app import payloads
+from queue_app.conf import conf
+from queue_app.states import Priority
 
-from . import events, payloads
-from .conf import conf
+from . import events
 from .events import About
-from .states import Priority
 
 HEADER = "brain"  # of a message that this platform published: {"queue", "priority", "recorded"}
-BROKER_RUN = "queue_app.broker_run"  # the Celery task of broker.py, which carries the jobs of `enqueue`
+BROKER_RUN = "queue_app.broker_run"  # the Celery task of handlers.py, which carries the jobs of `enqueue`
 _MOST_ATTEMPTS = 2**31 - 1  # of a task that may be retried for ever
 _LONGEST_REPR = 1000
 

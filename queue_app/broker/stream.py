@@ -19,9 +19,9 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from cache_app import redis as pools
+from queue_app.transport import SCHEMES
 
 from .events import Event, pack
-from .transport import SCHEMES
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ def forget() -> None:
 def _connection() -> Connection:
     """This process's; a child of a fork makes its own."""
     global _broker
-    from . import wakeup
+    from queue_app import wakeup
 
     key = (os.getpid(), current_app.conf.broker_write_url)
     if _broker is None or _broker[0] != key:

@@ -20,7 +20,7 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from .states import OVER, Priority, State
+from queue_app.states import OVER, Priority, State
 
 PENDING, STARTED, COMPLETED, FAILED, DEAD_LETTER, CANCELLED = range(6)
 # Positions in an event. AT, STARTED_AT: seconds since 1970 by the teller's clock. ATTEMPT: 1 is the first run.

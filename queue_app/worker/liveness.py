@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from celery.worker import state
 
-from . import health, ledger
-from .conf import conf
+from queue_app import health, ledger
+from queue_app.conf import conf
+
 from .engine import Engine
 
 

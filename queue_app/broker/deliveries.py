@@ -49,8 +49,8 @@ def store_call(
     """
     from django.db import transaction
 
-    from . import ledger, lineage, offload, payloads, queues, wakeup
-    from .conf import conf
+    from queue_app import ledger, lineage, offload, payloads, queues, wakeup
+    from queue_app.conf import conf
 
     text = payloads.accept({"args": list(args), "kwargs": dict(kwargs)}, max_bytes=conf().MAX_PAYLOAD_BYTES)
     id, now = UUID(events.job_id(headers["id"])), timezone.now()
@@ -83,7 +83,7 @@ def store_call(
 
 
 def _of(queue: str) -> str:
-    from . import queues
+    from queue_app import queues
 
     found = queues.policies().get(queue)
     return found.delivery if found else ""

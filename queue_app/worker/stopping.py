@@ -29,7 +29,8 @@ from celery.apps import worker as apps
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
-from .conf import conf
+from queue_app.conf import conf
+
 from .engine import Engine
 
 log = structlog.get_logger(__name__)

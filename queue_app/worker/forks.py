@@ -18,12 +18,13 @@ from uuid import UUID
 
 import structlog
 
-from . import watchdog
+from queue_app import watchdog
+from queue_app.performing import perform
+from queue_app.runs import Run
+from queue_app.statements import End
+
 from .engine import Engine, given_back
-from .performing import perform
 from .runner import tidy_connections
-from .runs import Run
-from .statements import End
 from .underway import Key, Underway, cancelled, early_end, limits_of, overdue, stopped
 
 log = structlog.get_logger(__name__)

@@ -13,11 +13,12 @@ from typing import Any
 from celery.app import amqp
 from kombu.exceptions import KombuError
 
+from queue_app.states import Priority, priority_class
+from queue_app.states import priority as checked
+
 from . import deliveries, descriptions, events, stream, topology
 from .descriptions import HEADER
 from .events import Event
-from .states import Priority, priority_class
-from .states import priority as checked
 
 
 class Queues(amqp.Queues):

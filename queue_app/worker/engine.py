@@ -21,12 +21,12 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
-from . import ledger
-from .conf import conf
-from .runs import Run
-from .statements import Claimed, End
-from .states import State
-from .window import Window
+from queue_app import ledger
+from queue_app.conf import conf
+from queue_app.runs import Run
+from queue_app.statements import Claimed, End
+from queue_app.states import State
+from queue_app.window import Window
 
 log = structlog.get_logger(__name__)
 

@@ -11,15 +11,16 @@ from uuid import UUID
 import structlog
 from celery.exceptions import TimeLimitExceeded
 
-from . import limits, queues, registry
-from .conf import conf
+from queue_app import limits, queues, registry
+from queue_app.conf import conf
+from queue_app.limits import Limits
+from queue_app.models import Queue
+from queue_app.performing import failed
+from queue_app.runs import Run
+from queue_app.statements import End
+from queue_app.states import State
+
 from .engine import Engine, given_back
-from .limits import Limits
-from .models import Queue
-from .performing import failed
-from .runs import Run
-from .statements import End
-from .states import State
 
 
 class Underway:

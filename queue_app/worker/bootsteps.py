@@ -14,16 +14,16 @@ _STOCK_AUTOSCALER = "celery.worker.autoscale:Autoscaler"
 
 def install(app: Celery) -> None:
     """Make the workers of this app register themselves, beat, reconcile, follow the queues and record what tasks do."""
-    app.task_cls, app.amqp_cls = "queue_app.celery_task:Task", "queue_app.publishing:AMQP"
-    app.steps["worker"].add("queue_app.recording:JournalStep")
-    app.steps["worker"].add("queue_app.duties:Membership")
-    app.steps["consumer"].add("queue_app.recording:JournalConnection")
-    app.steps["consumer"].add("queue_app.duties:QueueFollower")
-    signals.celeryd_init.connect(_prepare, weak=False, dispatch_uid="queue_app.bootsteps")
+    app.task_cls, app.amqp_cls = "queue_app.broker.celery_task:Task", "queue_app.broker.publishing:AMQP"
+    app.steps["worker"].add("queue_app.broker.recording:JournalStep")
+    app.steps["worker"].add("queue_app.worker.duties:Membership")
+    app.steps["consumer"].add("queue_app.broker.recording:JournalConnection")
+    app.steps["consumer"].add("queue_app.worker.duties:QueueFollower")
+    signals.celeryd_init.connect(_prepare, weak=False, dispatch_uid="queue_app.worker.bootsteps")
 
 
 def _prepare(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
     if conf.worker_autoscaler == _STOCK_AUTOSCALER:
-        conf.worker_autoscaler = "queue_app.autoscaling:Autoscaler"
+        conf.worker_autoscaler = "queue_app.worker.autoscaling:Autoscaler"
     # Celery forgets whether -Q was given; without it a worker consumes every queue, and new ones as they come.
     instance.given_queues = frozenset(options.get("queues") or ())

@@ -14,10 +14,11 @@ from celery.app.task import Task as CeleryTask
 from celery.exceptions import Ignore
 from celery.worker import request as base
 
+from queue_app.window import Window
+
 from . import descriptions, events, topology
 from .events import Event
 from .journal import Journal
-from .window import Window
 
 window = Window(1)  # of this worker process; its owner sets the slots
 _journal: Journal | None = None

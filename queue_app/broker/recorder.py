@@ -21,10 +21,12 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from redis.exceptions import RedisError, ResponseError
 
-from . import events, leases, stream
-from .conf import conf
+from queue_app import leases
+from queue_app.conf import conf
+from queue_app.statements import recording
+
+from . import events, stream
 from .events import Event
-from .statements import recording
 
 log = structlog.get_logger(__name__)
 
@@ -192,7 +194,7 @@ def families() -> Iterator[Metric]:
 
 
 def _position() -> str:
-    from .models import Lease
+    from queue_app.models import Lease
 
     return Lease.objects.filter(name=NAME).values_list("position", flat=True).first() or ""
 

@@ -13,12 +13,14 @@ import structlog
 from celery import current_app
 from kombu.exceptions import KombuError
 
-from . import descriptions, events, queues, stream, topology, wakeup
+from queue_app import queues, wakeup
+from queue_app.models import Job
+from queue_app.states import State
+
+from . import descriptions, events, stream, topology
 from .descriptions import HEADER
 from .events import Event
-from .models import Job
 from .recorder import Recorder
-from .states import State
 
 log = structlog.get_logger(__name__)
 

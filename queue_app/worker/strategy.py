@@ -9,7 +9,8 @@ from uuid import UUID
 from celery import shared_task
 from celery.utils.log import get_logger
 
-from . import wakeup
+from queue_app import wakeup
+
 from .engine import Engine, Message
 
 logger = get_logger(__name__)
