@@ -27,10 +27,11 @@ class Size:
     backlog: tuple[int, int]
     backlog_pairs: int
     memory_jobs: int
+    recorded: int  # jobs whose events the recorder finds
 
 
-FULL = Size(5, 2.0, ("noop", "work_1ms"), 2_000, 300, 3, 10.0, (1_000, 100_000), 5, 200_000)
-QUICK = Size(3, 0.5, ("noop",), 300, 60, 2, 3.0, (1_000, 10_000), 2, 20_000)
+FULL = Size(5, 2.0, ("noop", "work_1ms"), 2_000, 300, 3, 10.0, (1_000, 100_000), 5, 200_000, 20_000)
+QUICK = Size(3, 0.5, ("noop",), 300, 60, 2, 3.0, (1_000, 10_000), 2, 20_000, 5_000)
 LABELS = {"noop": "no-op", "work_1ms": "1 ms"}
 
 
@@ -80,7 +81,6 @@ class Plan:
             say(text)
 
     def _require(self, side: Side) -> None:
-        side.require()
         if side.environment:
             runtime(side.environment)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
-from .environments import HOME, Unavailable
+from .environments import HOME
 
 Command = list[str]
 
@@ -40,23 +39,9 @@ class Side:
     pids: Callable[[int, int], int] = field(default=lambda processes, threads: processes, repr=False)
     batch: int = 500
     keeps_rows: bool = False  # a row for each job that says COMPLETED in the end
-    needs: tuple[str, ...] = ()  # modules of queue_app that may not be there yet
 
     def argv(self, interpreter: str | None, command: Command) -> list[str]:
         return [interpreter or sys.executable, *command]
-
-    def require(self) -> None:
-        """Raises Unavailable with the reason."""
-        missing = [name for name in self.needs if not _exists(name)]
-        if missing:
-            raise Unavailable(f"not available yet ({', '.join(missing)} is missing)")
-
-
-def _exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _urls(urls: Urls) -> dict[str, object]:
@@ -107,7 +92,6 @@ def _ours(
     broker: str = "redis",
     pool: str = "threads",
     recorded: bool = True,
-    needs: tuple[str, ...] = (),
 ) -> Side:
     def variables(urls: Urls, folder: Path) -> dict[str, object]:
         chosen = {"stock": f"stock-{urls.redis}", "amqp": urls.amqp}.get(broker, "")
@@ -132,11 +116,8 @@ def _ours(
         prepare=(["-m", "django", "migrate", "--verbosity", "0"],),
         variables=variables,
         keeps_rows=recorded,
-        needs=needs,
     )
 
-
-_RECORDER = "queue_app.broker.recorder"  # on its way: see Side.needs
 
 OURS = (
     _ours("ledger-pg", "ledger, PostgreSQL", database="postgresql", delivery="ledger"),
@@ -144,14 +125,13 @@ OURS = (
     _ours(
         "ledger-stock", "ledger, stock transport", database="postgresql", delivery="ledger", broker="stock"
     ),
-    _ours("broker", "broker, recorded", database="postgresql", delivery="broker", needs=(_RECORDER,)),
+    _ours("broker", "broker, recorded", database="postgresql", delivery="broker"),
     _ours(
         "broker-prefork",
         "broker, recorded, prefork",
         database="postgresql",
         delivery="broker",
         pool="prefork",
-        needs=(_RECORDER,),
     ),
     _ours(
         "broker-bare",
@@ -166,8 +146,8 @@ OURS = (
         database="postgresql",
         delivery="broker",
         broker="amqp",
-        needs=(_RECORDER,),
     ),
+    _ours("recorder", "recorder", database="postgresql", delivery="recorder"),
 )
 
 # --- peers -----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.queue.brain.producer ledger|broker`."""
+"""`python -m benchmarks.queue.brain.producer ledger|broker|recorder`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def main() -> None:
     django.setup()
     import brain_project.celery  # noqa: F401  (the current app of `.delay()`)
 
-    serve(*(_ledger() if sys.argv[1] == "ledger" else _broker()), _completed)
+    calls = {"ledger": _ledger, "broker": _broker, "recorder": _recorder}[sys.argv[1]]
+    serve(*calls(), _completed)
 
 
 def _completed() -> int:
@@ -52,6 +53,13 @@ def _broker():  # type: ignore[no-untyped-def]
                 known[task].apply_async((number,), producer=producer)
 
     return one, many
+
+
+def _recorder():  # type: ignore[no-untyped-def]
+    from benchmarks.queue.brain.recording import Recording
+
+    recording = Recording()
+    return recording.one, recording.many
 
 
 if __name__ == "__main__":
