@@ -1,4 +1,8 @@
-"""What every worker does besides running jobs: publish what is due, take back what was lost. Safe with many at once."""
+"""What workers do besides running jobs: publish what is due, take back what was lost.
+
+One of them leads by a lease, so that a hundred idle workers do not ask the database the same. It stays safe with many at
+once: a leader who does not know yet that another took over does no harm.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import ledger, queues, wakeup
+from . import leases, ledger, queues, wakeup
 from .conf import conf
 from .models import Job
 from .states import State
@@ -16,6 +20,7 @@ from .worker.engine import Engine
 
 log = structlog.get_logger(__name__)
 
+NAME = "reconciler"
 _PRUNE_S = 30.0  # between two looks for jobs past their retention
 
 
@@ -26,10 +31,33 @@ class Reconciler:
         self._engine = engine
         self._unheld: set[UUID] = set()
         self._pruned_at = time.monotonic()
+        self._me: UUID | None = None  # as whom it leads
+        self._until = 0.0  # of the lease, less what a renewal may take
 
-    def look(self) -> None:
-        release_lost()
+    def look(self) -> float:
+        """Seconds until the next look."""
         self._take_back_unheld()
+        if not self._leads():
+            return conf().LEASE_S / 3
+        self._look_after_all()
+        return conf().RECONCILE_S
+
+    def stop(self) -> None:
+        """Let another lead."""
+        if self._me is not None:
+            leases.give_up(NAME, self._me)
+            self._me = None
+
+    def _leads(self) -> bool:
+        began, me = time.monotonic(), self._engine.worker_id
+        if self._me == me and began < self._until:
+            return True
+        self._me = me if leases.take(NAME, me, lease_s=conf().LEASE_S) is not None else None
+        self._until = began + conf().LEASE_S / 3
+        return self._me is not None
+
+    def _look_after_all(self) -> None:
+        release_lost()
         publish_due()
         _publish(ledger.age(conf().AGE_S))
         if time.monotonic() - self._pruned_at > _PRUNE_S:

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 NAME = "recorder"
 _BATCH = 2000  # events in one transaction, about
-_ENTRIES = 200  # read at once
+_ENTRIES = 200  # read at once, until it is known how many events an entry holds
 _BLOCK_S = 0.5  # waits for news this long at most
 _GATHER_S = 0.05  # a small batch costs a transaction as a large one does
 _LEASE_S = 10.0
@@ -63,28 +63,28 @@ class Recorder:
         self._position: str | None = None  # None: not the leader
         self._until = 0.0
         self._trimmed_at = 0.0
+        self._entries = _ENTRIES
 
     @property
     def leads(self) -> bool:
         return self._position is not None
 
-    def look(self) -> None:
-        """Record what there is; then wait a little for more. Called again and again."""
+    def look(self) -> float:
+        """Record what there is. Called again and again, each time after as many seconds as it answers."""
         try:
             if not self._leads():
-                time.sleep(_BLOCK_S)  # a look at the lease costs a statement
-                return
-            few = self._record_next(wait_s=_BLOCK_S) < _ENTRIES
+                return (
+                    _LEASE_S / 3
+                )  # idle workers do not ask more often than that: each time costs statements
+            more = self._record_next(wait_s=_BLOCK_S)
             self._trim()
         except Deposed:
             self._position = None
+            return 0.0
         except Exception:
             self._position = None  # the database knows it
-            time.sleep(_BLOCK_S)
             raise
-        else:
-            if few:
-                time.sleep(_GATHER_S)
+        return 0.0 if more else _GATHER_S
 
     def stop(self) -> None:
         """Record what is left, for a few seconds at most, and let another lead."""
@@ -114,19 +114,24 @@ class Recorder:
         self._until = began + _LEASE_S / 3
         return True
 
-    def _record_next(self, *, wait_s: float) -> int:
-        """Entries recorded. Raises Deposed."""
+    def _record_next(self, *, wait_s: float) -> bool:
+        """Whether there may be more. Raises Deposed."""
         before = self._position or ""
         with stream.client(waits=True) as (client, key):
-            found = _read(client, key, before or _START, min(wait_s, conf().PUBLISH_TIMEOUT_S / 2))
+            found = _read(
+                client, key, before or _START, self._entries, min(wait_s, conf().PUBLISH_TIMEOUT_S / 2)
+            )
         if not found:
             self._check_position()
-            return 0
+            return False
         told, after = _unpack(found)
+        more = len(found) == self._entries or len(told) >= _BATCH
         self._write(told, before, after)
         self._position = after
         self._until = time.monotonic() + _LEASE_S / 3
-        return len(found)
+        # A publication is an entry of one event, a worker's may hold hundreds: read what makes one transaction.
+        self._entries = max(1, min(_BATCH, _BATCH * len(found) // max(1, len(told))))
+        return more
 
     def _write(self, told: list[tuple[str, Event]], before: str, after: str) -> None:
         try:
@@ -199,8 +204,8 @@ def _position() -> str:
     return Lease.objects.filter(name=NAME).values_list("position", flat=True).first() or ""
 
 
-def _read(client: Any, key: str, position: str, wait_s: float) -> list[Entry]:
-    found = client.xread({key: position}, count=_ENTRIES, block=int(wait_s * 1000) or None)
+def _read(client: Any, key: str, position: str, count: int, wait_s: float) -> list[Entry]:
+    found = client.xread({key: position}, count=count, block=int(wait_s * 1000) or None)
     if not found:
         return []
     entries: list[Entry] = []

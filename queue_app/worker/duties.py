@@ -41,26 +41,32 @@ _CONNECTION_AGE_S = 60
 
 
 class Duty(threading.Thread):
-    """Does `action` every `interval_s` seconds until it is stopped, whatever goes wrong in between."""
+    """Does `action` again and again until it is stopped, whatever goes wrong in between.
 
-    def __init__(self, name: str, action: Callable[[], None], interval_s: float) -> None:
+    Between two times it waits for as many seconds as the action answered, or `interval_s` when that was None.
+    """
+
+    def __init__(self, name: str, action: Callable[[], float | None], interval_s: float) -> None:
         super().__init__(name=f"queue-{name}", daemon=True)
         self._action, self._interval_s = action, interval_s
         self._stopping = threading.Event()
 
     def run(self) -> None:
         try:
-            while not self._stopping.wait(self._interval_s):
-                self._do()
+            wait_s = self._interval_s
+            while not self._stopping.wait(wait_s):
+                wait_s = self._do()
         finally:
             connections.close_all()
 
-    def _do(self) -> None:
+    def _do(self) -> float:
         try:
-            self._action()
+            wait_s = self._action()
         except Exception as error:  # noqa: BLE001  (a database or broker that is down comes back)
             log.warning("duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200])
             connections.close_all()
+            wait_s = None
+        return self._interval_s if wait_s is None else wait_s
 
     def stop(self) -> None:
         self._stopping.set()
@@ -136,12 +142,13 @@ class Membership(bootsteps.StartStopStep):
         inspection.install(engine)
         self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
+        self._reconciler = reconciler.Reconciler(engine)
         liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
             Duty("cancels", partial(_pass_on_cancels, engine), conf().RECONCILE_S),
-            Duty("reconciler", reconciler.Reconciler(engine).look, conf().RECONCILE_S),
-            Duty("recorder", self._recorder.look, 0),
+            Duty("reconciler", self._reconciler.look, conf().RECONCILE_S),
+            Duty("recorder", self._recorder.look, 0.5),
             Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
             Duty("liveness", liveness.look, _LOOK_S),
             Duty("recycling", self._stopping.recycle_when_stuck, _LOOK_S),
@@ -181,7 +188,7 @@ class Membership(bootsteps.StartStopStep):
         strategy.serve(None)
         for duty in self._duties:
             duty.stop()
-        self._finish_recording()
+        self._hand_over()
 
     def _leave(self) -> None:
         """When everything is recorded, or cannot be any more."""
@@ -195,11 +202,13 @@ class Membership(bootsteps.StartStopStep):
             log.warning("worker_not_left", error=type(error).__name__)
         connections.close_all()
 
-    def _finish_recording(self) -> None:
-        try:
-            self._recorder.stop()
-        except Exception as error:  # noqa: BLE001  (another worker takes over when the lease ends)
-            log.warning("recorder_not_finished", error=type(error).__name__)
+    def _hand_over(self) -> None:
+        """Another worker may lead at once, where this one did."""
+        for name, duty in (("recorder", self._recorder), ("reconciler", self._reconciler)):
+            try:
+                duty.stop()
+            except Exception as error:  # noqa: BLE001  (another takes over when the lease ends)
+                log.warning("duty_not_handed_over", duty=name, error=type(error).__name__)
 
 
 class QueueFollower(bootsteps.StartStopStep):
@@ -209,27 +218,25 @@ class QueueFollower(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._duty: Duty | None = None
-        self._fitting: Any = None
+        self._duties: list[Duty] = []
         self._refused: set[str] = set()
 
     def start(self, consumer: Any) -> None:  # again after every reconnection
-        self._duty = Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S)
-        self._duty.start()
         windows = [celery_task.window]
         engine = getattr(consumer.controller, "queue_engine", None)
         if engine is not None:
             celery_task.window.slots = engine.window.slots
             windows.append(engine.window)
-        self._fitting = consumer.timer.call_repeatedly(
-            prefetch.LOOK_S, prefetch.Prefetch(consumer, windows).fit
-        )
+        self._duties = [
+            Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S),
+            Duty("prefetch", prefetch.Prefetch(consumer, windows).fit, prefetch.LOOK_S),
+        ]
+        for duty in self._duties:
+            duty.start()
 
     def stop(self, consumer: Any) -> None:
-        if self._duty is not None:
-            self._duty.stop()
-        if self._fitting is not None:
-            consumer.timer.cancel(self._fitting)
+        for duty in self._duties:
+            duty.stop()
 
     def _look(self, consumer: Any) -> None:
         paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}

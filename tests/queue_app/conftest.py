@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import current_app
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
@@ -23,7 +24,7 @@ from django.utils import timezone
 
 from foundation.models import AuditEntry
 from orm_app.databases import from_url
-from queue_app import queues
+from queue_app import queues, registry, task
 from queue_app.models import Job, JobEvent, Queue, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,17 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "traces"
     path.touch()
     return path
+
+
+@pytest.fixture
+def own_queue(prefix: str) -> Iterator[str]:
+    """A queue of this test's own, declared by a task."""
+    name = prefix.strip(":").replace(":", "-")
+    registered = task(name=name, queue=name)(lambda payload: None)
+    yield name
+    del registry._tasks[registered.name]
+    with current_app.connection_for_write() as broker:
+        broker.default_channel.queue_delete(name)
 
 
 @pytest.fixture(autouse=True)

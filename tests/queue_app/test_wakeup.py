@@ -11,23 +11,12 @@ import pytest
 from celery import current_app
 from django.utils import timezone
 
-from queue_app import Priority, aenqueue, enqueue, health, reconciler, registry, task, wakeup
+from queue_app import Priority, aenqueue, enqueue, health, reconciler, wakeup
 from queue_app.models import Job
 
 from .jobs_app import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def own_queue(prefix: str) -> Iterator[str]:
-    """A queue of this test's own, declared by a task."""
-    name = prefix.strip(":").replace(":", "-")
-    registered = task(name=name, queue=name)(lambda payload: None)
-    yield name
-    del registry._tasks[registered.name]
-    with current_app.connection_for_write() as broker:
-        broker.default_channel.queue_delete(name)
 
 
 @pytest.fixture
