@@ -22,7 +22,7 @@ from .events import Event
 log = structlog.get_logger(__name__)
 
 TELL_START_S = 0.1  # a run that lasts this long is shown as running
-GATHER_S = 0.004  # what an acknowledgement waits for others, where it waits for its event
+GATHER_S = 0.001  # what an acknowledgement waits for others, where it waits for its event
 _MOST = 500  # events in one entry
 _LARGEST = 10_000  # ends without their acknowledgements; more belong to connections that were lost
 _RETRY_S = (0.1, 0.5, 1.0)

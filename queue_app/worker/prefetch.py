@@ -11,18 +11,24 @@ from typing import Any
 
 from queue_app.window import Window
 
-LOOK_S = 0.1
+LOOK_S = 0.1  # while tasks end
+REST_S = 0.5  # while none does
 
 
 class Prefetch:
-    """Of one connection of the consumer. `fit` is for Celery's timer."""
+    """Of one connection of the consumer. Not on Celery's timer, whose every tick is a turn of the whole loop: ten of them a
+    second were most of what an idle worker cost. Kombu's QoS takes its changes from any thread.
+    """
 
     def __init__(self, consumer: Any, windows: Sequence[Window]) -> None:
         self._consumer, self._windows = consumer, windows
         self._seen = [window.observations for window in windows]
         self._fitted = consumer.initial_prefetch_count
+        # RabbitMQ gives a prefetch to a consumer when it begins, and quorum queues know no other.
+        self._is_fixed = consumer.connection.transport.driver_type == "amqp"
 
-    def fit(self) -> None:
+    def fit(self) -> float:
+        """Seconds until the next time."""
         seen = [window.observations for window in self._windows]
         sizes = [
             window.size
@@ -30,13 +36,28 @@ class Prefetch:
             if before != now
         ]
         self._seen = seen
-        if sizes:
-            self._change(min(sizes))
+        if not sizes:
+            return REST_S
+        self._change(min(sizes))
+        return LOOK_S
 
     def _change(self, size: int) -> None:
         """By the difference: Celery counts tasks with an ETA on top."""
+        if self._is_fixed and self._fitted / 2 < size < self._fitted * 2:
+            return  # beginning anew is worth it for a real change only
         if size > self._fitted:
             self._consumer.qos.increment_eventually(size - self._fitted)
         elif size < self._fitted:
             self._consumer.qos.decrement_eventually(self._fitted - size)
         self._fitted = size
+        if self._is_fixed:
+            self._consumer.call_soon(_begin_anew, self._consumer)
+
+
+def _begin_anew(consumer: Any) -> None:
+    """On the consumer's loop. What was delivered before stays and is acknowledged as ever."""
+    if consumer.task_consumer is None:  # the connection is lost; the next one begins with the first prefetch
+        return
+    consumer.qos.update()
+    consumer.task_consumer.cancel()
+    consumer.task_consumer.consume()

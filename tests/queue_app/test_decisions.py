@@ -199,11 +199,36 @@ def test_window__short_jobs_then_a_long_one__grows_by_and_by_and_shrinks_at_once
     assert window.size == 8
 
 
-def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_work():
-    qos = SimpleNamespace(value=4)
+def prefetching(driver: str) -> SimpleNamespace:
+    """A consumer of Celery's that counts how often it began anew."""
+    qos = SimpleNamespace(value=4, update=lambda: None)
     qos.increment_eventually = lambda n: setattr(qos, "value", qos.value + n)
     qos.decrement_eventually = lambda n: setattr(qos, "value", qos.value - n)
-    consumer = SimpleNamespace(qos=qos, initial_prefetch_count=4)
+    begun: list[int] = []
+    return SimpleNamespace(
+        qos=qos,
+        begun=begun,
+        initial_prefetch_count=4,
+        connection=SimpleNamespace(transport=SimpleNamespace(driver_type=driver)),
+        task_consumer=SimpleNamespace(cancel=lambda: None, consume=lambda: begun.append(qos.value)),
+        call_soon=lambda act, *arguments: act(*arguments),
+    )
+
+
+def test_prefetch__rabbitmq__begins_anew_for_a_real_change_only():
+    consumer, window = prefetching("amqp"), Window(4)
+    prefetch = Prefetch(consumer, [window])
+    for took_s, size in ((0.01, 40), (0.007, 40), (0.0001, 256), (60, 8)):
+        for _ in range(60):
+            window.observe(took_s)
+        prefetch.fit()
+        assert consumer.qos.value == size
+    assert consumer.begun == [40, 256, 8]
+
+
+def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_work():
+    consumer = prefetching("redis")
+    qos = consumer.qos
     short, long = Window(4), Window(4)
     prefetch = Prefetch(consumer, [short, long])
     prefetch.fit()
@@ -215,3 +240,4 @@ def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_wor
     long.observe(60)
     prefetch.fit()
     assert qos.value == 8
+    assert consumer.begun == []
