@@ -9,9 +9,10 @@ class QueueAppConfig(AppConfig):
     verbose_name = "Queue"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (they register themselves)
-        from .broker import handlers  # noqa: F401  (they register themselves)
-        from .worker import strategy  # noqa: F401  (they register themselves)
+        # They register themselves.
+        from . import checks  # noqa: F401
+        from .broker import handlers  # noqa: F401
+        from .worker import strategy  # noqa: F401
 
         # Here rather than in the worker alone: `enqueue` must know the tasks in every process.
         autodiscover_modules("tasks")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from benchmarks.figures import Figure, judged, median
 
 from .plan import Plan, say
@@ -23,6 +25,6 @@ def _measured(plan: Plan) -> Figure:
     for _ in range(plan.size.pairs):
         side.enqueue("bulk", jobs)
         rates.append(jobs * _EVENTS / side.enqueue("single", 1)["seconds"])
-    middle = sorted(rates)[len(rates) // 2]
+    middle = statistics.median(rates)
     text = {side.side.title: median(rates, "/s")}
     return judged("recorder: events into PostgreSQL", middle, "/s", _GOAL_PER_S, text)

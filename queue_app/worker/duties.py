@@ -203,7 +203,7 @@ class Membership(bootsteps.StartStopStep):
         connections.close_all()
 
     def _hand_over(self) -> None:
-        """Another worker may lead at once, where this one did."""
+        """Another worker may lead where this one did, without waiting for the leases to end."""
         for name, duty in (("recorder", self._recorder), ("reconciler", self._reconciler)):
             try:
                 duty.stop()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .drill import BOTH, drill, no_recorder
+from .drill import BOTH, drill
 from .proxy import proxy
 from .servers import Outage, Valkey
 
@@ -35,7 +35,7 @@ def broker_emptied(rig: Rig) -> Outcome:
     return rig.outcome(f"{rounds} times Valkey killed and restarted empty under load")
 
 
-@drill("broker-emptied-broker", missing=no_recorder)
+@drill("broker-emptied-broker")
 def broker_emptied_broker(rig: Rig) -> Outcome:
     """Plain tasks live in the broker alone: what it forgets is gone, and counted."""
     rig.worker()
@@ -68,7 +68,7 @@ def flushall(rig: Rig) -> Outcome:
     )
 
 
-@drill("flushall-broker", missing=no_recorder)
+@drill("flushall-broker")
 def flushall_broker(rig: Rig) -> Outcome:
     rig.enqueue_broker(1000, (0.0, 0.0))
     with rig.broker.client as client:

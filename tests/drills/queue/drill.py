@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from . import servers
@@ -22,15 +21,6 @@ BOTH = ("sqlite", "postgresql")
 
 def nothing_missing() -> str:
     return ""
-
-
-def no_recorder() -> str:
-    """Broker delivery is there as soon as its recorder is."""
-    return (
-        ""
-        if find_spec("queue_app.broker.recorder")
-        else "broker delivery is not there yet (queue_app.broker.recorder)"
-    )
 
 
 @dataclass(frozen=True, slots=True)

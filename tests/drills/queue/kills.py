@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from .drill import BOTH, drill, no_recorder
+from .drill import BOTH, drill
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome
@@ -29,12 +29,12 @@ def kill9_prefork_ledger(rig: Rig) -> Outcome:
     return _ledger(rig, "prefork")
 
 
-@drill("kill9-threads-broker", databases=BOTH, full_s=3600, missing=no_recorder)
+@drill("kill9-threads-broker", databases=BOTH, full_s=3600)
 def kill9_threads_broker(rig: Rig) -> Outcome:
     return _broker(rig, "threads")
 
 
-@drill("kill9-prefork-broker", databases=BOTH, full_s=3600, missing=no_recorder)
+@drill("kill9-prefork-broker", databases=BOTH, full_s=3600)
 def kill9_prefork_broker(rig: Rig) -> Outcome:
     return _broker(rig, "prefork")
 
@@ -88,7 +88,7 @@ def kill9_child(rig: Rig) -> Outcome:
     return rig.outcome(f"{kills} kills of a pool's child")
 
 
-@drill("kill9-recorder", missing=no_recorder, full_s=900)
+@drill("kill9-recorder", full_s=900)
 def kill9_recorder(rig: Rig) -> Outcome:
     """The worker that leads is killed in mid-stream; another one takes over where the rows stand."""
     kills = 2 if rig.quick else 20
