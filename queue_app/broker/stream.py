@@ -88,7 +88,7 @@ def _connection() -> Connection:
     global _broker
     from queue_app import wakeup
 
-    key = (os.getpid(), current_app.conf.broker_write_url)
+    key = (os.getpid(), current_app._get_current_object())
     if _broker is None or _broker[0] != key:
         _broker = key, wakeup.connection()
     return _broker[1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
+from uuid import uuid4
 
 from kombu.transport import virtual
 from kombu.utils.json import loads
@@ -37,6 +39,26 @@ def read(raw: bytes, tag: str) -> dict[str, Any]:
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise BadEnvelope(f"not an envelope: {type(error).__name__}") from error
     return envelope
+
+
+def bodiless(task: str, id: str, queue: str, priority: int) -> str:
+    """The envelope that Kombu's Producer makes of a message without a body and with the headers `task` and `id`.
+
+    Published straight to `queue`. id: nothing that JSON would have to escape.
+    """
+    before, between, after = _around(task, queue, priority)
+    return f'{before}{id}{between}{id}{after}{uuid4()}"}}}}'
+
+
+@functools.lru_cache(maxsize=1024)
+def _around(task: str, queue: str, priority: int) -> tuple[str, str, str]:
+    task, queue = json.dumps(task), json.dumps(queue)
+    return (
+        f'{{"body": "", "content-encoding": "utf-8", "content-type": "text/plain", "headers": {{"task": {task}, "id": "',
+        '"}, "properties": {"correlation_id": "',
+        '", "delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": '
+        f'{queue}}}, "priority": {priority}, "body_encoding": "base64", "delivery_tag": "',
+    )
 
 
 def mark_redelivered(envelope: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(wakeup, "_down_until", 0.0)
+    monkeypatch.setattr(wakeup, "_broker", None)
     yield
     wakeup._down_until = 0.0
 

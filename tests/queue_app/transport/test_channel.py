@@ -14,6 +14,8 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from redis.client import Pipeline
 
+from queue_app.transport.envelope import bodiless
+
 from .conftest import Connect, Server, until
 
 Q, R = Queue("q"), Queue("r")
@@ -56,6 +58,24 @@ def test_publish__idle_queue__leaves_one_token(connect: Connect, server: Server)
     assert len(server.bodies()) == 3
     assert server.tokens() == 1
     assert server.redis.ttl(f"{server.prefix}q\x06\x16wake") > 0  # a queue nobody reads leaves no key behind
+
+
+def test_put_envelopes__bodiless__is_what_kombu_publishes(connect: Connect, server: Server) -> None:
+    connection, id = connect(), str(uuid.uuid4())
+    connection.Producer().publish(
+        "",
+        headers={"task": 'a "task"', "id": id},
+        content_type="text/plain",
+        content_encoding="utf-8",
+        correlation_id=id,
+        routing_key="q",
+        priority=3,
+    )
+    connection.channel().put_envelopes("q", 3, [bodiless('a "task"', id, "q", 3)])
+    ours, kombus = map(json.loads, server.redis.lrange(f"{server.prefix}q\x06\x163", 0, -1))
+    assert ours["properties"].pop("delivery_tag") != kombus["properties"].pop("delivery_tag")
+    assert ours == kombus
+    assert server.tokens() == 1
 
 
 def test_publish_batch__many_messages__one_token_a_queue(connect: Connect, server: Server) -> None:
