@@ -123,7 +123,7 @@ def _send(
         raise ValueError(f"queue {common['queue']!r} has broker delivery, where {what} cannot be had")
     ids = [uuid7() for _ in texts]
     handlers.publish(common, ids, texts)
-    return [storing.job(common, id, value) for id, value in zip(ids, values, strict=True)]
+    return storing.as_read(common, ids, values)
 
 
 def _publish_on_commit(jobs: Sequence[Job]) -> None:

@@ -6,7 +6,7 @@ texts → large ones to blobs → rows where their unique keys are free → the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +36,7 @@ def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]
         ledger.insert(common, ids, texts)
     else:
         _insert(common, ids, texts, ())
-    return [job(common, id, value) for id, value in zip(ids, values, strict=True)]
+    return as_read(common, ids, values)
 
 
 @transaction(savepoint=False)
@@ -70,9 +70,11 @@ def _made(
 ) -> dict[str, Job]:
     ids = {key: uuid7() for key in wanted}
     made = _insert(common, list(ids.values()), [texts[number] for number in wanted.values()], list(wanted))
-    return {
-        key: job(common, id, values[wanted[key]], unique_key=key) for key, id in ids.items() if id in made
-    }
+    keys = [key for key, id in ids.items() if id in made]
+    jobs = as_read(common, [ids[key] for key in keys], [values[wanted[key]] for key in keys])
+    for job, key in zip(jobs, keys, strict=True):
+        job.unique_key = key
+    return dict(zip(keys, jobs, strict=True))
 
 
 def _holders(keys: set[str]) -> dict[str, Job]:
@@ -128,12 +130,17 @@ def _in_row(text: str) -> Any:
     return Value(None, JSONField()) if _is_large(text) else payloads.parse(text)
 
 
-def job(common: Mapping[str, Any], id: UUID, payload: Any, **own: Any) -> Job:
-    """A Job as if it had been read: its constructor costs more than all the rest of storing a row."""
+def as_read(common: Mapping[str, Any], ids: Iterable[UUID], payloads_: Iterable[Any]) -> list[Job]:
+    """Jobs as if they had been read: their constructor costs more than all the rest of storing a row."""
+    columns, alias = {**_blank(), **common}, connection.alias
+    return [_as_read(columns, alias, id, value) for id, value in zip(ids, payloads_, strict=True)]
+
+
+def _as_read(columns: Mapping[str, Any], alias: str, id: UUID, payload: Any) -> Job:
     job = Job.__new__(Job)
-    job.__dict__.update(_blank(), **common, id=id, payload=payload, **own)
+    job.__dict__.update(columns, id=id, payload=payload)
     job._state = ModelState()
-    job._state.adding, job._state.db = False, connection.alias
+    job._state.adding, job._state.db = False, alias
     return job
 
 

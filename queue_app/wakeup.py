@@ -105,11 +105,11 @@ def _put(channel: Channel, wakeups: Sequence[Wakeup]) -> None:
     lists: dict[tuple[str, int], list[str]] = {}
     for wakeup in wakeups:
         step = topology.REDIS_STEPS[priority_class(wakeup.priority)]
-        message = envelope.bodiless(RUN, str(wakeup.id), wakeup.queue, step)
-        lists.setdefault((wakeup.queue, step), []).append(message)
-    for (queue, step), messages in lists.items():
-        for start in range(0, len(messages), BATCH):
-            channel.put_envelopes(queue, step, messages[start : start + BATCH])
+        lists.setdefault((wakeup.queue, step), []).append(str(wakeup.id))
+    for (queue, step), ids in lists.items():
+        for start in range(0, len(ids), BATCH):
+            messages = envelope.bodiless(RUN, ids[start : start + BATCH], queue, step)
+            channel.put_envelopes(queue, step, messages)
 
 
 def _publish(producer: Producer, wakeup: Wakeup, driver: str) -> None:

@@ -71,7 +71,7 @@ def test_put_envelopes__bodiless__is_what_kombu_publishes(connect: Connect, serv
         routing_key="q",
         priority=3,
     )
-    connection.channel().put_envelopes("q", 3, [bodiless('a "task"', id, "q", 3)])
+    connection.channel().put_envelopes("q", 3, bodiless('a "task"', [id], "q", 3))
     ours, kombus = map(json.loads, server.redis.lrange(f"{server.prefix}q\x06\x163", 0, -1))
     assert ours["properties"].pop("delivery_tag") != kombus["properties"].pop("delivery_tag")
     assert ours == kombus
