@@ -81,12 +81,8 @@ def insert(
 
 def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[list[Claimed], set[UUID]]:
     """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass)."""
-    hand = statements.of(connection.vendor)
-    with transaction.atomic(), connection.cursor() as cursor:
-        hand.begin(cursor)
-        accepted = hand.finish(cursor, worker, ends) if ends else set()
-        claimed = hand.claim(cursor, worker, ids) if ids else []
-    return claimed, accepted
+    with connection.cursor() as cursor:
+        return statements.of(connection.vendor).exchange(cursor, worker, ids, ends)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[slice]:

@@ -7,10 +7,12 @@ every step they take. `COLUMNS` is what a claim returns, in this order.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
+
+from django.db import transaction
 
 COLUMNS = (
     "id", "name", "queue", "tenant", "priority", "payload", "attempt", "max_attempts", "crash_count", "fence",
@@ -79,11 +81,10 @@ class Statements(Protocol):
     def insert(self, cursor: Any, new: New) -> set[UUID]:
         """Store new jobs and their first events; the ids of those whose unique keys were free."""
 
-    def begin(self, cursor: Any) -> None:
-        """Before claim and finish: what the database should know about this transaction."""
-
-    def claim(self, cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
-        """Take those of the jobs that can be had; none when the worker's lease has ended."""
+    def exchange(
+        self, cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+    ) -> tuple[list[Claimed], set[UUID]]:
+        """Record ends and claim jobs, in one transaction; none is claimed when the worker's lease has ended."""
 
     def finish(self, cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         """Record the ends whose fences still hold; the ids of those."""
@@ -105,6 +106,22 @@ def of(vendor: str) -> Statements:
     """The module for Django's `connection.vendor`."""
     module: Any = import_module(f".{vendor}", __name__)
     return module
+
+
+def in_turn(
+    finish: Callable[[Any, UUID, Sequence[End]], set[UUID]],
+    claim: Callable[[Any, UUID, Sequence[UUID]], list[Claimed]],
+) -> Callable[[Any, UUID, Sequence[UUID], Sequence[End]], tuple[list[Claimed], set[UUID]]]:
+    """The `exchange` of a database that takes one statement at a time."""
+
+    def exchange(
+        cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+    ) -> tuple[list[Claimed], set[UUID]]:
+        with transaction.atomic():
+            accepted = finish(cursor, worker, ends) if ends else set()
+            return claim(cursor, worker, ids) if ids else [], accepted
+
+    return exchange
 
 
 def claimed(row: Sequence[Any]) -> Claimed:

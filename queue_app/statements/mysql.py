@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed, in_turn
 
 _NOW = "UTC_TIMESTAMP(6)"
 
@@ -69,10 +69,6 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     return {UUID(id) for id in ids}
 
 
-def begin(cursor: Any) -> None:
-    """Nothing to set."""
-
-
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
     me = _id(worker)
     cursor.execute(_LOCK_CLAIMABLE, [tuple(_id(id) for id in sorted(ids)), me, me])
@@ -92,6 +88,9 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         cursor.execute(_FINISH, [json.dumps(steps)])
         cursor.executemany(_TELL, [[_id(end.id), end.state, _id(worker), end.detail] for end in accepted])
     return {end.id for end in accepted}
+
+
+exchange = in_turn(finish, claim)
 
 
 def _id(value: UUID) -> str:

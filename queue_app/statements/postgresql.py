@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
+
+from django.db import transaction
 
 from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
@@ -41,6 +43,10 @@ INSERT INTO queue_app_jobevent (job_id, state, at, detail) VALUES (%s, %s, %s, '
 """.replace("{false}", "false")
 _STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
+# What the hot statements read has just been written. By the planner's own measure, made for disks, a look-up by id costs
+# so much that it reads the whole of a table of some ten thousand rows for each batch.
+_CHEAP_LOOKUPS = "SET LOCAL random_page_cost = 1"
+
 _CLAIM = f"""
 WITH taken AS (
   UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %(worker)s, started_at = {_NOW}
@@ -55,8 +61,10 @@ SELECT * FROM taken
 
 _FINISH = f"""
 WITH ended AS (
-  SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
-    AS e (id, fence, state, ran, result, error, delay_s, detail)
+  SELECT * FROM unnest(
+    %(id)s::uuid[], %(fence)s::int[], %(state)s::text[], %(ran)s::int[], %(result)s::text[], %(error)s::text[],
+    %(delay_s)s::float8[], %(detail)s::text[]
+  ) AS e (id, fence, state, ran, result, error, delay_s, detail)
 ), moved AS (
   UPDATE queue_app_job AS j SET
     state = e.state,
@@ -74,7 +82,7 @@ WITH ended AS (
   RETURNING j.id, e.state, e.detail
 ), told AS (
   INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
-  SELECT id, state, {_NOW}, %s, detail::jsonb FROM moved
+  SELECT id, state, {_NOW}, %(worker)s, detail::jsonb FROM moved
 )
 SELECT id FROM moved
 """
@@ -93,19 +101,41 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     return {row[0] for row in cursor.fetchall()} if new.keys else set(new.ids)
 
 
-def begin(cursor: Any) -> None:
-    # What the hot statements read has just been written. By the planner's own measure, made for disks, a look-up by id
-    # costs so much that it reads the whole of a table of some ten thousand rows for each batch.
-    cursor.execute("SET LOCAL random_page_cost = 1")
-
-
-def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
-    cursor.execute(_CLAIM, {"worker": worker, "ids": sorted(ids)})
-    return [claimed(row) for row in cursor.fetchall()]
+def exchange(
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+) -> tuple[list[Claimed], set[UUID]]:
+    texts, values = [_CHEAP_LOOKUPS], {"worker": worker, "ids": sorted(ids)}
+    if ends:
+        texts.append(_FINISH)
+        values |= _columns(ends)
+    if ids:
+        texts.append(_CLAIM)
+    # One message is one round trip, and one transaction when none is open.
+    execute = _at_once if hasattr(cursor, "mogrify") else _in_turn
+    rows = execute(cursor, texts, values)
+    accepted = {row[0] for row in next(rows)} if ends else set()
+    return [claimed(row) for row in next(rows)] if ids else [], accepted
 
 
 def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
-    # In the order of their ids, as the claims: two workers that meet in the same rows wait instead of deadlocking.
-    columns = [list(column) for column in zip(*sorted(ends), strict=True)]
-    cursor.execute(_FINISH, [*columns, worker])
+    cursor.execute(_FINISH, {"worker": worker, **_columns(ends)})
     return {row[0] for row in cursor.fetchall()}
+
+
+def _columns(ends: Sequence[End]) -> dict[str, list[Any]]:
+    # In the order of their ids, as the claims: two workers that meet in the same rows wait instead of deadlocking.
+    return dict(zip(End._fields, map(list, zip(*sorted(ends), strict=True)), strict=True))
+
+
+def _at_once(cursor: Any, texts: Sequence[str], values: dict[str, Any]) -> Iterator[list[Any]]:
+    cursor.execute(";".join(texts), values)
+    while cursor.nextset():
+        yield cursor.fetchall()
+
+
+def _in_turn(cursor: Any, texts: Sequence[str], values: dict[str, Any]) -> Iterator[list[Any]]:
+    """For `server_side_binding`, which takes one statement a message."""
+    with transaction.atomic():
+        cursor.execute(texts[0])
+        found = [cursor.execute(text, values) or cursor.fetchall() for text in texts[1:]]
+    yield from found

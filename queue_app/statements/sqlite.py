@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any
 from uuid import UUID
 
-from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed, in_turn
 
 _NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"  # UTC, comparable with the texts that Django stores
 
@@ -64,10 +64,6 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     return {UUID(id) for id in made}
 
 
-def begin(cursor: Any) -> None:
-    """Nothing to set."""
-
-
 def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
     cursor.execute(_CLAIM, {"worker": worker.hex, "ids": json.dumps([id.hex for id in ids])})
     taken = [claimed(row) for row in cursor.fetchall()]
@@ -80,6 +76,9 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
     accepted = {UUID(row[0]) for row in cursor.fetchall()}
     _tell(cursor, worker, [[end.id.hex, end.state, end.detail] for end in ends if end.id in accepted])
     return accepted
+
+
+exchange = in_turn(finish, claim)
 
 
 def _tell(cursor: Any, worker: UUID, steps: list[list[str]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from foundation.models import AuditEntry
@@ -86,6 +86,25 @@ def test_exchange__claim_then_complete__second_claim_gets_nothing(worker: Worker
     assert row.started_at <= row.finished_at
     assert claim(worker, job) == []
     assert history(job) == ["PENDING", "PROCESSING", "COMPLETED"]
+
+
+def test_exchange__server_binds_parameters__takes_one_statement_at_a_time(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        return  # a setting of that driver
+    options = {**connection.settings_dict["OPTIONS"], "server_side_binding": True}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    connection.close()
+    try:
+        first, second = enqueue("email_queue", PAYLOAD), enqueue("email_queue", PAYLOAD)
+        (held,) = claim(worker, first)
+        end = End(held.id, held.fence, State.COMPLETED, 1)
+        claimed, accepted = ledger.exchange(worker.id, [second.id], [end])
+        assert ([job.id for job in claimed], accepted) == ([second.id], {first.id})
+    finally:
+        connection.close()
+    assert history(first) == ["PENDING", "PROCESSING", "COMPLETED"]
 
 
 def test_exchange__batch_of_ends_and_claims__one_transaction(worker: Worker) -> None:
