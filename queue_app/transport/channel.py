@@ -19,8 +19,9 @@ from kombu.utils.json import dumps
 from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from . import envelope, qos
+from . import envelope, keepalive, qos
 from .acks import Acks
 from .batch import PublishBatch
 from .claims import Claim, Claimed, unacked_entry
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _REPLY_S = 5.0  # at close, for the reply to a claim that was sent: the messages in it would wait for the visibility timeout
 _POLL_S = 1  # for a token; then look anyway, as stock publishers leave none
+_NO_ANSWER = RedisConnectionError, RedisTimeoutError, OSError
 _MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each message needs two
 
 
@@ -41,6 +43,11 @@ class Channel(base.Channel):
 
     claim_batch = 64  # messages in one claim at most; the prefetch window may allow fewer
     ack_interval = 0.005  # seconds that the first acknowledgement waits for others
+    socket_timeout: Any = (
+        5.0  # seconds; no reply is waited for on the socket longer than that, the polls least of all
+    )
+    socket_keepalive: Any = True
+    socket_keepalive_options: Any = keepalive.OPTIONS
 
     _in_poll: Any = None
     _brpop_sent_at: Any = None
@@ -78,7 +85,18 @@ class Channel(base.Channel):
             client = self._shared_client
             if client is None:
                 client = self._shared_client = self._create_client()
-        yield client
+        try:
+            yield client
+        except _NO_ANSWER:
+            self._doubt()
+            raise
+
+    def _doubt(self) -> None:
+        """What has happened to one connection may have happened to all: no other one is worth waiting for."""
+        if self.connection is not None:
+            self.connection.doubted = True
+        if self._pool is not None:
+            self._pool.disconnect(inuse_connections=False)
 
     def _disconnect_pools(self) -> None:
         self._shared_client = None
@@ -233,6 +251,7 @@ class Channel(base.Channel):
             return self.client.parse_response(connection, "EVAL", **options)
         except self.connection_errors:
             connection.disconnect()
+            self._doubt()
             raise
         except ResponseError as error:
             if not _demoted(error):
@@ -255,7 +274,8 @@ class Channel(base.Channel):
         if not connection:
             return
         try:
-            if not connection.can_read(timeout=_REPLY_S if claim else 0):
+            doubted = self.connection is not None and self.connection.doubted
+            if not connection.can_read(timeout=_REPLY_S if claim and not doubted else 0):
                 connection.disconnect()  # which also ends the server's wait for a token
                 return
             reply = self._read_reply()
@@ -342,16 +362,50 @@ class Channel(base.Channel):
     def close(self) -> None:
         self._closing = True
         if not self.closed:
-            self._settle()
-            try:
-                self.acks.flush()
-                if self._qos is not None:
-                    self._qos.restore_unacked_once()
-            except self.connection_errors as error:
-                log.warning("messages_not_given_back: %s", type(error).__name__)
-                if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
-                    self._qos._delivered.clear()
+            doubted = self.connection.doubted
+            has_to_tell = self._has_to_tell()
+            if doubted:
+                self._drop_connections()
+            if not doubted or (has_to_tell and self.connection.answers(self)):
+                self._leave()
+            else:
+                self._abandon(has_to_tell)
         super().close()
+
+    def _has_to_tell(self) -> bool:
+        """A publisher has nothing; its next try must not wait until a dead server has been asked."""
+        delivered = self._qos is not None and self._qos._delivered
+        return bool(self.acks or delivered or self._claim or self.auto_delete_queues)
+
+    def _leave(self) -> None:
+        self._settle()
+        try:
+            self.acks.flush()
+            if self._qos is not None:
+                self._qos.restore_unacked_once()
+        except self.connection_errors as error:
+            log.warning("messages_not_given_back: %s", type(error).__name__)
+            if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
+                self._qos._delivered.clear()
+
+    def _abandon(self, has_to_tell: bool) -> None:
+        """Leave everything as the server has it: each word to it would wait for the socket's timeout once more."""
+        if has_to_tell:
+            log.warning("messages_not_given_back: the server does not answer")
+        self._in_poll = self._claim = None
+        self.acks.reset()
+        self.auto_delete_queues.clear()  # Kombu would delete them
+        if self._qos is not None:
+            self._qos._delivered.clear()
+
+    def _drop_connections(self) -> None:
+        """Those that may be half-open; the reply to a claim that is here already is read first."""
+        self._doubt()
+        self._settle()
+        for name in ("client", "subclient"):
+            holder = self.__dict__.get(name)
+            if holder is not None and holder.connection is not None:
+                holder.connection.disconnect()
 
 
 def _demoted(error: ResponseError) -> bool:
