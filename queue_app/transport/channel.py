@@ -25,8 +25,8 @@ from . import envelope, keepalive, qos
 from .acks import Acks
 from .batch import PublishBatch
 from .claims import Claim, Claimed, unacked_entry
-from .envelope import BadEnvelope
-from .scripts import GIVE_BACK, PARK, PARKED, PARKED_COUNTS, PUBLISH
+from .envelope import BadEnvelope, TakenBackTooOften
+from .scripts import GIVE_BACK, GIVEN_UP, PARK, PARKED, PARKED_COUNTS, PUBLISH
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,19 @@ _MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each mes
 class Channel(base.Channel):
     QoS = qos.QoS
     Message = envelope.Message
-    from_transport_options: Any = (*base.Channel.from_transport_options, "claim_batch", "ack_interval")
+    from_transport_options: Any = (
+        *base.Channel.from_transport_options,
+        "claim_batch",
+        "ack_interval",
+        "delivery_limit",
+    )
 
     claim_batch = 64  # messages in one claim at most; the prefetch window may allow fewer
     ack_interval = 0.005  # seconds that the first acknowledgement waits for others
-    socket_timeout: Any = (
-        5.0  # seconds; no reply is waited for on the socket longer than that, the polls least of all
+    delivery_limit = (
+        20  # a message that was taken back from more dead consumers is parked; negative: there is no limit
     )
+    socket_timeout: Any = 5.0  # seconds; the polls wait for longer, but not on the socket
     socket_keepalive: Any = True
     socket_keepalive_options: Any = keepalive.OPTIONS
 
@@ -143,6 +149,21 @@ class Channel(base.Channel):
             push = pipe.lpush if leftmost else pipe.rpush
             push(self._q_for_pri(queue, step), dumps(payload))
             pipe.eval(PUBLISH, 1, self.wake_key(queue))
+
+    def take_back(self, payload: Any, exchange: str, routing_key: str, pipe: Any) -> None:
+        """From a consumer that is dead. Raises TakenBackTooOften, with nothing done."""
+        deaths = envelope.count_death(payload)
+        if 0 <= self.delivery_limit < deaths:
+            del payload["properties"][envelope.DEATHS]  # whoever puts it back means it
+            raise TakenBackTooOften(routing_key, deaths, payload)
+        self._do_restore_message(payload, exchange, routing_key, pipe)
+
+    def give_up(self, tag: str, error: TakenBackTooOften) -> None:
+        keys = (*self.held_keys(), self.full_key(GIVEN_UP))
+        with self.conn_or_acquire() as client:
+            parked = client.eval(PARK, len(keys), *keys, tag, error.queue, str(error), dumps(error.envelope))
+        if parked:
+            log.error("envelope_parked: queue %s, %s", error.queue, error)
 
     # --- consume ------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ class TLSChannel(Channel):
 class Transport(base.Transport):
     """One connection with its channels.
 
-    transport options besides Kombu's: claim_batch, ack_interval (see Channel) and ack_hooks, a list of AckHook or of
+    transport options besides Kombu's: claim_batch, ack_interval, delivery_limit (see Channel) and ack_hooks, a list of AckHook or of
     their dotted names; a bootstep may as well append to `ack_hooks` of each new connection's transport.
     """
 
@@ -89,3 +89,5 @@ def _check(options: dict[str, Any]) -> None:
     for name in ("visibility_timeout", "claim_batch"):
         if options.get(name, 1) <= 0:
             raise ValueError(f"the transport option {name} must be more than 0")
+    if type(options.get("delivery_limit", 0)) is not int:
+        raise ValueError("the transport option delivery_limit must be a number; negative: there is no limit")

@@ -8,9 +8,19 @@ from typing import Any
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
+DEATHS = "x-delivery-count"  # RabbitMQ's name for it
+
 
 class BadEnvelope(ValueError):
     """It cannot be delivered: not JSON, not an envelope, or with a body that does not decode."""
+
+
+class TakenBackTooOften(BadEnvelope):
+    """Nothing is wrong with it, but its consumers die. queue: where it lay. envelope: without its count."""
+
+    def __init__(self, queue: str, times: int, envelope: dict[str, Any]) -> None:
+        super().__init__(f"delivery limit: taken back from {times} consumers that died")
+        self.queue, self.envelope = queue, envelope
 
 
 class Message(virtual.Message):
@@ -37,6 +47,17 @@ def read(raw: bytes, tag: str) -> dict[str, Any]:
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise BadEnvelope(f"not an envelope: {type(error).__name__}") from error
     return envelope
+
+
+def count_death(envelope: dict[str, Any]) -> int:
+    """How many consumers have died of it now. The count travels with the message: nobody has to look after it.
+
+    Among the properties, because Celery's retry copies the headers into another message.
+    """
+    properties = envelope["properties"]
+    before = properties.get(DEATHS)
+    properties[DEATHS] = (before if isinstance(before, int) else 0) + 1
+    return int(properties[DEATHS])
 
 
 def mark_redelivered(envelope: dict[str, Any]) -> None:
