@@ -168,6 +168,20 @@ def half_opened(connect: Connect, proxy: Proxy) -> tuple[Connection, Inbox]:
     return connection, inbox
 
 
+def test_wait__longer_than_the_socket_timeout__is_no_lost_connection(
+    connect: Connect, server: Server
+) -> None:
+    """A wait for a token is polled: what limits a reply on the socket does not end it."""
+    connection = connect(socket_timeout=0.2, polling_interval=3)
+    inbox = Inbox(connection)
+    drained(connection, 1)
+    assert inbox.channel.waiting
+    publish(connect(), "late")
+    drained(connection)
+    assert inbox.bodies == ["late"]
+    assert not connection.transport.doubted
+
+
 def test_close__half_open_connections__acks_and_gives_back_on_a_new_one(
     connect: Connect, prefix: str
 ) -> None:
