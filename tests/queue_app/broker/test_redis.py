@@ -124,6 +124,8 @@ def test_delivery_limit__task_that_never_ran__is_sent_back_once(start: Start) ->
             assert parked.given_up(client) == []
         assert channel._size("default") == 0
         channel.qos._delivered.clear()
+    shown = {sample.name: sample.value for family in recorder.families() for sample in family.samples}
+    assert shown["brain_queue_parked_messages_total"] == 2
     start(*THREADS)
     assert ended(id, "DEAD_LETTER").last_error["message"] == "the transport gave it up: delivery_limit"
 
