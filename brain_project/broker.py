@@ -26,8 +26,6 @@ def transport_options(url: str, sentinel_master: str = "") -> dict[str, Any]:
         return {"confirm_publish": True}
     options: dict[str, Any] = {
         "visibility_timeout": 300,  # seconds; what is held longer is renewed
-        "health_check_interval": 10,
-        "socket_timeout": 15,
-        "socket_keepalive": True,
+        "health_check_interval": 5,
     }
     return options | ({"master_name": sentinel_master} if sentinel_master else {})

@@ -9,7 +9,7 @@ from foundation.health import Health
 from orm_app import health as database
 from queue_app import health as queue
 
-CHECKS = (database.check, cache.check, queue.check)
+CHECKS = (database.check, cache.check, queue.check, queue.check_recorder)
 FRESH_S = 1.0  # probes by many load balancers cost the dependencies one look a second
 
 _seen: tuple[float, list[Health]] = (float("-inf"), [])

@@ -106,9 +106,9 @@ def _dependencies() -> list[Card]:
     return [
         Card(
             part.name.capitalize(),
-            "up" if part.ok else "down",
+            "up" if part.state == "ok" else part.state,
             f"{part.detail}, {part.took_ms:.1f} ms" if part.ok else part.detail,
-            tone="good" if part.ok else "bad",
+            tone="good" if part.state == "ok" else "bad",
         )
         for part in health.gather()
     ]

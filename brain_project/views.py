@@ -27,11 +27,12 @@ def livez(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when database, Redis and broker answer, else 503; the body names each, and how many workers live.
 
-    Without a worker the site is ready all the same: jobs wait in the database.
+    Without a worker the site is ready all the same: jobs wait in the database. Nor does a recorder that is behind keep
+    a web process from serving: its state is "degraded".
     """
     found = health.gather()
     ready = all(part.ok for part in found)
-    parts = {part.name: {"ok": part.ok, "took_ms": part.took_ms} for part in found}
+    parts = {part.name: {"ok": part.ok, "state": part.state, "took_ms": part.took_ms} for part in found}
     if not ready:
         return JsonResponse({"status": "not ready", "checks": parts}, status=503)
     return JsonResponse({"status": "ready", "checks": parts, "workers": workers.alive()})

@@ -13,3 +13,10 @@ class Health:
     ok: bool
     detail: str
     took_ms: float = 0.0
+    degraded: bool = False  # it serves, and somebody should look; /readyz stays 200
+
+    @property
+    def state(self) -> str:
+        if not self.ok:
+            return "down"
+        return "degraded" if self.degraded else "ok"

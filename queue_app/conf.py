@@ -50,6 +50,9 @@ class QueueConf:
     )  # a wake-up older than this on an empty queue was lost
     PUBLISH_TIMEOUT_S: float = setting(2.0, low=0.1, high=30)  # a broker silent for this long counts as down
     QUEUE_REFRESH_S: float = setting(2.0, low=0.1, high=5)  # between two looks for new and paused queues
+    RECORDER_LAG_S: float = setting(
+        60.0, low=1, high=86_400
+    )  # an event of broker delivery that waits longer to be recorded makes the recorder's health degraded
     RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
     DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
     WORKER_RETENTION_S: float = setting(86_400.0, low=60, high=31_536_000)  # rows of workers that are gone

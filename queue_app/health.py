@@ -1,14 +1,18 @@
-"""Whether the broker answers, and how many workers are alive."""
+"""Whether the broker answers, how many workers are alive, and how far the recorder is behind."""
 
 from __future__ import annotations
 
 import time
 
+from django.db import DatabaseError
 from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from foundation.health import Health
 
 from . import wakeup, workers
+from .broker import recorder
+from .conf import conf
 
 
 def check() -> Health:
@@ -24,6 +28,18 @@ def check() -> Health:
     took_ms = _since_ms(began)
     count = workers.alive()
     return Health("broker", True, f"{kind} answers; {count} worker{'' if count == 1 else 's'} alive", took_ms)
+
+
+def check_recorder() -> Health:
+    """Never down: jobs run without their record, which is late, as when no worker runs to write it."""
+    began = time.monotonic()
+    try:
+        found = recorder.standing()
+    except (RedisError, OSError, KombuError, DatabaseError) as error:
+        detail = f"the events' stream cannot be looked at: {type(error).__name__}"
+        return Health("recorder", True, detail, _since_ms(began), degraded=True)
+    detail = f"{found.entries} entries in the stream, the oldest one not recorded is {found.lag_s:.0f} s old"
+    return Health("recorder", True, detail, _since_ms(began), degraded=found.lag_s > conf().RECORDER_LAG_S)
 
 
 def _since_ms(began: float) -> float:

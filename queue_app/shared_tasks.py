@@ -12,6 +12,7 @@ from celery import Task, current_app
 from celery._state import _task_stack
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
+from kombu.utils.json import object_hook
 
 from . import typed, wakeup
 from .payloads import BadPayload
@@ -31,10 +32,18 @@ def find(name: str) -> Any:
 
 
 def arguments(function: Callable[..., Any], payload: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """What `function` is to be called with; pydantic parameters are built. Raises BadPayload."""
+    """What `function` is to be called with; pydantic parameters are built. Raises BadPayload.
+
+    Dates, UUIDs, Decimals and bytes come back as a message would have brought them: the recorder keeps a broker job's
+    arguments in Kombu's JSON, and a replay runs them from the row.
+    """
     args, kwargs = payload.get("args", []), payload.get("kwargs", {})
     if set(payload) - {"args", "kwargs"} or not isinstance(args, list) or not isinstance(kwargs, dict):
         raise BadPayload('the payload of a Celery task is {"args": [...], "kwargs": {...}}')
+    try:
+        args, kwargs = _decoded(args), _decoded(kwargs)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        raise BadPayload(f"an argument is not what its __type__ says: {type(error).__name__}") from error
     try:
         call = _signature(function).bind(*args, **kwargs)
     except TypeError as error:
@@ -67,6 +76,13 @@ def call(task: Any, args: list[Any], kwargs: dict[str, Any], run: Run) -> Any:
 def most_retries(task: Any) -> int:
     """Celery's None is no limit; ours ends at 100."""
     return 100 if task.max_retries is None else min(int(task.max_retries), 100)
+
+
+def _decoded(value: Any) -> Any:
+    """As Kombu's JSON would have read it: from the innermost value outwards."""
+    if isinstance(value, dict):
+        return object_hook({key: _decoded(part) for key, part in value.items()})
+    return [_decoded(part) for part in value] if isinstance(value, list) else value
 
 
 def _wait_s(when: Any) -> float | None:

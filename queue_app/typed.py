@@ -47,7 +47,7 @@ def build(model: Any, text: str, at: str = "") -> Any:
 
 def rebuild(model: Any, value: Any, at: str = "") -> Any:
     """As `build`, of what was read from JSON: by its text again, because a strict model takes a date only from there."""
-    return build(model, json.dumps(value), at)
+    return build(model, json.dumps(value, default=str), at)  # str: of the dates in a Celery task's argument
 
 
 def _told(error: Any, at: str) -> str:

@@ -18,12 +18,13 @@ import structlog
 from django.db import DataError, IntegrityError, connection, transaction
 from kombu.exceptions import KombuError
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from redis.exceptions import RedisError, ResponseError
 
 from queue_app import leases
 from queue_app.conf import conf
 from queue_app.statements import recording
+from queue_app.transport import parked
 
 from . import events, stream
 from .events import Event
@@ -189,13 +190,25 @@ def standing() -> Standing:
 def families() -> Iterator[Metric]:
     """The stream's metrics; none while its server is away."""
     try:
-        found = standing()
+        found, parked_ever = standing(), _parked_ever()
     except (RedisError, OSError, KombuError):
         return
     help_ = "Entries in the stream of broker jobs' events, recorded or not yet."
     yield GaugeMetricFamily("brain_queue_event_entries", help_, value=found.entries)
     help_ = "Age of the oldest event that is not recorded yet."
     yield GaugeMetricFamily("brain_queue_event_lag_seconds", help_, value=found.lag_s)
+    help_ = "Messages parked by our transport: unreadable, or their consumers died too often."
+    family = CounterMetricFamily("brain_queue_parked_messages", help_, labels=["queue"])
+    for queue, number in parked_ever.items():
+        family.add_metric([queue], number)
+    yield family
+
+
+def _parked_ever() -> dict[str, int]:
+    if not stream.rides():
+        return {}
+    with stream.client() as (client, key):
+        return parked.count(client, key.removesuffix(stream.KEY))
 
 
 def _position() -> str:

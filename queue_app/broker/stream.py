@@ -17,10 +17,12 @@ import structlog
 from celery import current_app
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
+from kombu.utils.json import loads
 from redis.exceptions import RedisError
 
 from cache_app import redis as pools
 from queue_app.transport import SCHEMES
+from queue_app.transport.envelope import Message
 
 from .events import Event, pack
 
@@ -65,6 +67,11 @@ def client(*, waits: bool = False) -> Iterator[tuple[Any, str]]:
     except channel.connection_errors:
         forget()
         raise
+
+
+def message(raw: bytes) -> Message:
+    """Kombu's, of an envelope of our transport; where events ride. Raises BadEnvelope."""
+    return Message(loads(raw.decode()), channel=_connection().default_channel)
 
 
 def tell(told: list[Event], *, worker: str = "") -> bool:

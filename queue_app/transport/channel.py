@@ -19,28 +19,41 @@ from kombu.utils.json import dumps
 from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from . import envelope, qos
+from . import envelope, keepalive, qos
 from .acks import Acks
 from .batch import PublishBatch
 from .claims import Claim, Claimed, unacked_entry
-from .envelope import BadEnvelope
-from .scripts import GIVE_BACK, PARK, PARKED, PARKED_COUNTS, PUBLISH
+from .envelope import BadEnvelope, TakenBackTooOften
+from .scripts import GIVE_BACK, GIVEN_UP, PARK, PARKED, PARKED_COUNTS, PUBLISH
 
 log = logging.getLogger(__name__)
 
 _REPLY_S = 5.0  # at close, for the reply to a claim that was sent: the messages in it would wait for the visibility timeout
 _POLL_S = 1  # for a token; then look anyway, as stock publishers leave none
+_NO_ANSWER = RedisConnectionError, RedisTimeoutError, OSError
 _MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each message needs two
 
 
 class Channel(base.Channel):
     QoS = qos.QoS
     Message = envelope.Message
-    from_transport_options: Any = (*base.Channel.from_transport_options, "claim_batch", "ack_interval")
+    from_transport_options: Any = (
+        *base.Channel.from_transport_options,
+        "claim_batch",
+        "ack_interval",
+        "delivery_limit",
+    )
 
     claim_batch = 64  # messages in one claim at most; the prefetch window may allow fewer
     ack_interval = 0.005  # seconds that the first acknowledgement waits for others
+    delivery_limit = (
+        20  # a message that was taken back from more dead consumers is parked; negative: there is no limit
+    )
+    socket_timeout: Any = 5.0  # seconds; the polls wait for longer, but not on the socket
+    socket_keepalive: Any = True
+    socket_keepalive_options: Any = keepalive.OPTIONS
 
     _in_poll: Any = None
     _brpop_sent_at: Any = None
@@ -78,7 +91,18 @@ class Channel(base.Channel):
             client = self._shared_client
             if client is None:
                 client = self._shared_client = self._create_client()
-        yield client
+        try:
+            yield client
+        except _NO_ANSWER:
+            self._doubt()
+            raise
+
+    def _doubt(self) -> None:
+        """What has happened to one connection may have happened to all: no other one is worth waiting for."""
+        if self.connection is not None:
+            self.connection.doubted = True
+        if self._pool is not None:
+            self._pool.disconnect(inuse_connections=False)
 
     def _disconnect_pools(self) -> None:
         self._shared_client = None
@@ -143,6 +167,21 @@ class Channel(base.Channel):
             push = pipe.lpush if leftmost else pipe.rpush
             push(self._q_for_pri(queue, step), dumps(payload))
             pipe.eval(PUBLISH, 1, self.wake_key(queue))
+
+    def take_back(self, payload: Any, exchange: str, routing_key: str, pipe: Any) -> None:
+        """From a consumer that is dead. Raises TakenBackTooOften, with nothing done."""
+        deaths = envelope.count_death(payload)
+        if 0 <= self.delivery_limit < deaths:
+            del payload["properties"][envelope.DEATHS]  # whoever puts it back means it
+            raise TakenBackTooOften(routing_key, deaths, payload)
+        self._do_restore_message(payload, exchange, routing_key, pipe)
+
+    def give_up(self, tag: str, error: TakenBackTooOften) -> None:
+        keys = (*self.held_keys(), self.full_key(GIVEN_UP))
+        with self.conn_or_acquire() as client:
+            parked = client.eval(PARK, len(keys), *keys, tag, error.queue, str(error), dumps(error.envelope))
+        if parked:
+            log.error("envelope_parked: queue %s, %s", error.queue, error)
 
     # --- consume ------------------------------------------------------------------------------------------------------
 
@@ -251,6 +290,7 @@ class Channel(base.Channel):
             return self.client.parse_response(connection, "EVAL", **options)
         except self.connection_errors:
             connection.disconnect()
+            self._doubt()
             raise
         except ResponseError as error:
             if not _demoted(error):
@@ -273,7 +313,8 @@ class Channel(base.Channel):
         if not connection:
             return
         try:
-            if not connection.can_read(timeout=_REPLY_S if claim else 0):
+            doubted = self.connection is not None and self.connection.doubted
+            if not connection.can_read(timeout=_REPLY_S if claim and not doubted else 0):
                 connection.disconnect()  # which also ends the server's wait for a token
                 return
             reply = self._read_reply()
@@ -360,16 +401,50 @@ class Channel(base.Channel):
     def close(self) -> None:
         self._closing = True
         if not self.closed:
-            self._settle()
-            try:
-                self.acks.flush()
-                if self._qos is not None:
-                    self._qos.restore_unacked_once()
-            except self.connection_errors as error:
-                log.warning("messages_not_given_back: %s", type(error).__name__)
-                if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
-                    self._qos._delivered.clear()
+            doubted = self.connection.doubted
+            has_to_tell = self._has_to_tell()
+            if doubted:
+                self._drop_connections()
+            if not doubted or (has_to_tell and self.connection.answers(self)):
+                self._leave()
+            else:
+                self._abandon(has_to_tell)
         super().close()
+
+    def _has_to_tell(self) -> bool:
+        """A publisher has nothing; its next try must not wait until a dead server has been asked."""
+        delivered = self._qos is not None and self._qos._delivered
+        return bool(self.acks or delivered or self._claim or self.auto_delete_queues)
+
+    def _leave(self) -> None:
+        self._settle()
+        try:
+            self.acks.flush()
+            if self._qos is not None:
+                self._qos.restore_unacked_once()
+        except self.connection_errors as error:
+            log.warning("messages_not_given_back: %s", type(error).__name__)
+            if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
+                self._qos._delivered.clear()
+
+    def _abandon(self, has_to_tell: bool) -> None:
+        """Leave everything as the server has it: each word to it would wait for the socket's timeout once more."""
+        if has_to_tell:
+            log.warning("messages_not_given_back: the server does not answer")
+        self._in_poll = self._claim = None
+        self.acks.reset()
+        self.auto_delete_queues.clear()  # Kombu would delete them
+        if self._qos is not None:
+            self._qos._delivered.clear()
+
+    def _drop_connections(self) -> None:
+        """Those that may be half-open; the reply to a claim that is here already is read first."""
+        self._doubt()
+        self._settle()
+        for name in ("client", "subclient"):
+            holder = self.__dict__.get(name)
+            if holder is not None and holder.connection is not None:
+                holder.connection.disconnect()
 
 
 def _demoted(error: ResponseError) -> bool:

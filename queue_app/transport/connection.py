@@ -24,7 +24,7 @@ class TLSChannel(Channel):
 class Transport(base.Transport):
     """One connection with its channels.
 
-    transport options besides Kombu's: claim_batch, ack_interval (see Channel) and ack_hooks, a list of AckHook or of
+    transport options besides Kombu's: claim_batch, ack_interval, delivery_limit (see Channel) and ack_hooks, a list of AckHook or of
     their dotted names; a bootstep may as well append to `ack_hooks` of each new connection's transport.
     """
 
@@ -36,6 +36,8 @@ class Transport(base.Transport):
         super().__init__(client, **kwargs)
         self.cycle = Poller()
         self.loop: Any = None
+        self.doubted = False  # a command of one of its channels got no answer
+        self._answered: bool | None = None
         self.held: dict[str, Claimed] = {}  # by tag; the channels share their consumers, so this too
         hooks = client.transport_options.get("ack_hooks", ())
         self.ack_hooks: list[AckHook] = [symbol_by_name(hook) for hook in hooks]
@@ -49,6 +51,18 @@ class Transport(base.Transport):
             self.close_connection(connection)
             raise
         return self
+
+    def answers(self, channel: Any) -> bool:
+        """Whether channels that close may talk to the server. After a lost connection it is asked, once, on a new one."""
+        if not self.doubted:
+            return True
+        if self._answered is None:
+            try:
+                with channel.conn_or_acquire() as client:
+                    self._answered = bool(client.ping())
+            except channel.connection_errors:
+                self._answered = False
+        return self._answered
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         self.loop = loop
@@ -75,3 +89,5 @@ def _check(options: dict[str, Any]) -> None:
     for name in ("visibility_timeout", "claim_batch"):
         if options.get(name, 1) <= 0:
             raise ValueError(f"the transport option {name} must be more than 0")
+    if type(options.get("delivery_limit", 0)) is not int:
+        raise ValueError("the transport option delivery_limit must be a number; negative: there is no limit")

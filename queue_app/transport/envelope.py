@@ -11,9 +11,19 @@ from uuid import uuid4
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
+DEATHS = "x-delivery-count"  # RabbitMQ's name for it
+
 
 class BadEnvelope(ValueError):
     """It cannot be delivered: not JSON, not an envelope, or with a body that does not decode."""
+
+
+class TakenBackTooOften(BadEnvelope):
+    """Nothing is wrong with it, but its consumers die. queue: where it lay. envelope: without its count."""
+
+    def __init__(self, queue: str, times: int, envelope: dict[str, Any]) -> None:
+        super().__init__(f"delivery limit: taken back from {times} consumers that died")
+        self.queue, self.envelope = queue, envelope
 
 
 class Message(virtual.Message):
@@ -61,6 +71,17 @@ def _around(task: str, queue: str, priority: int) -> tuple[str, str, str]:
         '", "delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": '
         f'{queue}}}, "priority": {priority}, "body_encoding": "base64", "delivery_tag": "',
     )
+
+
+def count_death(envelope: dict[str, Any]) -> int:
+    """How many consumers have died of it now. The count travels with the message: nobody has to look after it.
+
+    Among the properties, because Celery's retry copies the headers into another message.
+    """
+    properties = envelope["properties"]
+    before = properties.get(DEATHS)
+    properties[DEATHS] = (before if isinstance(before, int) else 0) + 1
+    return int(properties[DEATHS])
 
 
 def mark_redelivered(envelope: dict[str, Any]) -> None:

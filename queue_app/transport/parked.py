@@ -1,4 +1,4 @@
-"""Envelopes that no consumer could read: how many there were, the newest ones, and what to do with one."""
+"""Envelopes that no consumer could read, or whose consumers died too often: how many there were, the newest ones, and what to do with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .scripts import PARKED, PARKED_COUNTS, UNPARK
+from .scripts import GIVEN_UP, PARKED, PARKED_COUNTS, UNPARK
 
 _SEPARATOR = "\x06\x16"  # Kombu's default `sep`
 
@@ -32,6 +32,16 @@ def count(client: Any, prefix: str = "") -> dict[str, int]:
 def newest(client: Any, most: int = 100, prefix: str = "") -> list[ParkedEnvelope]:
     """The newest first; the server keeps 1000."""
     return [_read(entry) for entry in client.lrange(prefix + PARKED, 0, most - 1)]
+
+
+def given_up(client: Any, most: int = 100, prefix: str = "") -> list[ParkedEnvelope]:
+    """Those whose consumers died too often and which nobody has recorded yet, the oldest first."""
+    return [_read(entry) for entry in reversed(client.lrange(prefix + GIVEN_UP, -most, -1))]
+
+
+def recorded(client: Any, parked: ParkedEnvelope, prefix: str = "") -> None:
+    """It is no longer among the given up; parked it stays."""
+    client.lrem(prefix + GIVEN_UP, -1, parked.entry)
 
 
 def put_back(client: Any, parked: ParkedEnvelope, raw: bytes | None = None, prefix: str = "") -> bool:

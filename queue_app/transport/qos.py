@@ -8,9 +8,9 @@ from typing import Any
 from kombu.transport import redis as base
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
-from .envelope import mark_redelivered
+from .envelope import TakenBackTooOften, mark_redelivered
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,27 @@ class QoS(base.QoS):
                         num=num,
                     )
                     for tag in expired or []:
-                        self.restore_by_tag(bytes_to_str(tag), client)
+                        self._take_back(bytes_to_str(tag), client)
             except base.MutexHeld:
                 pass
+
+    def _take_back(self, tag: str, client: Any) -> None:
+        """restore_by_tag(), and the death of its consumer is counted in the same transaction."""
+
+        def transact(pipe: Any) -> None:
+            entry = pipe.hget(self.unacked_key, tag)
+            pipe.multi()
+            self._remove_from_indices(tag, pipe)
+            if entry:
+                envelope, exchange, routing_key = loads(bytes_to_str(entry))
+                self.channel.take_back(envelope, exchange, routing_key, pipe)
+
+        try:
+            client.transaction(transact, self.unacked_key)
+        except TakenBackTooOften as error:
+            self.channel.give_up(tag, error)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self.channel.park_unacked(tag, error)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         try:

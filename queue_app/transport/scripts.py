@@ -9,6 +9,7 @@ Keys, all with `global_keyprefix` in front; the first four are stock Kombu's and
     <queue>\\x06\\x16wake          list of 0 or 1 token: popping it wakes one idle consumer; losing it costs a second
     brain.parked                 list: envelopes nobody can read, newest first, at most 1000
     brain.parked_counts          hash: queue → envelopes parked since ever
+    brain.given_up               list: those of brain.parked whose consumers died too often, until they are recorded
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 PARKED = "brain.parked"
 PARKED_COUNTS = "brain.parked_counts"
+GIVEN_UP = "brain.given_up"
 
 _FOLDER = Path(__file__).with_name("lua")
 

@@ -14,7 +14,7 @@ from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 
 
 class Command(BrainCommand):
-    help = "Check settings, database, Redis and broker. Exit code 0 well, 1 something is down, 3 warnings."
+    help = "Check settings, database, Redis and broker. Exit code 0 well, 1 something is down, 3 warnings or something degraded."
 
     def bare(self, **options: Any) -> int:
         messages = checks.run_checks()
@@ -23,9 +23,7 @@ class Command(BrainCommand):
         self.table(["fact", "value"], facts)
         self.line("")
         columns = ["dependency", "state", "took_ms", "detail"]
-        rows = [
-            [part.name, "ok" if part.ok else "down", f"{part.took_ms:.1f}", part.detail] for part in parts
-        ]
+        rows = [[part.name, part.state, f"{part.took_ms:.1f}", part.detail] for part in parts]
         self.table(columns, rows)
         for message in messages:
             self.line(f"\n{message}")
@@ -40,7 +38,7 @@ class Command(BrainCommand):
         )
         if not all(part.ok for part in parts) or any(message.is_serious() for message in messages):
             return FAILED
-        return DEGRADED if messages else OK
+        return DEGRADED if messages or any(part.degraded for part in parts) else OK
 
 
 def _places() -> list[list[str]]:

@@ -2,7 +2,9 @@
 local function park(parked, counts, queue, reason, raw)
   local now = redis.call('TIME')
   local about = cjson.encode({at = tonumber(now[1]), queue = queue, reason = reason})
-  redis.call('LPUSH', parked, about .. '\n' .. raw)
+  local entry = about .. '\n' .. raw
+  redis.call('LPUSH', parked, entry)
   redis.call('LTRIM', parked, 0, 999)
   redis.call('HINCRBY', counts, queue, 1)
+  return entry
 end

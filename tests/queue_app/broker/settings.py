@@ -9,8 +9,10 @@ from tests.queue_app.worker_settings import CELERY_BROKER_TRANSPORT_OPTIONS, INS
 
 INSTALLED_APPS += ["tests.queue_app.broker.tasks_app.apps.TasksAppConfig"]
 CELERY_BROKER_TRANSPORT_OPTIONS |= (
-    {"visibility_timeout": float(os.environ["TEST_VISIBILITY_S"])}
+    {"visibility_timeout": float(os.environ["TEST_VISIBILITY_S"]), "unacked_restore_interval": 0.5}
     if "TEST_VISIBILITY_S" in os.environ
     else {}
 )
+if "TEST_DELIVERY_LIMIT" in os.environ:
+    CELERY_BROKER_TRANSPORT_OPTIONS["delivery_limit"] = int(os.environ["TEST_DELIVERY_LIMIT"])
 CELERY_RESULT_BACKEND = os.environ.get("TEST_RESULT_BACKEND")

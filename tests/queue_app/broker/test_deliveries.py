@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +14,8 @@ import pytest
 from celery import current_app, group
 from django.db import transaction
 
-from queue_app import deadletter, enqueue, ledger, queues, states, wakeup
-from queue_app.broker import handlers, stream
+from queue_app import deadletter, enqueue, ledger, queues, shared_tasks, states, wakeup
+from queue_app.broker import descriptions, handlers, stream
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
 
@@ -174,3 +176,42 @@ def test_replay__job_of_the_broker__waits_in_the_ledger_from_now_on(queue: str) 
     lost = Job.objects.create(id=uuid4(), payload={"not_kept": "too large"}, state="DEAD_LETTER", **common)
     with pytest.raises(deadletter.NotKept):
         deadletter.replay(lost, actor="ada", source="cli")
+
+
+KEPT = [
+    datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    date(2026, 1, 2),
+    Decimal("1.10"),
+    UUID(int=7),
+    b"bytes",
+    [{"deep": {"in": [Decimal("0.3")]}}],
+]
+
+
+def test_replay__typed_arguments_of_a_broker_job__keep_their_types() -> None:
+    text = descriptions.payload({"args": KEPT, "kwargs": {"at": KEPT[0]}}, max_bytes=10_000)
+    row = Job.objects.create(
+        id=uuid4(), name="t", queue="q", priority=3, max_attempts=1, payload=json.loads(text)
+    )
+    args, kwargs = shared_tasks.arguments(lambda *a, **kw: None, Job.objects.get(id=row.id).payload)
+    assert (args, kwargs) == (KEPT, {"at": KEPT[0]})
+
+
+@pytest.mark.parametrize("value", [{"hex": "no uuid"}, "x", None])
+def test_arguments__value_that_its_type_cannot_read__is_a_bad_payload(value: Any) -> None:
+    typed = {"__type__": "uuid", "__value__": value}
+    with pytest.raises(BadPayload, match="__type__"):
+        shared_tasks.arguments(lambda a: None, {"args": [typed], "kwargs": {}})
+    with pytest.raises(BadPayload, match="__type__"):
+        shared_tasks.arguments(lambda a: None, {"args": [typed | {"__type__": "unheard of"}], "kwargs": {}})
+
+
+@pytest.mark.slow
+def test_replay__dead_broker_job_with_a_date__runs_with_a_date(start: Start) -> None:
+    id = call("import datetime\nanswer = tasks.weekday.delay(datetime.date(2026, 1, 2), dead=True).id")
+    start("-P", "threads", "-c", "2")
+    dead = ended(id, "DEAD_LETTER")
+    Job.objects.filter(id=id).update(payload={**dead.payload, "kwargs": {"dead": False}})
+    dead.refresh_from_db()
+    deadletter.replay(dead, actor="ada", source="cli")
+    assert ended(id, "COMPLETED").result == 4

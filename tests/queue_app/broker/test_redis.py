@@ -7,16 +7,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.db.models import Count
 
-from queue_app.broker import recorder
+from queue_app import wakeup
+from queue_app.broker import recorder, stream
+from queue_app.broker.undelivered import Undelivered
 from queue_app.models import Job, JobEvent, Worker
+from queue_app.transport import parked
 from tests import servers
-from tests.queue_app.conftest import until
+from tests.queue_app.conftest import CELERY, until
 
-from .conftest import WorkerProcess, call, ended, history
+from .conftest import WorkerProcess, call, ended, environment, history
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -70,6 +74,64 @@ def test_kill_9__worker_dies_with_tasks_in_hand__another_finishes_all(start: Sta
         assert history(id)[0] == "PENDING"
         assert history(id)[-1] == "COMPLETED"
         assert history(id).count("COMPLETED") == 1
+
+
+def test_delivery_limit__task_kills_every_worker__is_a_dead_letter_and_the_rest_runs(
+    start: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes"
+    ids = call(
+        "answer = {'poison': tasks.kill_own_process.delay().id,\n"
+        f"  'good': [tasks.note.delay({str(file)!r}, n).id for n in range(3)]}}"
+    )
+    limits = {"TEST_VISIBILITY_S": "1", "TEST_DELIVERY_LIMIT": "1"}
+    for number in range(5):
+        log = tmp_path / f"log-{number}"
+        worker = WorkerProcess([*CELERY, "-P", "threads", "-c", "1"], log, environment(**limits))
+        try:
+            until(lambda worker=worker: worker.process.poll() is not None or _is_out(ids), "it dies", 60)
+            if _is_out(ids):
+                break
+        finally:
+            worker.kill()
+    assert number == 2  # two deaths, and the worker that has lived to tell
+    start(*THREADS, **limits)
+    for id in ids["good"]:
+        ended(id, "COMPLETED")
+    poison = ended(ids["poison"], "DEAD_LETTER")
+    assert (poison.last_error["type"], poison.name) == ("WorkerLost", "plain.kill_own_process")
+    assert history(ids["poison"])[-1] == "DEAD_LETTER"
+    with stream.client() as (client, _):
+        assert parked.count(client) == {"default": 1}
+        (entry,) = parked.newest(client)
+    assert ids["poison"].encode() in entry.raw
+
+
+def test_delivery_limit__task_that_never_ran__is_sent_back_once(start: Start) -> None:
+    """It only lay in the window of workers that something else has killed."""
+    id = call("answer = tasks.add.delay(1, 2).id")
+    undelivered = Undelivered(SimpleNamespace(leads=True))
+    with wakeup.connection() as broker, stream.client() as (client, _):
+        channel = broker.default_channel
+        channel.delivery_limit = 0
+        for parked_before in (0, 1):
+            assert channel._size("default") == 1
+            message = channel.basic_get("default")
+            client.zadd("unacked_index", {message.delivery_tag: 1.0})
+            channel.qos.restore_visible()
+            assert (channel._size("default"), parked.count(client)) == (0, {"default": parked_before + 1})
+            undelivered.look()
+            assert parked.given_up(client) == []
+        assert channel._size("default") == 0
+        channel.qos._delivered.clear()
+    shown = {sample.name: sample.value for family in recorder.families() for sample in family.samples}
+    assert shown["brain_queue_parked_messages_total"] == 2
+    start(*THREADS)
+    assert ended(id, "DEAD_LETTER").last_error["message"] == "the transport gave it up: delivery_limit"
+
+
+def _is_out(ids: dict[str, str]) -> bool:
+    return Job.objects.filter(id=ids["poison"], state="DEAD_LETTER").exists()
 
 
 def test_kill_9__recorder_dies_again_and_again__every_event_is_recorded_once(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import selectors
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._target = port
         self._pairs: dict[socket.socket, socket.socket] = {}
+        self._frozen: dict[socket.socket, socket.socket] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -119,16 +123,23 @@ class Proxy:
             self._pairs.pop(end).close()
         this.close()
 
+    def mute(self) -> None:
+        """New ones are accepted, and nothing passes either."""
+        self.freeze()
+        with self._lock:
+            self._selector.unregister(self._listener)
+
     def freeze(self) -> None:
         with self._lock:
             for end in self._pairs:
                 self._selector.unregister(end)
-            self._frozen, self._pairs = self._pairs, {}
+            self._frozen |= self._pairs
+            self._pairs = {}
 
     def close(self) -> None:
         self._open = False
         self._thread.join()
-        for end in [*self._pairs, *getattr(self, "_frozen", {}), self._listener]:
+        for end in [*self._pairs, *self._frozen, self._listener]:
             end.close()
         self._selector.close()
 
@@ -143,6 +154,64 @@ def test_half_open_connection__idle_worker__reconnects(start_worker: Start, file
         proxy.freeze()
         trace(url, file, range(1, 2))
         until(lambda: traced(file) == {0, 1}, "it notices and reconnects", 60)
+
+
+def half_opened(connect: Connect, proxy: Proxy) -> tuple[Connection, Inbox]:
+    """A consumer with five messages, on a connection that has just turned out to be half-open."""
+    connection = connect(url=proxy.url, socket_timeout=0.5)
+    publish(connection, *range(6))
+    inbox = Inbox(connection, prefetch=5)
+    drained(connection)
+    proxy.freeze()
+    with pytest.raises(connection.connection_errors):
+        inbox.messages[0].ack()
+    return connection, inbox
+
+
+def test_wait__longer_than_the_socket_timeout__is_no_lost_connection(
+    connect: Connect, server: Server
+) -> None:
+    """A wait for a token is polled: what limits a reply on the socket does not end it."""
+    connection = connect(socket_timeout=0.2, polling_interval=3)
+    inbox = Inbox(connection)
+    drained(connection, 1)
+    assert inbox.channel.waiting
+    publish(connect(), "late")
+    drained(connection)
+    assert inbox.bodies == ["late"]
+    assert not connection.transport.doubted
+
+
+def test_close__half_open_connections__acks_and_gives_back_on_a_new_one(
+    connect: Connect, prefix: str
+) -> None:
+    port = servers.free_port()
+    with servers.valkey(port=port) as url, contextlib.closing(Proxy(port)) as proxy:
+        server = Server(url, prefix)
+        connection, _ = half_opened(connect, proxy)
+        began = time.monotonic()
+        connection.collect()
+        assert time.monotonic() - began < 1
+        assert [json.loads(raw)["body"] for raw in server.bodies()] == bodies(1, 2, 3, 4, 5)
+        assert server.unacked() == set()
+
+
+def test_close__server_that_is_silent_for_good__is_asked_once(connect: Connect, prefix: str) -> None:
+    port = servers.free_port()
+    with servers.valkey(port=port) as url, contextlib.closing(Proxy(port)) as proxy:
+        server = Server(url, prefix)
+        connection, inbox = half_opened(connect, proxy)
+        second = connection.channel()
+        second.basic_consume("r", False, lambda message: None, "r")
+        proxy.mute()
+        began = time.monotonic()
+        connection.collect()
+        assert 0.4 < time.monotonic() - began < 1
+        assert len(inbox.messages) == len(server.unacked()) == 5
+
+
+def bodies(*values: Any) -> list[str]:
+    return [base64.b64encode(json.dumps(value).encode()).decode() for value in values]
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+import redis
 
-from queue_app.transport import parked
+from queue_app.transport import envelope, parked
+from tests import servers
 
 from .conftest import Connect, Server
 from .test_channel import Inbox, drained, publish
@@ -149,3 +151,89 @@ def test_parked__more_than_a_thousand__keeps_the_newest_and_counts_all(
     found = parked.newest(server.redis, 2000, server.prefix)
     assert (len(found), found[0].raw) == (1000, b"garbage 1009")
     assert parked.count(server.redis, server.prefix) == {"q": 1010}
+
+
+def die(server: Server) -> None:
+    """Whoever holds messages is dead: the visibility timeout is over."""
+    for tag in server.unacked():
+        server.redis.zadd(f"{server.prefix}unacked_index", {tag: 1.0})
+
+
+def test_delivery_limit__consumers_die_of_it__is_parked_and_the_rest_goes_on(
+    connect: Connect, server: Server
+) -> None:
+    publish(connect(delivery_limit=2), "poison")
+    for _ in range(3):  # the first delivery and two more
+        connection = connect(delivery_limit=2)
+        claimed = connection.default_channel.basic_get("q")
+        assert claimed.decode() == "poison"
+        die(server)
+        connection.default_channel.qos.restore_visible(num=None)
+    assert server.unacked() == set()
+    assert server.bodies() == []
+    (entry,) = parked.newest(server.redis, prefix=server.prefix)
+    assert (entry.queue, entry.reason) == ("q", "delivery limit: taken back from 3 consumers that died")
+    assert parked.count(server.redis, server.prefix) == {"q": 1}
+    assert parked.given_up(server.redis, prefix=server.prefix) == [entry]
+    parked.recorded(server.redis, entry, server.prefix)
+    assert parked.given_up(server.redis, prefix=server.prefix) == []
+
+    assert parked.put_back(server.redis, entry, prefix=server.prefix)  # and its count begins anew
+    message = connect().default_channel.basic_get("q")
+    assert (message.decode(), envelope.DEATHS in message.properties) == ("poison", False)
+
+
+def test_delivery_limit__warm_give_back_and_requeue__are_not_counted(
+    connect: Connect, server: Server
+) -> None:
+    publish(connect(), 1)
+    for _ in range(5):
+        connection = connect(delivery_limit=0)
+        connection.default_channel.basic_get("q").requeue()
+        Inbox(connection, prefetch=1)
+        drained(connection, 0.1)
+        connection.release()
+    assert len(server.bodies()) == 1
+    assert parked.count(server.redis, server.prefix) == {}
+
+
+@pytest.mark.parametrize("limit", [-1, 20])
+def test_delivery_limit__not_reached_or_none__comes_back(
+    connect: Connect, server: Server, limit: int
+) -> None:
+    publish(connect(), 1)
+    for _ in range(6):
+        channel = connect(delivery_limit=limit).default_channel
+        assert channel.basic_get("q").decode() == 1
+        die(server)
+        channel.qos.restore_visible(num=None)
+    assert json.loads(server.bodies()[0])["properties"][envelope.DEATHS] == 6
+
+
+def test_delivery_limit__counted_message__is_an_ordinary_one_for_stock_kombu(
+    connect: Connect, server: Server
+) -> None:
+    publish(connect(), 1)
+    ours = connect().default_channel
+    ours.basic_get("q")
+    die(server)
+    ours.qos.restore_visible(num=None)
+    stock = connect(stock=True).default_channel
+    message = stock.basic_get("q")
+    assert message.decode() == 1
+    stock.qos.restore_by_tag(message.delivery_tag)  # and it keeps our count
+    assert json.loads(server.bodies()[0])["properties"][envelope.DEATHS] == 1
+
+
+def test_delivery_limit__full_server__keeps_it_in_unacked(connect: Connect) -> None:
+    with servers.valkey() as url, redis.Redis.from_url(url) as client:
+        connection = connect(url=url, delivery_limit=0)
+        publish(connection, 1)
+        channel = connection.default_channel
+        tag = channel.basic_get("q").delivery_tag
+        client.zadd(channel.full_key("unacked_index"), {tag: 1.0})
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        connection.transport.cycle.maybe_restore_messages()
+        client.config_set("maxmemory", 0)
+        assert client.hlen(channel.full_key("unacked")) == 1

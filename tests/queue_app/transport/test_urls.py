@@ -87,7 +87,10 @@ def test_register__other_schemes__have_their_own_transport() -> None:
     assert TRANSPORT_ALIASES["redis"] == "kombu.transport.redis:Transport"
 
 
-@pytest.mark.parametrize("options", [{"ack_emulation": False}, {"visibility_timeout": 0}, {"claim_batch": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"ack_emulation": False}, {"visibility_timeout": 0}, {"claim_batch": 0}, {"delivery_limit": None}],
+)
 def test_transport__options_that_lose_messages__are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         _ = Connection(transport_url("redis://h"), transport_options=options).transport

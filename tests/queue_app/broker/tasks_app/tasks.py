@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def note(file: str, text: Any, takes_s: float = 0) -> dict[str, Any]:
 @shared_task(name="plain.fail")
 def fail() -> None:
     raise ConnectionError("refused by the test")
+
+
+@shared_task(name="plain.weekday")
+def weekday(day: date, *, dead: bool) -> int:
+    if dead:
+        raise ConnectionError("refused by the test")
+    return day.weekday()
 
 
 @shared_task(name="plain.retry", bind=True, max_retries=2, default_retry_delay=0.2)
