@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -87,6 +88,9 @@ class Statements(Protocol):
 
     def finish(self, cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         """Record the ends whose fences still hold; the ids of those."""
+
+    def now(self, cursor: Any) -> datetime:
+        """The database's clock; in UTC where it is naive."""
 
 
 EACH = ("id", "payload", "unique_key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -94,3 +95,9 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
     columns = [list(column) for column in zip(*sorted(ends), strict=True)]
     cursor.execute(_FINISH, [*columns, worker])
     return {row[0] for row in cursor.fetchall()}
+
+
+def now(cursor: Any) -> datetime:
+    cursor.execute(f"SELECT {_NOW}")
+    found: datetime = cursor.fetchone()[0]
+    return found
