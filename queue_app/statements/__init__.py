@@ -18,7 +18,7 @@ COLUMNS = (
     "suspect", "cancel_requested", "request_id", "parent",
 )  # fmt: skip
 # A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
-# ours was lost with the connection, after its commit. A CASE, because no planner looks into it: with plain conditions
+# ours was lost with the connection, after its commit (`states.may_be_claimed`). A CASE, because no planner looks into it: with plain conditions
 # PostgreSQL reads all that waits by the partial index instead of a few rows by their ids (12 ms a claim at 20,000).
 CLAIMABLE = (
     "CASE state WHEN 'PROCESSING' THEN owner = {worker}"
