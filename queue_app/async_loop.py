@@ -39,7 +39,7 @@ def run(
     try:
         job.start(_running_loop())
         while not job.ended.wait(LOOK_S):
-            if run.cancel_requested:
+            if run.cancel_requested and not run.cancel_is_told:
                 job.cancel()
     except BaseException:
         # A time limit for this thread: the coroutine may clean up, and its end is waited for. A second one is not heard.

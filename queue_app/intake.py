@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import lineage, payloads, queues, states, storing, unique, wakeup
+from . import clock, lineage, payloads, queues, states, storing, unique, wakeup
 from .broker import handlers
 from .conf import conf
 from .ledger import Wakeup
@@ -94,20 +94,22 @@ aenqueue_many = sync_to_async(enqueue_many)
 def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any]:
     """The columns that all jobs of the call share."""
     now = timezone.now()
-    run_after = _run_after(options, terms, now)
     policy = queues.find(options.get("queue") or task.queue)
+    delivery = policy.delivery or str(Delivery.LEDGER)
+    since = clock.now() if delivery == Delivery.LEDGER and _is_timed(options, terms) else now
+    run_after = _run_after(options, terms, since)
     return {
         "name": task.name,
         "queue": policy.name,
-        "delivery": policy.delivery or str(Delivery.LEDGER),
+        "delivery": delivery,
         "tenant": _text("tenant", options.get("tenant"), _LONGEST_TENANT),
         "priority": states.priority(options.get("priority", Priority.NORMAL)),
         "state": State.PENDING.value,
         "max_attempts": 1 + _max_retries(options.get("max_retries"), task, policy),
         "run_after": run_after,
-        "expires_at": _expires_at(options.get("expires"), run_after or now),
+        "expires_at": _expires_at(options.get("expires"), run_after or since),
         "published_at": None if run_after else now,
-        "unique_until": terms.until(now) if terms else None,
+        "unique_until": terms.until(since) if terms else None,
         "parent": lineage.parent(options.get("parent")),
         "request_id": _text("request_id", options.get("request_id") or request_ids.current(), _LONGEST_REQUEST_ID),
         "created_at": now,
@@ -129,6 +131,13 @@ def _send(
 def _publish_on_commit(jobs: Sequence[Job]) -> None:
     messages = [Wakeup(job.id, job.queue, job.priority) for job in jobs]
     transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
+
+
+def _is_timed(options: Options, terms: Unique | None) -> bool:
+    """Whether it says anything that is judged by the ledger's clock, which may differ from this host's."""
+    if terms is not None and (terms.for_s or terms.debounce_s):
+        return True
+    return bool(options.get("delay") or options.get("run_at") or options.get("expires"))
 
 
 def _run_after(options: Options, terms: Unique | None, now: datetime) -> datetime | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,6 +11,53 @@ from django.db.models import Q
 
 from .ledger import Clock
 from .models import Lease
+
+
+class Leadership:
+    """One worker's part in a duty. It asks for the lease when a third of that has passed, not at every look.
+
+    holder: the id of the worker's row, which may change. lease_s: read each time, as settings are. position: the duty's
+    while this worker leads, else None.
+    """
+
+    def __init__(self, name: str, holder: Callable[[], UUID], *, lease_s: Callable[[], float]) -> None:
+        self._name, self._holder, self._lease_s = name, holder, lease_s
+        self._me: UUID | None = None  # as whom it leads
+        self._until = 0.0  # a third of the lease: the rest is for a renewal that takes long, and a second try
+        self.position: str | None = None
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds until one that does not lead asks again: each time costs statements."""
+        return self._lease_s() / 3
+
+    def holds(self) -> bool:
+        """Whether this worker leads, after it has asked for the lease if need be."""
+        began, me = time.monotonic(), self._holder()
+        if self.position is not None and self._me == me and began < self._until:
+            return True
+        self._me, self.position = me, take(self._name, me, lease_s=self._lease_s())
+        self._until = began + self.rest_s
+        return self.position is not None
+
+    def advance(self, before: str, after: str) -> bool:
+        """As the function below. After the commit: `advanced`."""
+        me = self._me
+        return me is not None and advance(self._name, me, before=before, after=after, lease_s=self._lease_s())
+
+    def advanced(self, after: str) -> None:
+        self.position = after
+        self._until = time.monotonic() + self.rest_s
+
+    def lose(self) -> None:
+        """Another leads, or may: ask at the next look."""
+        self.position = None
+
+    def give_up(self) -> None:
+        """Let another lead at once."""
+        if self._me is not None and self.position is not None:
+            give_up(self._name, self._me)
+        self.position = None
 
 
 def take(name: str, holder: UUID, *, lease_s: float) -> str | None:

@@ -31,30 +31,19 @@ class Reconciler:
         self._engine = engine
         self._unheld: set[UUID] = set()
         self._pruned_at = time.monotonic()
-        self._me: UUID | None = None  # as whom it leads
-        self._until = 0.0  # of the lease, less what a renewal may take
+        self._leadership = leases.Leadership(NAME, lambda: engine.worker_id, lease_s=lambda: conf().LEASE_S)
 
     def look(self) -> float:
         """Seconds until the next look."""
         self._take_back_unheld()
-        if not self._leads():
-            return conf().LEASE_S / 3
+        if not self._leadership.holds():
+            return self._leadership.rest_s
         self._look_after_all()
         return conf().RECONCILE_S
 
     def stop(self) -> None:
         """Let another lead."""
-        if self._me is not None:
-            leases.give_up(NAME, self._me)
-            self._me = None
-
-    def _leads(self) -> bool:
-        began, me = time.monotonic(), self._engine.worker_id
-        if self._me == me and began < self._until:
-            return True
-        self._me = me if leases.take(NAME, me, lease_s=conf().LEASE_S) is not None else None
-        self._until = began + conf().LEASE_S / 3
-        return self._me is not None
+        self._leadership.give_up()
 
     def _look_after_all(self) -> None:
         release_lost()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
 
 from . import ledger, statements
@@ -15,6 +18,7 @@ from .statements import Claimed, End
 from .states import State
 
 LOOK_S = 0.5  # `check` in a tight loop asks the database no more often
+ATOMIC_INSTEAD = "a sync handler, as a transaction belongs to one thread and its connection"
 
 
 class Cancelled(Exception):
@@ -29,8 +33,9 @@ class Run:
     """One run of a job. attempt: its number, from 1. Handlers take it as their second argument."""
 
     __slots__ = (
-        "_looks_at", "attempt", "cancel_requested", "crash_count", "fence", "id", "is_completed", "max_attempts", "name",
-        "parent", "payload", "priority", "queue", "request_id", "soft_limit_s", "suspect", "tenant", "worker",
+        "_looks_at", "attempt", "cancel_is_told", "cancel_requested", "crash_count", "fence", "id", "is_completed", "max_attempts", "name",
+        "parent", "payload", "priority", "queue", "request_id",
+        "soft_limit_s", "suspect", "tenant", "worker",
     )  # fmt: skip
 
     def __init__(self, job: Claimed, worker: UUID) -> None:
@@ -41,6 +46,9 @@ class Run:
         self.request_id, self.parent = job.request_id, job.parent
         self.worker = worker
         self.cancel_requested = job.cancel_requested  # a duty of the worker raises it while the job runs
+        self.cancel_is_told = (
+            False  # `acheck` has raised: the coroutine cleans up, and is not cancelled on top
+        )
         self.is_completed = False
         self.soft_limit_s: float | None = None  # set by the runner
         self._looks_at = 0.0  # at the row; by time.monotonic()
@@ -55,19 +63,30 @@ class Run:
 
     def check(self) -> None:
         """Call it now and then in a long run. Raises Cancelled when somebody cancelled the job."""
-        now = time.monotonic()
-        if not self.cancel_requested and now >= self._looks_at:
-            self._looks_at = now + LOOK_S
-            self.cancel_requested = _is_cancelled(self)
+        refuse_on_loop("check", "await job.acheck()")
+        if self._may_look() and self._look():
+            self.cancel_requested = True
         if self.cancel_requested:
+            raise Cancelled(str(self.id))
+
+    async def acheck(self) -> None:
+        """`check` for an `async def` handler: the database is asked on the job's own thread."""
+        if self._may_look() and await sync_to_async(self._look)():
+            self.cancel_requested = True
+        if self.cancel_requested:
+            self.cancel_is_told = True
             raise Cancelled(str(self.id))
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell how far the run is: 0 to 1, and a line of up to 200 characters. Raises Cancelled as `check` does."""
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress {fraction!r} is not between 0 and 1")
-        ledger.note_progress(self.id, self.fence, fraction, note[:200])
+        refuse_on_loop("progress", "await job.aprogress(…)")
+        self._note(_fraction(fraction), note[:200])
         self.check()
+
+    async def aprogress(self, fraction: float, note: str = "") -> None:
+        """`progress` for an `async def` handler."""
+        await sync_to_async(self._note)(_fraction(fraction), note[:200])
+        await self.acheck()
 
     @contextmanager
     def atomic(self, result: Any = None) -> Iterator[None]:
@@ -77,6 +96,7 @@ class Run:
         """
         from .performing import storable
 
+        refuse_on_loop("atomic", ATOMIC_INSTEAD)
         with transaction.atomic():
             yield
             end = End(self.id, self.fence, State.COMPLETED, 1, storable(result))
@@ -86,6 +106,23 @@ class Run:
                 raise FencedOut(str(self.id))
         self.is_completed = True
 
+    def _may_look(self) -> bool:
+        now = time.monotonic()
+        if self.cancel_requested or now < self._looks_at:
+            return False
+        self._looks_at = now + LOOK_S
+        return True
+
+    def _look(self) -> bool:
+        """Whether the row says cancelled: in a pool's child no heartbeat reaches the run."""
+        from .models import Job
+
+        row = Job.objects.filter(id=self.id).values_list("cancel_requested", "fence").first()
+        return row is None or row[0] or row[1] != self.fence
+
+    def _note(self, fraction: float, note: str) -> None:
+        ledger.note_progress(self.id, self.fence, fraction, note)
+
 
 def _restore(values: dict[str, Any]) -> Run:
     run: Run = Run.__new__(Run)
@@ -94,9 +131,16 @@ def _restore(values: dict[str, Any]) -> Run:
     return run
 
 
-def _is_cancelled(run: Run) -> bool:
-    """Look at the row: in a pool's child no heartbeat reaches the run."""
-    from .models import Job
+def _fraction(given: float) -> float:
+    if not 0 <= given <= 1:
+        raise ValueError(f"progress {given!r} is not between 0 and 1")
+    return given
 
-    row = Job.objects.filter(id=run.id).values_list("cancel_requested", "fence").first()
-    return row is None or row[0] or row[1] != run.fence
+
+def refuse_on_loop(method: str, instead: str) -> None:
+    """Also between two looks, when nothing would ask the database: what works now and then is found late."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SynchronousOnlyOperation(f"job.{method}() cannot be called on the event loop: use {instead}")

@@ -41,6 +41,15 @@ def check(before: State, after: State) -> None:
         raise WrongTransition(f"a job does not go from {before} to {after}")
 
 
+def may_be_claimed(state: State, *, is_owner: bool) -> bool:
+    """By a worker that owns the row already or not; the claim's SQL says the same (`statements.CLAIMABLE`).
+
+    The one step that leads where the job stands, from PROCESSING to PROCESSING under a higher fence, is its owner's: the
+    connection broke between the claim's commit and its answer, and the claim is asked for again.
+    """
+    return State.PROCESSING in TRANSITIONS[state] or (state == State.PROCESSING and is_owner)
+
+
 def sources(after: State) -> frozenset[State]:
     """The states from which `after` can be reached."""
     return frozenset(before for before, reachable in TRANSITIONS.items() if after in reachable)

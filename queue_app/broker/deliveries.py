@@ -49,13 +49,13 @@ def store_call(
     """
     from django.db import transaction
 
-    from queue_app import ledger, lineage, offload, payloads, queues, wakeup
+    from queue_app import clock, ledger, lineage, offload, payloads, queues, wakeup
     from queue_app.conf import conf
 
     text = payloads.accept({"args": list(args), "kwargs": dict(kwargs)}, max_bytes=conf().MAX_PAYLOAD_BYTES)
     id, now = UUID(events.job_id(headers["id"])), timezone.now()
     run_after = _moment(headers.get("eta"))
-    run_after = run_after if run_after and run_after > now else None
+    run_after = run_after if run_after and run_after > clock.now() else None
     common = {
         "name": name,
         "queue": queues.find(queue).name,

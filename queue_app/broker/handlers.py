@@ -16,7 +16,7 @@ from django.db import transaction
 from queue_app import performing, registry
 from queue_app.conf import conf
 from queue_app.payloads import parse
-from queue_app.runs import Run
+from queue_app.runs import ATOMIC_INSTEAD, Run, refuse_on_loop
 from queue_app.statements import Claimed
 from queue_app.states import State
 
@@ -27,16 +27,16 @@ from .descriptions import BROKER_RUN, HEADER
 class BrokerRun(Run):
     """What a handler sees of a job that has no row yet: nothing to fence, and nothing to cancel but by Celery's revoke."""
 
-    def check(self) -> None:
-        return
+    def _look(self) -> bool:
+        return False
 
-    def progress(self, fraction: float, note: str = "") -> None:
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress {fraction!r} is not between 0 and 1")
+    def _note(self, fraction: float, note: str) -> None:
+        return
 
     @contextmanager
     def atomic(self, result: Any = None) -> Any:
         """A plain transaction: the end of the job is not in it, so the effect is at least once."""
+        refuse_on_loop("atomic", ATOMIC_INSTEAD)
         with transaction.atomic():
             yield
 

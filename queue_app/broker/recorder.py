@@ -59,37 +59,32 @@ class Recorder:
     """One worker's; it records while it leads. holder: the id of the worker's row, which may change."""
 
     def __init__(self, holder: Callable[[], UUID]) -> None:
-        self._holder = holder
-        self._me: UUID | None = None
-        self._position: str | None = None  # None: not the leader
-        self._until = 0.0
+        self._leadership = leases.Leadership(NAME, holder, lease_s=lambda: _LEASE_S)
         self._trimmed_at = 0.0
         self._entries = _ENTRIES
 
     @property
     def leads(self) -> bool:
-        return self._position is not None
+        return self._leadership.position is not None
 
     def look(self) -> float:
         """Record what there is. Called again and again, each time after as many seconds as it answers."""
         try:
             if not self._leads():
-                return (
-                    _LEASE_S / 3
-                )  # idle workers do not ask more often than that: each time costs statements
+                return self._leadership.rest_s
             more = self._record_next(wait_s=_BLOCK_S)
             self._trim()
         except Deposed:
-            self._position = None
+            self._leadership.lose()
             return 0.0
         except Exception:
-            self._position = None  # the database knows it
+            self._leadership.lose()  # the database knows the position
             raise
         return 0.0 if more else _GATHER_S
 
     def stop(self) -> None:
         """Record what is left, for a few seconds at most, and let another lead."""
-        if self._position is None or self._me is None:
+        if not self.leads:
             return
         until = time.monotonic() + _LAST_S
         with suppress(Deposed):
@@ -97,27 +92,17 @@ class Recorder:
                 pass
             self._trimmed_at = 0.0
             self._trim()
-        leases.give_up(NAME, self._me)
-        self._position = None
+        self._leadership.give_up()
 
     def _leads(self) -> bool:
-        if self._position is not None and time.monotonic() < self._until:
-            return True
-        self._me = self._holder()
-        began = time.monotonic()
-        position = leases.take(NAME, self._me, lease_s=_LEASE_S)
-        if position is None:
-            self._position = None
-            return False
-        if self._position is None:
-            log.info("recorder_leads", position=position or _START)
-        self._position = position
-        self._until = began + _LEASE_S / 3
-        return True
+        led = self.leads
+        if self._leadership.holds() and not led:
+            log.info("recorder_leads", position=self._leadership.position or _START)
+        return self.leads
 
     def _record_next(self, *, wait_s: float) -> bool:
         """Whether there may be more. Raises Deposed."""
-        before = self._position or ""
+        before = self._leadership.position or ""
         with stream.client(waits=True) as (client, key):
             found = _read(
                 client, key, before or _START, self._entries, min(wait_s, conf().PUBLISH_TIMEOUT_S / 2)
@@ -128,8 +113,7 @@ class Recorder:
         told, after = _unpack(found)
         more = len(found) == self._entries or len(told) >= _BATCH
         self._write(told, before, after)
-        self._position = after
-        self._until = time.monotonic() + _LEASE_S / 3
+        self._leadership.advanced(after)
         # A publication is an entry of one event, a worker's may hold hundreds: read what makes one transaction.
         self._entries = max(1, min(_BATCH, _BATCH * len(found) // max(1, len(told))))
         return more
@@ -146,28 +130,28 @@ class Recorder:
                 _record_singly(told)
 
     def _advance(self, before: str, after: str) -> None:
-        if self._me is None or not leases.advance(
-            NAME, self._me, before=before, after=after, lease_s=_LEASE_S
-        ):
+        if not self._leadership.advance(before, after):
             raise Deposed
 
     def _check_position(self) -> None:
         """A stream that was emptied with its server may count from an earlier clock: read it from its start."""
-        if not self._position:
+        position = self._leadership.position
+        if not position:
             return
         with stream.client() as (client, key):
             last = _last(client, key)
-        if last is not None and _order(last) < _order(self._position):
-            log.warning("stream_restarted", position=self._position, last=last)
+        if last is not None and _order(last) < _order(position):
+            log.warning("stream_restarted", position=position, last=last)
             with transaction.atomic():
-                self._advance(self._position, "")
-            self._position = ""
+                self._advance(position, "")
+            self._leadership.advanced("")
 
     def _trim(self) -> None:
-        if not self._position or time.monotonic() - self._trimmed_at < _TRIM_S:
+        position = self._leadership.position
+        if not position or time.monotonic() - self._trimmed_at < _TRIM_S:
             return
         self._trimmed_at = time.monotonic()
-        milliseconds, number = _order(self._position)
+        milliseconds, number = _order(position)
         with stream.client() as (client, key):
             client.xtrim(key, minid=f"{milliseconds}-{number + 1}", approximate=False)
 

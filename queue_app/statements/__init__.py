@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -19,7 +20,7 @@ COLUMNS = (
     "suspect", "cancel_requested", "request_id", "parent",
 )  # fmt: skip
 # A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
-# ours was lost with the connection, after its commit. A CASE, because no planner looks into it: with plain conditions
+# ours was lost with the connection, after its commit (`states.may_be_claimed`). A CASE, because no planner looks into it: with plain conditions
 # PostgreSQL reads all that waits by the partial index instead of a few rows by their ids (12 ms a claim at 20,000).
 CLAIMABLE = (
     "CASE state WHEN 'PROCESSING' THEN owner = {worker}"
@@ -88,6 +89,9 @@ class Statements(Protocol):
 
     def finish(self, cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         """Record the ends whose fences still hold; the ids of those."""
+
+    def now(self, cursor: Any) -> datetime:
+        """The database's clock; in UTC where it is naive."""
 
 
 EACH = ("id", "payload", "unique_key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import repeat
 from typing import Any
 from uuid import UUID
@@ -91,6 +92,12 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
 
 
 exchange = in_turn(finish, claim)
+
+
+def now(cursor: Any) -> datetime:
+    cursor.execute(f"SELECT {_NOW}")
+    found: datetime = cursor.fetchone()[0]
+    return found
 
 
 def _id(value: UUID) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -139,3 +140,9 @@ def _in_turn(cursor: Any, texts: Sequence[str], values: dict[str, Any]) -> Itera
         cursor.execute(texts[0])
         found = [cursor.execute(text, values) or cursor.fetchall() for text in texts[1:]]
     yield from found
+
+
+def now(cursor: Any) -> datetime:
+    cursor.execute(f"SELECT {_NOW}")
+    found: datetime = cursor.fetchone()[0]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import repeat
 from typing import Any
 from uuid import UUID
@@ -79,6 +80,11 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
 
 
 exchange = in_turn(finish, claim)
+
+
+def now(cursor: Any) -> datetime:
+    cursor.execute(f"SELECT {_NOW}", [])
+    return datetime.fromisoformat(cursor.fetchone()[0])
 
 
 def _tell(cursor: Any, worker: UUID, steps: list[list[str]]) -> None:

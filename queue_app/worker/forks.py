@@ -17,8 +17,10 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.exceptions import TimeLimitExceeded
 
 from queue_app import watchdog
+from queue_app.broker import descriptions
 from queue_app.performing import perform
 from queue_app.runs import Run
 from queue_app.statements import End
@@ -135,6 +137,11 @@ class ForkRunner:
             self._feed()
 
     def _died(self, underway: Underway, info: Any) -> None:
+        error = descriptions.raised(info)
+        if isinstance(error, TimeLimitExceeded) and underway.verdict is None:  # Celery's own --time-limit
+            underway.verdict = overdue(underway.run, error.args[0])
+            self._call_soon(self._died, underway, info)  # it kills the child after this call, not before
+            return
         if not self._forget(underway):
             return
         end = underway.verdict or (stopped(underway.run) if self._is_ending else None)

@@ -2,6 +2,7 @@
 
     warm: SIGTERM → the loop ends → close → drain (the pool's results are still read) → give back the rest → pool ends
     cold: SIGQUIT → the same with no time to drain
+    anew: SIGHUP → warm, then the same program in this process
 
 Signals only set Celery's flags here. Celery works through a cold stop in the handler itself, which may have interrupted
 the main thread anywhere: inside a lock that it then waits for, or half-way through a command to the broker.
@@ -24,7 +25,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import platforms, signals
 from celery.apps import worker as apps
 from celery.platforms import EX_FAILURE
 from celery.worker import state
@@ -60,6 +61,8 @@ class Stopping:
         self._owns_process = isinstance(worker, apps.Worker)
         if self._owns_process:
             _leave_to_the_loop(worker)
+            if not worker._isatty and not worker.app.IS_macOS:
+                platforms.signals["HUP"] = self._restart
 
     def close(self) -> None:
         """Nothing is claimed or started any more; what waits for a slot goes back."""
@@ -116,6 +119,11 @@ class Stopping:
             log.error("worker_recycled", stuck=len(stuck), jobs=[str(entry.run.id) for entry in stuck])
             state.should_stop = os.EX_OK  # a warm stop, as on SIGTERM
             self._worker.consumer.call_soon(lambda: None)  # wakes the loop
+
+    def _restart(self, *_: Any) -> None:
+        """On SIGHUP. Celery's handler leaves it to an exit hook, which a worker that leaves stuck threads never reaches."""
+        self._is_recycling = True
+        state.should_stop = os.EX_OK
 
     def _stay_away(self, **_: Any) -> None:
         """A signal asks this worker to end, and not to come back."""

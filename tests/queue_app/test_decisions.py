@@ -102,6 +102,13 @@ def test_sources__processing__are_the_waiting_states():
     assert states.sources(State.PROCESSING) == {State.PENDING, State.FAILED}
 
 
+def test_may_be_claimed__processing__by_its_owner_only():
+    assert states.may_be_claimed(State.PROCESSING, is_owner=True)
+    assert not states.may_be_claimed(State.PROCESSING, is_owner=False)
+    waiting = {state for state in State if states.may_be_claimed(state, is_owner=False)}
+    assert waiting == {State.PENDING, State.FAILED}
+
+
 def nested(levels: int) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for _ in range(levels - 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from foundation import request_id
 from queue_app import (
+    clock,
     enqueue,
     enqueue_many,
     intake,
@@ -105,11 +106,46 @@ def test_enqueue__all_options__are_in_the_row() -> None:
 def test_enqueue__delay__seconds_or_a_timedelta_from_now(sent: list[ledger.Wakeup]) -> None:
     for delay in (90, 90.0, timedelta(seconds=90)):
         job = enqueue("plain", {}, delay=delay)
-        assert job.run_after - job.created_at == timedelta(seconds=90)
+        assert 89 < (job.run_after - job.created_at).total_seconds() < 91
     assert sent == []
     past = enqueue("plain", {}, run_at=timezone.now() - timedelta(days=1), delay=0)
     assert past.run_after is None
     assert [message.id for message in sent] == [past.id]
+
+
+@pytest.mark.parametrize("off_s", [3600, -3600])
+def test_enqueue__callers_clock_is_off__what_is_relative_goes_by_the_databases(
+    off_s: int, monkeypatch: pytest.MonkeyPatch, sent: list[ledger.Wakeup]
+) -> None:
+    true, policy = clock.read(), queues.find("here")
+    soon = true + timedelta(seconds=60)
+    monkeypatch.setattr(intake.timezone, "now", lambda: true + timedelta(seconds=off_s))
+    monkeypatch.setattr(queues, "find", lambda name: policy)  # its cache goes by that clock as well
+
+    def is_in(at: datetime, wait_s: float) -> bool:
+        return 0 <= (at - true).total_seconds() - wait_s < 10
+
+    assert is_in(enqueue("plain", {}, delay=90).run_after, 90)
+    assert is_in(enqueue("plain", {}, expires=90).expires_at, 90)
+    both = enqueue("plain", {}, delay=90, expires=90)
+    assert is_in(both.run_after, 90)
+    assert is_in(both.expires_at, 180)
+    assert is_in(enqueue("plain", {}, unique=Unique("window", for_s=90)).unique_until, 90)
+    assert is_in(enqueue("plain", {}, unique=Unique("bounce", debounce_s=90)).run_after, 90)
+    assert enqueue("plain", {}, run_at=soon).run_after == soon  # as given, whatever this host thinks is past
+    assert enqueue("plain", {}, run_at=true - timedelta(seconds=60)).run_after is None
+
+
+def test_enqueue__no_time_given__does_not_ask_for_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[datetime] = []
+    read = clock.read
+    monkeypatch.setattr(clock, "_last", None)
+    monkeypatch.setattr(clock, "read", lambda: reads.append(read()) or reads[-1])
+    enqueue("plain", {}, delay=0, unique="key")
+    assert reads == []
+    for _ in range(3):
+        enqueue("plain", {}, delay=1)
+    assert len(reads) == 1
 
 
 def test_enqueue_many__thousands__one_order_in_few_statements(django_assert_max_num_queries: Any) -> None:

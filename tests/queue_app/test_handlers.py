@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import threading
 import time
 from typing import Any
@@ -13,10 +14,24 @@ import structlog
 from asgiref.sync import sync_to_async
 from celery import current_task, shared_task
 from celery.exceptions import Ignore, Reject
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection
 
 from foundation import request_id
-from queue_app import DeadLetter, Discard, Retry, aenqueue, async_loop, enqueue, registry, task, wakeup
+from queue_app import (
+    DeadLetter,
+    Discard,
+    Retry,
+    aenqueue,
+    async_loop,
+    enqueue,
+    ledger,
+    registry,
+    task,
+    wakeup,
+    workers,
+)
+from queue_app.broker.handlers import BrokerRun
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
 from queue_app.performing import perform
@@ -243,6 +258,55 @@ def test_async__job_is_cancelled__coroutine_cleans_up_and_ends() -> None:
     assert cleaned == ["yes"]
     with pytest.raises(Cancelled):
         registry.find("sleep").perform(run)
+
+
+def stored_run(name: str, kind: type[Run] = Run) -> Run:
+    """Of a job that a worker has claimed."""
+    worker = workers.register(pool="threads", concurrency=1, queues=["q"])
+    job = enqueue(name, {}, queue="q")
+    ((claimed,), _) = ledger.exchange(worker.id, [job.id], [])
+    return kind(claimed, worker.id)
+
+
+def test_aprogress_and_acheck__job_is_cancelled__told_once_and_cleans_up() -> None:
+    steps: list[str] = []
+
+    async def handler(payload: dict[str, Any], job: Run) -> None:
+        await job.acheck()
+        await job.aprogress(0.5, "half")
+        steps.append(threading.current_thread().name)
+        await sync_to_async(Job.objects.filter(id=job.id).update)(cancel_requested=True)
+        job._looks_at = 0.0
+        try:
+            await job.aprogress(0.75)
+        finally:
+            await asyncio.sleep(3 * async_loop.LOOK_S)
+            steps.append("cleaned up")
+
+    task(name="reports", queue="q")(handler)
+    run = stored_run("reports")
+    assert perform(run).state == State.CANCELLED
+    assert steps == ["queue-async", "cleaned up"]
+    row = Job.objects.get()
+    assert (row.progress, row.progress_note) == (0.75, "")
+
+
+@pytest.mark.parametrize("kind", [Run, BrokerRun])
+def test_sync_methods__on_the_event_loop__are_refused_with_the_way(kind: type[Run]) -> None:
+    async def handler(payload: dict[str, Any], job: Run) -> list[str]:
+        said = []
+        for method in (job.check, lambda: job.progress(0.5), job.atomic().__enter__):
+            with pytest.raises(SynchronousOnlyOperation) as refused:
+                method()
+            said.append(str(refused.value))
+        await sync_to_async(job.check)()
+        return said
+
+    task(name="wrong", queue="q")(handler)
+    said = json.loads(perform(stored_run("wrong", kind)).result or "")
+    assert "await job.acheck()" in said[0]
+    assert "await job.aprogress" in said[1]
+    assert "sync handler" in said[2]
 
 
 def test_async__exception_for_the_waiting_thread__reaches_the_coroutine() -> None:

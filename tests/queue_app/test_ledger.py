@@ -14,7 +14,7 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from queue_app import deadletter, enqueue, enqueue_many, ledger, stats, wakeup, workers
+from queue_app import deadletter, enqueue, enqueue_many, ledger, states, stats, wakeup, workers
 from queue_app.models import Job, JobEvent, Worker
 from queue_app.runs import FencedOut, Run
 from queue_app.statements import Claimed, End
@@ -136,6 +136,14 @@ def test_claim__answer_was_lost_with_the_connection__the_same_worker_may_ask_aga
     (again,) = claim(worker, job)
     assert again.fence == 2
     assert finish(worker, End(job.id, 1, State.COMPLETED, 1)) == set()
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_claim__row_in_each_state__goes_by_the_table(worker: Worker, state: State) -> None:
+    for owner in (worker, new_worker()):
+        job = enqueue("email_queue", PAYLOAD)
+        Job.objects.filter(id=job.id).update(state=state, owner=owner.id)
+        assert bool(claim(worker, job)) is states.may_be_claimed(state, is_owner=owner is worker)
 
 
 def test_claim__not_due_or_lease_ended__gets_nothing(worker: Worker) -> None:

@@ -37,7 +37,7 @@ def is_published(job: Job) -> bool:
 
 def test_look__another_worker_leads__leaves_it_to_that_one(due: Job) -> None:
     leader, other = reconciler(), reconciler()
-    assert leader._leads()
+    assert leader._leadership.holds()
     assert other.look() == conf().LEASE_S / 3
     assert not is_published(due)
     assert leader.look() == conf().RECONCILE_S
@@ -46,7 +46,7 @@ def test_look__another_worker_leads__leaves_it_to_that_one(due: Job) -> None:
 
 def test_look__leader_has_stopped__the_next_one_leads_at_once(due: Job) -> None:
     leader, other = reconciler(), reconciler()
-    assert leader._leads()
+    assert leader._leadership.holds()
     leader.stop()
     assert other.look() == conf().RECONCILE_S
     assert is_published(due)
@@ -54,7 +54,7 @@ def test_look__leader_has_stopped__the_next_one_leads_at_once(due: Job) -> None:
 
 def test_look__leader_was_killed__the_next_one_leads_when_its_lease_is_over(due: Job) -> None:
     leader, other = reconciler(), reconciler()
-    assert leader._leads()
+    assert leader._leadership.holds()
     Lease.objects.filter(name=NAME).update(until=timezone.now())
     assert other.look() == conf().RECONCILE_S
     assert is_published(due)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from queue_app import enqueue
-from queue_app.models import Job, Worker
+from queue_app import enqueue, reconciler
+from queue_app.models import Job, Lease, Worker
 
 from .conftest import POOLS, WorkerProcess, until
 from .jobs_app import tasks
@@ -31,6 +32,26 @@ def test_kill_9__jobs_run_and_wait__another_worker_finishes_all(start_worker: St
     until(lambda: not open_jobs(), "every job ends")
     assert Job.objects.filter(state="COMPLETED").count() == len(jobs)
     assert set(map(int, file.read_text().split())) == set(range(40))
+
+
+def test_kill_9__leading_reconciler__the_other_worker_finds_due_jobs_within_the_leases_time(
+    start_worker: Start, file: Path
+) -> None:
+    lease_s, due_s, margin_s = 1.5, 1.0, 2.5  # the first as in worker_settings
+    fleet = {worker.process.pid: worker for worker in (start_worker(*THREADS), start_worker(*THREADS))}
+    leader = Worker.objects.get(id=until(lead, "one of them leads"))
+    for number in range(10):
+        enqueue(tasks.trace, {"file": str(file), "number": number}, delay=due_s)
+    fleet[leader.pid].signal(signal.SIGKILL)
+    assert lead() == leader.id
+    until(lambda: not open_jobs(), "the due jobs are run", due_s + lease_s * 4 / 3 + margin_s)
+    assert sorted(map(int, file.read_text().split())) == list(range(10))
+    assert lead() not in (None, leader.id)
+
+
+def lead() -> UUID | None:
+    """The worker that reconciles."""
+    return Lease.objects.filter(name=reconciler.NAME).values_list("holder", flat=True).first()
 
 
 def test_sigstop__worker_wakes_after_its_lease__late_result_is_refused(

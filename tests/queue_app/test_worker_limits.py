@@ -99,6 +99,17 @@ def test_hard_limit__thread_does_not_come_back__worker_starts_anew(start_worker:
     assert {"thread_given_up", "worker_recycled"} <= worker.events()
 
 
+def test_celerys_time_limit__passed_by_a_job__is_a_failed_attempt_and_no_crash(
+    start_worker: Start, file: Path
+) -> None:
+    start_worker(*POOLS["prefork"], "--time-limit", "1")
+    job = linger(file, blocks=True)
+    ended(job, 30)
+    assert (job.state, job.attempt, job.crash_count, job.suspect) == ("DEAD_LETTER", 2, 0, False)
+    assert job.last_error["type"] == "TimeLimitExceeded"
+    assert ended(linger(file, takes_s=0.01)).state == "COMPLETED"
+
+
 def test_async_handler__passes_its_soft_limit__is_cancelled(start_worker: Start, file: Path) -> None:
     policy("lingering_async", soft_time_limit_s=0.2)
     start_worker(*POOLS["threads"])

@@ -79,6 +79,23 @@ def test_sigquit__runs_and_waiting_jobs__go_back_at_once_uncharged(
     assert Worker.objects.get().stopped_at is not None
 
 
+def test_sighup__a_run_outlasts_the_grace__is_given_back_and_the_worker_starts_anew(
+    start_worker: Start, file: Path, pool: tuple[str, ...]
+) -> None:
+    worker = start_worker(*pool)
+    before, outlasts = Worker.objects.get(), linger(file, blocks=True)
+    until(lambda: "start" in file.read_text(), "it runs")
+    worker.process.send_signal(signal.SIGHUP)
+    until(lambda: Worker.objects.filter(stopped_at=None).exclude(id=before.id).exists(), "a new worker", 30)
+    assert Worker.objects.get(stopped_at=None).pid == before.pid == worker.process.pid
+    assert not outlasts.events.exclude(detail={}).exclude(detail={"reason": "worker stopped"}).exists()
+    outlasts.refresh_from_db()
+    assert (outlasts.attempt, outlasts.crash_count, outlasts.suspect) == (0, 0, False)
+    worker.process.send_signal(signal.SIGHUP)
+    worker.process.send_signal(signal.SIGTERM)  # somebody wants it to end after all
+    worker.process.wait(20)
+
+
 def test_engine__its_thread_dies__worker_does_not_look_alive(start_worker: Start, file: Path) -> None:
     worker = start_worker(*POOLS["threads"])
     enqueue(tasks.break_engine, {})

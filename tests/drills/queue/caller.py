@@ -1,4 +1,4 @@
-"""`python -m tests.drills.queue.caller FILE COUNT`: enqueue from a process of its own and print the ids."""
+"""`python -m tests.drills.queue.caller FILE COUNT DELAY_S`: enqueue from a process of its own and print the ids."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ if __name__ == "__main__":
     django.setup()
     from .evidence import Evidence
 
-    print("\n".join(Evidence(Path(sys.argv[1])).mixed(int(sys.argv[2]), (0.0, 0.01))))
+    file, count, delay_s = sys.argv[1:]
+    print("\n".join(Evidence(Path(file)).mixed(int(count), (0.0, 0.01), delay=float(delay_s))))

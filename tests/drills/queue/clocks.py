@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOUR_S = 3600
 _DELAY_S = 4.0
+_CALLER_DELAY_S = 12.0  # longer than a caller takes to start
 
 
 def no_compiler() -> str:
@@ -78,24 +79,41 @@ def _early(rig: Rig) -> Callable[[], int]:
 
 @drill("clock-caller", missing=no_compiler)
 def clock_caller(rig: Rig) -> Outcome:
-    """Callers an hour ahead and behind enqueue, and the broker forgets the messages: still found within seconds."""
-    for name, offset in (("ahead", _HOUR_S), ("behind", -_HOUR_S)):
-        said = subprocess.run(
-            [sys.executable, "-m", f"{__package__}.caller", str(rig.evidence.file), "50"],
-            env=rig.environment | Clock(rig.home, name, offset).env,
-            cwd=rig.root,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        rig.accept(said.stdout.split())
-    rig.claim(len(rig.accepted) == 100, "both callers have enqueued")
+    """Callers an hour ahead and behind enqueue, and the broker forgets the messages: still found within seconds.
+
+    What they delay is run after its delay: not an hour late, and not at once.
+    """
+    clocks = [Clock(rig.home, "ahead", _HOUR_S), Clock(rig.home, "behind", -_HOUR_S)]
+    for clock in clocks:
+        _call(rig, clock, 50)
+    began = time.monotonic()
+    delayed = {id for clock in clocks for id in _call(rig, clock, 20, delay_s=_CALLER_DELAY_S)}
+    rig.claim(len(rig.accepted) == 140, "both callers have enqueued")
     with rig.broker.client as client:
         client.flushall()
     rig.worker()
     rig.blow(lambda: None, held=set(rig.accepted))
     rig.finish(60)
-    return rig.outcome("100 jobs of callers an hour ahead and behind; FLUSHALL", within_s=30)
+    early = [id for id, at in rig.evidence.finished() if id in delayed and at < began + _CALLER_DELAY_S]
+    rig.claim(not early, "no delayed job is run early")
+    return rig.outcome(
+        "140 jobs of callers an hour ahead and behind, 40 of them delayed; FLUSHALL", within_s=30
+    )
+
+
+def _call(rig: Rig, clock: Clock, count: int, *, delay_s: float = 0) -> list[str]:
+    """Enqueue from a process with this clock; the ids."""
+    said = subprocess.run(
+        [sys.executable, "-m", f"{__package__}.caller", str(rig.evidence.file), str(count), str(delay_s)],
+        env=rig.environment | clock.env,
+        cwd=rig.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ids = said.stdout.split()
+    rig.accept(ids)
+    return ids
 
 
 @drill("clock-jump", databases=("sqlite",), missing=no_compiler)

@@ -140,11 +140,15 @@ class Evidence:
         )
         steps: dict[UUID, list[str]] = {}
         if with_steps:
-            for job, state, detail in JobEvent.objects.order_by("id").values_list(
-                "job_id", "state", "detail"
-            ):
-                if detail.get("action") != "aged":  # it stays where it is, in a higher class
-                    steps.setdefault(job, []).append(state)
+            columns = ("job_id", "state", "worker", "detail")
+            claims: dict[UUID, UUID | None] = {}  # by whom the job was claimed, while that was its last step
+            for job, state, worker, detail in JobEvent.objects.order_by("id").values_list(*columns):
+                if detail.get("action") == "aged":  # it stays where it is, in a higher class
+                    continue
+                if state == "PROCESSING" and worker is not None and claims.get(job) == worker:
+                    continue  # claimed again by its owner, see states.may_be_claimed
+                claims[job] = worker if state == "PROCESSING" else None
+                steps.setdefault(job, []).append(state)
         rows = Job.objects.values_list("id", "state", "crash_count", "delivery")
         return [
             Fate(

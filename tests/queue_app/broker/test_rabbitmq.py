@@ -74,6 +74,32 @@ def test_classes__urgent_message_behind_a_backlog__is_run_within_what_is_prefetc
     assert Path(file).read_text().split().index("urgent") <= 4
 
 
+def test_prefetch__tasks_get_long__follows_and_no_message_is_lost_or_doubled(
+    start: Start, broker: str, tmp_path: Path
+) -> None:
+    """The consumers begin anew with each other prefetch, here in the middle of their work."""
+    file = tmp_path / "notes"
+    file.touch()
+
+    def publish(numbers: range, takes_s: float) -> None:
+        call(f"for n in {numbers}: tasks.note.delay({str(file)!r}, n, {takes_s})", BROKER_URL=broker)
+
+    def done() -> list[int]:
+        return [int(line) for line in file.read_text().split()]
+
+    publish(range(600), 0)
+    start(*THREADS, BROKER_URL=broker)
+    until(lambda: len(done()) == 600, "the short ones have run", 60)
+    publish(range(600, 630), 0.7)  # published before the first of them has ended
+    until(lambda: waiting(broker, "default") == 0, "the worker holds all that wait")
+    assert len(done()) < 620
+    until(lambda: len(done()) == 630, "the long ones have run", 60)
+    publish(range(630, 660), 0.2)
+    assert waiting(broker, "default") > 15  # another worker could have them
+    until(lambda: len(done()) == 660, "all have run", 60)
+    assert sorted(done()) == list(range(660))
+
+
 def test_ledger__wake_ups_of_every_class__are_consumed(start: Start, broker: str, tmp_path: Path) -> None:
     start(*THREADS, BROKER_URL=broker)
     file = str(tmp_path / "traces")

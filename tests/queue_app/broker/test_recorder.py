@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from queue_app import leases
 from queue_app.broker import events, recorder, stream
 from queue_app.broker.events import About, Event
 from queue_app.broker.recorder import Recorder
@@ -145,7 +144,7 @@ def test_record__died_before_its_commit__next_one_writes_all_once(monkeypatch: p
         with pytest.raises(SystemExit):
             first._record_next(wait_s=0)
     assert Job.objects.count() == 0
-    leases.give_up(recorder.NAME, first._me or WORKER)
+    first._leadership.give_up()
     record(leading())
     assert Job.objects.filter(state="COMPLETED").count() == 50
     assert JobEvent.objects.count() == 150
@@ -159,7 +158,7 @@ def test_record__two_leaders__the_second_one_of_a_position_writes_nothing() -> N
     new = leading()
     record(new)
     with pytest.raises(recorder.Deposed):
-        slow._write([("", pending(str(uuid4())))], slow._position or "", "9-9")
+        slow._write([("", pending(str(uuid4())))], slow._leadership.position or "", "9-9")
     assert [str(job.id) for job in Job.objects.all()] == [id]
     assert not slow.__class__(lambda: uuid4())._leads()
 
@@ -185,7 +184,7 @@ def test_record__server_lost_its_stream_and_counts_anew__reads_on() -> None:
     tell(pending(str(uuid4())))
     record(leader)
     Lease.objects.update(position="99999999999999-0")
-    leader._position = "99999999999999-0"
+    leader._leadership.position = "99999999999999-0"
     tell(pending(str(uuid4())))
     record(leader)  # finds nothing new, and that the stream is behind its position
     record(leader)
@@ -212,7 +211,7 @@ def test_stop__events_left__records_them_and_lets_another_lead() -> None:
     first.stop()
     assert Job.objects.count() == 1
     assert recorder.standing().entries == 0
-    assert leading()._position
+    assert leading()._leadership.position
 
 
 def test_record__id_is_not_a_uuid__has_the_same_row_always() -> None:

@@ -1,0 +1,55 @@
+"""The database's clock, as this process knows it: what is relative (a delay, an expiry, a window) counts from it.
+
+read → carried on by this host's steady clock → read again when REFRESH_S have passed or this host's clock was set
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from django.db import connection
+
+from . import statements
+
+REFRESH_S = 60.0
+_SET_S = 0.5  # a clock that is slewed moves 0.03 s in REFRESH_S
+
+
+class Reading(NamedTuple):
+    """moment: the database's time when this host's steady and wall clocks stood so, in seconds."""
+
+    moment: datetime
+    steady_s: float
+    wall_s: float
+
+    def carried_to(self, steady_s: float, wall_s: float) -> datetime | None:
+        """The database's time then; None when this reading says nothing about it any more.
+
+        The two clocks move apart when the host's was set, and while it sleeps, when the steady one stands still.
+        """
+        passed_s = steady_s - self.steady_s
+        is_fresh = passed_s < REFRESH_S and abs(wall_s - self.wall_s - passed_s) < _SET_S
+        return self.moment + timedelta(seconds=passed_s) if is_fresh else None
+
+
+_last: Reading | None = None
+
+
+def now() -> datetime:
+    """Never behind the database's clock, and ahead by a round trip at most. A DatabaseError is the caller's."""
+    global _last
+    steady_s, wall_s = time.monotonic(), time.time_ns() / 1e9
+    known = _last.carried_to(steady_s, wall_s) if _last else None
+    if known is None:
+        known = read()
+        _last = Reading(known, steady_s, wall_s)
+    return known
+
+
+def read() -> datetime:
+    """Ask the database."""
+    with connection.cursor() as cursor:
+        found = statements.of(connection.vendor).now(cursor)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
