@@ -53,7 +53,7 @@ def outliving(alias: str, entry: Mapping[str, Any], *, has_asgi: bool) -> list[C
 
 
 def locking(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
-    if entry.get("ENGINE") != "django.db.backends.sqlite3":
+    if entry.get("ENGINE") not in ("orm_app.sqlite", "django.db.backends.sqlite3"):
         return []
     found = []
     if str(entry.get("OPTIONS", {}).get("transaction_mode", "")).upper() != "IMMEDIATE":

@@ -72,7 +72,7 @@ def _sqlite(parts: SplitResult) -> Entry:
         raise BadURL(f"sqlite takes ?timeout=seconds only, not {', '.join(sorted(options))}")
     name = _sqlite_name(parts)
     entry: Entry = {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "orm_app.sqlite",
         "NAME": name,
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": timeout_s, "init_command": _SQLITE_PRAGMAS},
         "CONN_MAX_AGE": 0,

@@ -7,13 +7,11 @@ every step they take. `COLUMNS` is what a claim returns, in this order.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
-
-from django.db import transaction
 
 COLUMNS = (
     "id", "name", "queue", "tenant", "priority", "payload", "attempt", "max_attempts", "crash_count", "fence",
@@ -110,22 +108,6 @@ def of(vendor: str) -> Statements:
     """The module for Django's `connection.vendor`."""
     module: Any = import_module(f".{vendor}", __name__)
     return module
-
-
-def in_turn(
-    finish: Callable[[Any, UUID, Sequence[End]], set[UUID]],
-    claim: Callable[[Any, UUID, Sequence[UUID]], list[Claimed]],
-) -> Callable[[Any, UUID, Sequence[UUID], Sequence[End]], tuple[list[Claimed], set[UUID]]]:
-    """The `exchange` of a database that takes one statement at a time."""
-
-    def exchange(
-        cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
-    ) -> tuple[list[Claimed], set[UUID]]:
-        with transaction.atomic():
-            accepted = finish(cursor, worker, ends) if ends else set()
-            return claim(cursor, worker, ids) if ids else [], accepted
-
-    return exchange
 
 
 def claimed(row: Sequence[Any]) -> Claimed:

@@ -9,9 +9,9 @@ from itertools import repeat
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
-from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed, in_turn
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
 _NOW = "UTC_TIMESTAMP(6)"
 
@@ -70,7 +70,15 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     return {UUID(id) for id in ids}
 
 
-def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
+def exchange(
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+) -> tuple[list[Claimed], set[UUID]]:
+    with transaction.atomic():
+        accepted = finish(cursor, worker, ends) if ends else set()
+        return _claim(cursor, worker, ids) if ids else [], accepted
+
+
+def _claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
     me = _id(worker)
     cursor.execute(_LOCK_CLAIMABLE, [tuple(_id(id) for id in sorted(ids)), me, me])
     taken = [job._replace(fence=job.fence + 1) for job in map(claimed, cursor.fetchall())]
@@ -89,9 +97,6 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         cursor.execute(_FINISH, [json.dumps(steps)])
         cursor.executemany(_TELL, [[_id(end.id), end.state, _id(worker), end.detail] for end in accepted])
     return {end.id for end in accepted}
-
-
-exchange = in_turn(finish, claim)
 
 
 def now(cursor: Any) -> datetime:

@@ -1,4 +1,8 @@
-"""SQLite 3.35 or newer (UPDATE … FROM, RETURNING): the jobs travel as one JSON text. Ids are 32 hex digits, as Django's."""
+"""SQLite 3.38 or newer (`->>`, UPDATE … FROM): the jobs travel as one JSON text. Ids are 32 hex digits, as Django's.
+
+Claim and finish return one row each, never one for each job: at each row the driver lets go of the interpreter's lock, and
+waits for it again while it holds the database's only write lock.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from itertools import repeat
 from typing import Any
 from uuid import UUID
 
-from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed, in_turn
+from django.db import transaction
+
+from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
 _NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"  # UTC, comparable with the texts that Django stores
 
@@ -25,12 +31,33 @@ SELECT value, %s, %s, '{}' FROM json_each(%s)
 """
 _STATE, _CREATED_AT = COMMON.index("state"), COMMON.index("created_at")
 
-_CLAIM = f"""
-UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %(worker)s, started_at = {_NOW}
+_CLAIMABLE = f"""
+SELECT json_group_array(id), json_group_array(json_array(
+  {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0)
+)) FROM queue_app_job
 WHERE id IN (SELECT value FROM json_each(%(ids)s)) AND {CLAIMABLE.format(now=_NOW, worker="%(worker)s", true="1", false="0")}
-RETURNING {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0)
+"""
+_CLAIM = f"""
+UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %s, started_at = {_NOW}
+WHERE id IN (SELECT value FROM json_each(%s))
+"""
+_TELL_CLAIMED = f"""
+INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
+SELECT value, 'PROCESSING', {_NOW}, %s, '{{}}' FROM json_each(%s)
 """
 
+# The ends whose fences hold. CROSS JOIN: the ends first, then their rows by id.
+_STANDING = """
+FROM (
+  SELECT value ->> 0 AS id, value ->> 1 AS fence, value ->> 2 AS state, value ->> 7 AS detail FROM json_each(%s)
+) AS e CROSS JOIN queue_app_job AS j
+WHERE j.id = e.id AND CASE j.state WHEN 'PROCESSING' THEN j.fence = e.fence ELSE 0 END
+"""
+_ACCEPTED = f"SELECT json_group_array(e.id) {_STANDING}"
+_TELL = f"""
+INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
+SELECT e.id, e.state, {_NOW}, %s, e.detail {_STANDING}
+"""
 _FINISH = f"""
 UPDATE queue_app_job AS j SET
   state = e.state,
@@ -48,11 +75,6 @@ FROM (
     value ->> 5 AS error, value ->> 6 AS delay_s FROM json_each(%s)
 ) AS e
 WHERE j.id = e.id AND CASE j.state WHEN 'PROCESSING' THEN j.fence = e.fence ELSE 0 END
-RETURNING id
-"""
-_TELL = f"""
-INSERT INTO queue_app_jobevent (job_id, state, at, worker, detail)
-SELECT value ->> 0, value ->> 1, {_NOW}, %s, value ->> 2 FROM json_each(%s)
 """
 
 
@@ -65,28 +87,42 @@ def insert(cursor: Any, new: New) -> set[UUID]:
     return {UUID(id) for id in made}
 
 
-def claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
-    cursor.execute(_CLAIM, {"worker": worker.hex, "ids": json.dumps([id.hex for id in ids])})
-    taken = [claimed(row) for row in cursor.fetchall()]
-    _tell(cursor, worker, [[job.id.hex, "PROCESSING", "{}"] for job in taken])
-    return taken
+def exchange(
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+) -> tuple[list[Claimed], set[UUID]]:
+    wanted, told = json.dumps([id.hex for id in ids]), _told(ends)
+    with transaction.atomic():  # what is done here, all other writers wait for
+        accepted = _finish(cursor, worker, told) if ends else "[]"
+        jobs = _claim(cursor, worker, wanted) if ids else "[]"
+    claims = [job._replace(fence=job.fence + 1) for job in map(claimed, json.loads(jobs))]
+    return claims, set(map(UUID, json.loads(accepted)))
 
 
 def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
-    cursor.execute(_FINISH, [json.dumps([[end.id.hex, *end[1:7]] for end in ends])])
-    accepted = {UUID(row[0]) for row in cursor.fetchall()}
-    _tell(cursor, worker, [[end.id.hex, end.state, end.detail] for end in ends if end.id in accepted])
-    return accepted
+    return set(map(UUID, json.loads(_finish(cursor, worker, _told(ends)))))
 
 
-exchange = in_turn(finish, claim)
+def _claim(cursor: Any, worker: UUID, wanted: str) -> str:
+    cursor.execute(_CLAIMABLE, {"worker": worker.hex, "ids": wanted})
+    ids, jobs = cursor.fetchone()
+    if ids != "[]":
+        cursor.execute(_CLAIM, [worker.hex, ids])
+        cursor.execute(_TELL_CLAIMED, [worker.hex, ids])
+    return str(jobs)
+
+
+def _finish(cursor: Any, worker: UUID, told: str) -> str:
+    cursor.execute(_ACCEPTED, [told])
+    (accepted,) = cursor.fetchone()
+    cursor.execute(_TELL, [worker.hex, told])
+    cursor.execute(_FINISH, [told])
+    return str(accepted)
+
+
+def _told(ends: Sequence[End]) -> str:
+    return json.dumps([[end.id.hex, *end[1:]] for end in ends])
 
 
 def now(cursor: Any) -> datetime:
     cursor.execute(f"SELECT {_NOW}", [])
     return datetime.fromisoformat(cursor.fetchone()[0])
-
-
-def _tell(cursor: Any, worker: UUID, steps: list[list[str]]) -> None:
-    if steps:
-        cursor.execute(_TELL, [worker.hex, json.dumps(steps)])
