@@ -32,11 +32,16 @@ _WINDOW_IS_OVER = ExpressionWrapper(Q(unique_until__lte=ledger.Clock()), Boolean
 def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]) -> list[Job]:
     """A job for each payload (its text, and what `Job.payload` is to be). common: the columns that they share."""
     ids = [uuid7() for _ in texts]
+    insert(common, ids, texts)
+    return as_read(common, ids, values)
+
+
+def insert(common: Mapping[str, Any], ids: Sequence[UUID], texts: Sequence[str]) -> None:
+    """Rows of these ids: what `store` does for its own."""
     if connection.vendor == "postgresql" and not connection.in_atomic_block and _is_one_statement(texts):
         ledger.insert(common, ids, texts)
     else:
         _insert(common, ids, texts, ())
-    return as_read(common, ids, values)
 
 
 @transaction(savepoint=False)

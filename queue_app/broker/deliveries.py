@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -13,13 +12,12 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from . import descriptions, events
+from .descriptions import Call
 
 log = structlog.get_logger(__name__)
 
-LEDGER, BROKER = (
-    "ledger",
-    "broker",
-)  # as models.Delivery, which must not be imported before the app registry is ready
+# As models.Delivery, which must not be imported before the app registry is ready.
+LEDGER, BROKER = "ledger", "broker"
 
 
 def of(queue: str) -> str:
@@ -34,24 +32,17 @@ def of(queue: str) -> str:
         return ""
 
 
-def store_call(
-    name: str,
-    queue: str,
-    priority: int,
-    headers: dict[str, Any],
-    args: Any,
-    kwargs: Any,
-    max_retries: int | None,
-) -> None:
+def store_call(call: Call) -> None:
     """The call of a Celery task as a job of the ledger, in the caller's transaction; the broker is told after it.
 
     ValueError (BadPayload, UnknownQueue) stores nothing.
     """
     from django.db import transaction
 
-    from queue_app import clock, ledger, lineage, offload, payloads, queues, wakeup
+    from queue_app import clock, ledger, lineage, payloads, queues, storing, wakeup
     from queue_app.conf import conf
 
+    name, queue, priority, headers, args, kwargs, max_retries = call
     text = payloads.accept({"args": list(args), "kwargs": dict(kwargs)}, max_bytes=conf().MAX_PAYLOAD_BYTES)
     id, now = UUID(events.job_id(headers["id"])), timezone.now()
     run_after = _moment(headers.get("eta"))
@@ -72,11 +63,7 @@ def store_call(
         "request_id": descriptions.request_id(),
         "created_at": now,
     }
-    is_large = len(text.encode()) > conf().OFFLOAD_BYTES
-    with transaction.atomic():
-        ledger.insert(common, [id], [offload.ELSEWHERE if is_large else text])
-        if is_large:
-            offload.store([(id, text)])
+    storing.insert(common, [id], [text])
     if run_after is None:
         message = ledger.Wakeup(id, queue, priority)
         transaction.on_commit(lambda: wakeup.publish([message]), robust=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -49,16 +49,21 @@ def request_id() -> str:
     return str(found or "")[:128]
 
 
-def of_call(
-    name: str,
-    queue: str,
-    priority: int,
-    headers: dict[str, Any],
-    args: Any,
-    kwargs: Any,
-    max_retries: int | None,
-) -> About:
-    """At publication. headers: as Celery has made them, with ours."""
+class Call(NamedTuple):
+    """Of a Celery task. headers: as Celery has made them, with ours. priority: on our scale."""
+
+    name: str
+    queue: str
+    priority: int
+    headers: dict[str, Any]
+    args: Any
+    kwargs: Any
+    max_retries: int | None
+
+
+def of_call(call: Call) -> About:
+    """At publication."""
+    name, queue, priority, headers, args, kwargs, max_retries = call
     ours = headers.get(HEADER) or {}
     limit = min(conf().MAX_PAYLOAD_BYTES, conf().OFFLOAD_BYTES)  # what a row may hold
     if name == BROKER_RUN and args:  # a job of `enqueue`: its task and payload are the arguments
@@ -84,7 +89,7 @@ def of_request(request: Any) -> About:
     headers = request.request_dict
     ours = headers.get(HEADER) or {}
     bound = headers.get("__django_structlog__") or {}
-    about = of_call(
+    call = Call(
         request._type,
         ours.get("queue") or request.delivery_info.get("routing_key") or "",
         ours.get("priority", Priority.NORMAL),
@@ -93,7 +98,7 @@ def of_request(request: Any) -> About:
         request.kwargs,
         request.task.max_retries,
     )
-    return about._replace(request_id=str(bound.get("request_id") or "")[:128])
+    return of_call(call)._replace(request_id=str(bound.get("request_id") or "")[:128])
 
 
 def of_message(queue: str, message: Any) -> About:
@@ -104,7 +109,7 @@ def of_message(queue: str, message: Any) -> About:
         args, kwargs, _ = message.decode()
     except Exception as error:  # noqa: BLE001  (whatever a body may hold)
         args, kwargs = f"{type(error).__name__}: not readable", None
-    return of_call(
+    call = Call(
         str(headers.get("task")),
         queue,
         ours.get("priority", Priority.NORMAL),
@@ -113,6 +118,7 @@ def of_message(queue: str, message: Any) -> About:
         kwargs,
         max_retries=0,
     )
+    return of_call(call)
 
 
 def error(exc_info: Any, original: BaseException | None = None) -> dict[str, str]:

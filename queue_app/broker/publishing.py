@@ -17,7 +17,7 @@ from queue_app.states import Priority, priority_class
 from queue_app.states import priority as checked
 
 from . import deliveries, descriptions, events, stream, topology
-from .descriptions import HEADER
+from .descriptions import HEADER, Call
 from .events import Event
 
 
@@ -57,16 +57,17 @@ class Sender:
         level = Priority.NORMAL if given is None else checked(given)
         queue = topology.target(options, self._app.conf.task_default_queue)
         known = self._app._tasks.get(name)
-        call = (name, queue, level, headers, body[0], body[1], known.max_retries if known is not None else 0)
+        max_retries = known.max_retries if known is not None else 0
+        call = Call(name, queue, level, headers, body[0], body[1], max_retries)
         if _may_be_stored(name, headers, body) and deliveries.of(queue) == deliveries.LEDGER:
-            deliveries.store_call(*call)
+            deliveries.store_call(call)
             return None
         headers[HEADER] = _ours(options) | {"queue": queue, "priority": level}
         options |= topology.route(producer.connection, queue, priority_class(level), options)
         if headers.get("retries"):  # the run before it tells FAILED, with when
             headers[HEADER]["recorded"] = True
             return self._send(producer, name, message, **options)
-        about = descriptions.of_call(*call)
+        about = descriptions.of_call(call)
         event = [events.PENDING, headers["id"], 1, descriptions.now(), list(about)]
         return self._tell_and_send(producer, name, message, options, event)
 
