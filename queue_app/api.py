@@ -16,9 +16,9 @@ from rest_framework.views import APIView
 
 from foundation import audit
 
-from . import cancelling, deadletter, offload, stats
-from .models import Job, JobEvent
-from .states import State
+from . import cancelling, deadletter, offload, stats, workers
+from .models import Job, JobEvent, Worker
+from .states import Asked, State
 
 _SUMMARY = [
     "id", "task", "queue", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
@@ -110,6 +110,43 @@ class JobCancel(APIView):
         except cancelling.Over as error:
             raise Conflict(str(error)) from error
         return Response(JobSerializer(job).data)
+
+
+class WorkerSerializer(serializers.ModelSerializer[Worker]):
+    class Meta:
+        model = Worker
+        fields = [
+            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "asked",
+            "started_at", "last_seen_at", "lease_until",
+        ]  # fmt: skip
+
+
+class AskSerializer(serializers.Serializer[Any]):
+    asked = serializers.ChoiceField(choices=[asked.value for asked in Asked], allow_blank=True)
+
+
+class WorkerList(generics.ListAPIView[Worker]):
+    """Workers that are alive, newest first."""
+
+    serializer_class = WorkerSerializer
+    pagination_class = None
+
+    def get_queryset(self) -> QuerySet[Worker]:
+        return workers.living()
+
+
+class WorkerAsk(APIView):
+    """POST `{"asked": "quiet" | "stop" | "recycle" | ""}`. 409 when it is not alive, or ends already."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        worker = get_object_or_404(Worker, id=pk)
+        given = AskSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        try:
+            asked = workers.ask(worker, given.validated_data["asked"], **audit.by(request, "api"))
+        except workers.Refused as error:
+            raise Conflict(str(error)) from error
+        return Response(WorkerSerializer(asked).data)
 
 
 class QueueList(APIView):

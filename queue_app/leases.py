@@ -63,7 +63,9 @@ class Leadership:
 def take(name: str, holder: UUID, *, lease_s: float) -> str | None:
     """Become or stay the leader for `lease_s` seconds: the position of the duty, or None when another leads."""
     if Lease.objects.filter(~Q(holder=holder), name=name, until__gt=Clock()).exists():
-        return None  # what all idle workers but one hear every few seconds: one question, and nothing is locked
+        return (
+            None  # what all idle workers but one hear every few seconds: one question, and nothing is locked
+        )
     free = Q(holder=holder) | Q(holder=None) | Q(until__lte=Clock())
     mine = Lease.objects.filter(free, name=name)
     changes = {"holder": holder, "until": Clock() + timedelta(seconds=lease_s)}

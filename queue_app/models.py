@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from .states import HIGHEST, LOWEST, State
+from .states import HIGHEST, LOWEST, Asked, State
 
 
 class Delivery(models.TextChoices):
@@ -210,6 +210,17 @@ class Worker(models.Model):
     running = models.JSONField(default=list, help_text="Ids of the jobs that it ran at its last heartbeat")
     stuck = models.PositiveIntegerField(
         default=0, db_default=0, help_text="Threads whose runs were given up and that have not come back"
+    )
+    memory_bytes = models.PositiveBigIntegerField(
+        null=True,
+        help_text="Resident, of the process and its pool's children; empty where the system does not say",
+    )
+    asked = models.CharField(
+        max_length=7,
+        choices=[(asked.value, asked.value) for asked in Asked],
+        blank=True,
+        default="",
+        db_default="",
     )
     started_at = models.DateTimeField(default=timezone.now)
     last_seen_at = models.DateTimeField()

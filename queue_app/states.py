@@ -16,6 +16,15 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"  # discarded, cancelled or expired
 
 
+class Asked(StrEnum):
+    """What somebody wants of a worker. It hears of it at its next heartbeat."""
+
+    NOTHING = ""
+    QUIET = "quiet"  # end what it holds and take nothing new
+    STOP = "stop"
+    RECYCLE = "recycle"  # stop, and start the same program again
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     # PROCESSING → PENDING: its worker died or gave it back. DEAD_LETTER → PENDING: replayed.
     State.PENDING: frozenset({State.PROCESSING, State.CANCELLED}),

@@ -13,5 +13,7 @@ urlpatterns = [
     path("jobs/<uuid:pk>", api.JobDetail.as_view(), name="job"),
     path("jobs/<uuid:pk>/cancel", api.JobCancel.as_view(), name="job-cancel"),
     path("jobs/<uuid:pk>/replay", api.JobReplay.as_view(), name="job-replay"),
+    path("workers", api.WorkerList.as_view(), name="workers"),
+    path("workers/<uuid:pk>/ask", api.WorkerAsk.as_view(), name="worker-ask"),
     path("queues", api.QueueList.as_view(), name="queues"),
 ]

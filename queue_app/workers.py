@@ -1,4 +1,8 @@
-"""The worker's row and its lease: while a worker beats, what it holds is its own; when it falls silent, it is not."""
+"""The worker's row and its lease: while a worker beats, what it holds is its own; when it falls silent, it is not.
+
+The row is also where a worker is asked to be quiet, to stop or to start anew: every broker and every host reads it, and it
+outlasts a worker that is busy or away for the moment.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,31 @@ import os
 import socket
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from foundation import audit
+
 from .conf import conf
 from .ledger import Clock
 from .models import Job, Worker
+from .states import Asked
 from .uuid7 import uuid7
 
 
-def register(*, pool: str, concurrency: int, queues: list[str]) -> Worker:
-    """Make the row of this worker process with a first lease, and drop the rows of workers that are long gone."""
+class Refused(ValueError):
+    """The worker cannot be asked for that."""
+
+
+def register(*, pool: str, concurrency: int, queues: list[str], asked: str = "") -> Worker:
+    """Make the row of this worker process with a first lease, and drop the rows of workers that are long gone.
+
+    asked: of the row that this one follows, when its lease has lapsed.
+    """
     gone = Clock() - timedelta(seconds=conf().WORKER_RETENTION_S)
     now = timezone.now()
     with transaction.atomic():
@@ -31,14 +46,24 @@ def register(*, pool: str, concurrency: int, queues: list[str]) -> Worker:
             pool=pool,
             concurrency=concurrency,
             queues=sorted(queues),
+            asked=asked,
             started_at=now,
             last_seen_at=now,
             lease_until=Clock() + _lease(),
         )
 
 
-def beat(worker_id: UUID, queues: list[str], running: Collection[UUID], *, stuck: int = 0) -> bool:
-    """Extend the lease and say what runs. stuck: threads that do not come back. False when it has ended: the worker must register anew.
+def beat(
+    worker_id: UUID,
+    queues: list[str],
+    running: Collection[UUID],
+    *,
+    stuck: int = 0,
+    memory_bytes: int | None = None,
+) -> bool:
+    """Extend the lease and say how it stands. False when it has ended: the worker must register anew.
+
+    stuck: threads that do not come back.
 
     A lease that has ended is not taken up again. Others may have been given the jobs, and those that they were not given
     yet go the way of every lost worker's.
@@ -51,8 +76,49 @@ def beat(worker_id: UUID, queues: list[str], running: Collection[UUID], *, stuck
             queues=sorted(queues),
             running=[str(id) for id in running],
             stuck=stuck,
+            memory_bytes=memory_bytes,
         )
     )
+
+
+def heard(worker_id: UUID) -> str:
+    """What the worker is asked for."""
+    return Worker.objects.filter(id=worker_id).values_list("asked", flat=True).first() or ""
+
+
+def ask(
+    worker: Worker,
+    what: str,
+    *,
+    actor: Any,
+    source: str,
+    request_id: str | None = None,
+    ip: str | None = None,
+) -> Worker:
+    """Ask a worker for one of `Asked`; "" lets a quiet one take jobs again. It hears of it within LEASE_S / 3.
+
+    Raises ValueError for another word; Refused when the worker is not alive, or ends already.
+    """
+    wanted = Asked(what)
+    with transaction.atomic():
+        found = living().select_for_update().filter(id=worker.id).first()
+        if found is None:
+            raise Refused(f"worker {worker} is not alive")
+        if found.asked in (Asked.STOP, Asked.RECYCLE) and found.asked != wanted:
+            raise Refused(f"worker {worker} was asked to {found.asked}, which cannot be taken back")
+        Worker.objects.filter(id=worker.id).update(asked=wanted)
+        audit.record(
+            actor=actor,
+            action="worker.ask",
+            target=found,
+            before={"asked": found.asked},
+            after={"asked": str(wanted)},
+            source=source,
+            request_id=request_id,
+            ip=ip,
+        )
+        found.asked = wanted
+    return found
 
 
 def cancelled(held: Collection[UUID]) -> dict[UUID, bool]:

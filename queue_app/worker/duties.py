@@ -24,8 +24,9 @@ from queue_app.broker import celery_task, recording, topology
 from queue_app.broker.recorder import Recorder
 from queue_app.broker.undelivered import Undelivered
 from queue_app.conf import conf
+from queue_app.states import Asked
 
-from . import inspection, prefetch, strategy
+from . import inspection, memory, prefetch, strategy
 from .engine import Engine
 from .forks import ForkRunner
 from .liveness import Liveness
@@ -172,17 +173,29 @@ class Membership(bootsteps.StartStopStep):
 
     def _register(self, worker: Any) -> UUID:
         pool = worker.pool_cls.__module__.rpartition(".")[2]
-        return workers.register(pool=pool, concurrency=worker.concurrency, queues=_consumed(worker.app)).id
+        return workers.register(
+            pool=pool,
+            concurrency=worker.concurrency,
+            queues=_consumed(worker.app),
+            asked=getattr(worker, "queue_asked", ""),
+        ).id
 
     def _beat(self, worker: Any, engine: Engine) -> None:
         began, running, stuck = time.monotonic(), engine.running(), len(engine.runner.stuck())
-        if workers.beat(engine.worker_id, _consumed(worker.app), running, stuck=stuck):
+        consumed, taken = _consumed(worker.app), memory.resident_bytes()
+        if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken):
             engine.renewed(began)
             engine.window.slots = _slots(worker)
+            self._obey(worker, workers.heard(engine.worker_id))
             return
         old, new = engine.worker_id, self._register(worker)
         engine.replaced(new, began)
         log.warning("lease_lapsed", worker=str(old), now=str(new), running=len(running))
+
+    def _obey(self, worker: Any, asked: str) -> None:
+        worker.queue_asked = asked
+        if asked in (Asked.STOP, Asked.RECYCLE) and self._stopping is not None:
+            self._stopping.end_soon(anew=asked == Asked.RECYCLE)
 
     def _retire(self) -> None:
         strategy.serve(None)
@@ -240,8 +253,12 @@ class QueueFollower(bootsteps.StartStopStep):
 
     def _look(self, consumer: Any) -> None:
         paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
-        wanted = (getattr(consumer.controller, "given_queues", None) or queues.consumable()) - paused
         consumed = set(_consumed(consumer.app))
+        if getattr(consumer.controller, "queue_asked", "") == Asked.QUIET:
+            paused |= consumed
+            wanted = set[str]()
+        else:
+            wanted = (getattr(consumer.controller, "given_queues", None) or queues.consumable()) - paused
         new = self._declared(consumer, wanted - consumed)
         if new or paused & consumed:
             consumer.call_soon(_follow, consumer, new, paused & consumed)

@@ -115,10 +115,19 @@ class Stopping:
         since = time.monotonic() - conf().RECYCLE_S
         stuck = [run for run in self._engine.runner.stuck() if run.given_up_at < since]
         if stuck and self._owns_process and not self._engine.is_closed and not self._is_recycling:
-            self._is_recycling = True
             log.error("worker_recycled", stuck=len(stuck), jobs=[str(entry.run.id) for entry in stuck])
-            state.should_stop = os.EX_OK  # a warm stop, as on SIGTERM
-            self._worker.consumer.call_soon(lambda: None)  # wakes the loop
+            self.end_soon(anew=True)
+
+    def end_soon(self, *, anew: bool) -> None:
+        """A warm stop, as on SIGTERM, and the same program again when `anew`. From any thread; a second time does nothing."""
+        if self._engine.is_closed or self._is_recycling:
+            return
+        if anew and not self._owns_process:
+            log.warning("worker_not_recycled", reason="it is embedded in another program")
+            return
+        self._is_recycling = anew
+        state.should_stop = os.EX_OK
+        self._worker.consumer.call_soon(lambda: None)  # wakes the loop
 
     def _restart(self, *_: Any) -> None:
         """On SIGHUP. Celery's handler leaves it to an exit hook, which a worker that leaves stuck threads never reaches."""

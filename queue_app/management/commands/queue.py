@@ -1,4 +1,4 @@
-"""`manage.py queue`: run a worker; look at the queues; cancel jobs; replay or discard dead letters."""
+"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; replay or discard dead letters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
 from queue_app import cancelling, deadletter, stats, workers
-from queue_app.models import Job
-from queue_app.states import State
+from queue_app.models import Job, Worker
+from queue_app.states import Asked, State
+
+# verb, what it asks, what is then said of the workers, help
+_ASKS = (
+    ("quiet", Asked.QUIET, "asked to be quiet", "Ask workers to take no new jobs."),
+    ("unquiet", Asked.NOTHING, "asked to go on", "Ask quiet workers to take jobs again."),
+    ("stop", Asked.STOP, "asked to stop", "Ask workers to end when what they run has ended."),
+    ("recycle", Asked.RECYCLE, "asked to start anew", "Ask workers to stop and start again."),
+)
 
 
 class Command(BrainCommand):
@@ -32,6 +40,10 @@ class Command(BrainCommand):
             "status", self.status, "Depth, age and workers. Exits 3 when jobs wait and no worker is alive."
         )
         self.verb("workers", self.workers, "List the workers that are alive and what they run.")
+        for verb, asked, said, helped in _ASKS:
+            asking = self.verb(verb, partial(self.ask, asked, said), helped)
+            asking.add_argument("ids", nargs="*", type=UUID, metavar="ID")
+            asking.add_argument("--all", action="store_true", help="every worker that is alive")
         cancel = self.verb(
             "cancel", self.cancel, "Cancel jobs that wait or run. Exits 1 for those that are over."
         )
@@ -79,9 +91,18 @@ class Command(BrainCommand):
         return DEGRADED if stuck else OK
 
     def workers(self, **options: Any) -> None:
-        columns = ["host", "pid", "pool", "concurrency", "queues", "running", "stuck", "last_seen_at"]
+        columns = [
+            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "asked", "last_seen_at",
+        ]  # fmt: skip
         rows = [[getattr(worker, column) for column in columns] for worker in workers.living()]
         self.table(columns, rows)
+
+    def ask(self, asked: Asked, said: str, *, ids: list[UUID], **options: Any) -> int:
+        if options["all"] == bool(ids):
+            raise Failed("name the workers, or give --all", "see: manage.py queue workers", 2)
+        wanted = ids or list(workers.living().values_list("id", flat=True))
+        problems = [_unheard(asked, worker_id) for worker_id in wanted]
+        return self._report(said, problems.count(""), problems)
 
     def cancel(self, *, ids: list[UUID], force: bool, **options: Any) -> int:
         problems = [_refusal(partial(cancelling.cancel, force=force), job_id, _trace()) for job_id in ids]
@@ -138,6 +159,17 @@ def _refusal(act: Any, job_id: UUID, trace: dict[str, str]) -> str:
     except Job.DoesNotExist:
         return f"there is no job {job_id}"
     except (deadletter.Refused, cancelling.Over) as error:
+        return str(error)
+    return ""
+
+
+def _unheard(asked: Asked, worker_id: UUID) -> str:
+    """Why the worker was not asked; empty when it was."""
+    try:
+        workers.ask(Worker.objects.get(id=worker_id), asked, **_trace())
+    except Worker.DoesNotExist:
+        return f"there is no worker {worker_id}"
+    except workers.Refused as error:
         return str(error)
     return ""
 
