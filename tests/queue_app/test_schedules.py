@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from django.utils import timezone
 from pydantic import BaseModel
 
 from foundation.models import AuditEntry
-from queue_app import clock, firing, intake, queues, registry, schedules, task
+from queue_app import checks, clock, firing, intake, queues, registry, schedules, stats, task
 from queue_app.conf import conf
 from queue_app.models import Firing, Job, Lease, Schedule
 from queue_app.schedules import BadSchedule, Refused
@@ -387,6 +388,23 @@ def test_look__next_moment_is_near__waits_for_just_so_long(make):
     near = make()
     Schedule.objects.filter(pk=near.pk).update(next_at=clock.now() + timedelta(seconds=0.4))
     assert 0 < firing.look() <= 0.4
+
+
+def test_overdue__nobody_fires__grows_and_is_zero_again_when_somebody_did(make):
+    assert firing.overdue_s() == 0
+    make(due_ago=timedelta(seconds=90))
+    assert 90 <= firing.overdue_s() < 120
+    shown = {family.name: family for family in stats.families()}
+    assert shown["brain_queue_schedule_overdue_seconds"].samples[0].value >= 90
+    firing.look()
+    assert firing.overdue_s() == 0
+
+
+def test_check__grace_shorter_than_a_takeover__is_an_error(monkeypatch):
+    assert "queue.E007" not in {found.id for found in checks.conf_fits_together(None)}
+    short = replace(conf(), SCHEDULE_GRACE_S=2 * conf().LEASE_S)
+    monkeypatch.setattr(checks, "conf", lambda: short)
+    assert "queue.E007" in {found.id for found in checks.conf_fits_together(None)}
 
 
 def test_prune__firings_past_their_time__go(make):
