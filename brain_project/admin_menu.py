@@ -24,6 +24,7 @@ GROUPS = [
         [
             ("Jobs", "work", "queue_app_job"),
             ("Queues", "stacks", "queue_app_queue"),
+            ("Schedules", "schedule", "queue_app_schedule"),
             ("Workers", "memory", "queue_app_worker"),
         ],
     ),

@@ -208,6 +208,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = CELERY_EVENT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_BEAT_SCHEDULER = "queue_app.beat:Scheduler"  # fires what the workers fire, once
 CELERY_TASK_ACKS_LATE = True  # at least once
 CELERY_TASK_RETRY_ON_WORKER_LOST = True  # a child of the pool that died counts as a retry
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -49,7 +49,7 @@ class BrainCommand(BaseCommand):
     _verbs: Any
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return self._explained(super().create_parser(prog_name, subcommand, **kwargs))
+        return self.explained(super().create_parser(prog_name, subcommand, **kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -66,7 +66,7 @@ class BrainCommand(BaseCommand):
         """Add the subcommand `name`; returns its parser for its own arguments."""
         if self._verbs is None:
             self._verbs = self._parser.add_subparsers(title="subcommands", metavar="", dest="verb")
-        parser: ArgumentParser = self._explained(self._verbs.add_parser(name, help=help, description=help))
+        parser: ArgumentParser = self.explained(self._verbs.add_parser(name, help=help, description=help))
         parser.set_defaults(run=run)
         # After the verb too; SUPPRESS keeps its default from undoing a --json that stood before the verb.
         parser.add_argument("--json", action="store_true", default=SUPPRESS, help="The result as JSON.")
@@ -161,8 +161,8 @@ class BrainCommand(BaseCommand):
         if hint:
             self.stderr.write(f"hint: {hint}", lambda text: text)
 
-    def _explained(self, parser: Any) -> Any:
-        """argparse's complaint as JSON when the command line asks for JSON; its own form and exit code 2 otherwise."""
+    def explained(self, parser: Any) -> Any:
+        """The parser, whose complaint is JSON when the command line asks for JSON; argparse's own form and code 2 otherwise."""
         plain = parser.error
 
         def error(message: str) -> NoReturn:

@@ -25,7 +25,7 @@ from unfold.enums import ActionVariant
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_json, done, shortened
 
-from . import deadletter, offload, queues, workers
+from . import deadletter, offload, queues, schedules_admin, workers  # noqa: F401  (registers its pages)
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
 from .states import WAITING, Asked, Priority, State

@@ -32,6 +32,15 @@ def conf_fits_together(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="queue.E002",
             )
         )
+    if conf().SCHEDULE_GRACE_S <= 2 * conf().LEASE_S:
+        found.append(
+            Error(
+                "BRAIN['QUEUE']: SCHEDULE_GRACE_S is not more than twice LEASE_S.",
+                hint="After kill -9 of the worker that leads, another one would take its schedules' moments for missed. "
+                + _DOCS.format("e007"),
+                id="queue.E007",
+            )
+        )
     return found
 
 

@@ -53,6 +53,12 @@ class QueueConf:
     RECORDER_LAG_S: float = setting(
         60.0, low=1, high=86_400
     )  # an event of broker delivery that waits longer to be recorded makes the recorder's health degraded
+    SCHEDULE_GRACE_S: float = setting(
+        60.0, low=1, high=86_400
+    )  # a moment of a schedule that fires later than this was missed; LEASE_S · 4/3 is normal after kill -9
+    FIRING_RETENTION_S: float = setting(
+        2_592_000.0, low=3600, high=315_360_000
+    )  # of what schedules did: 30 days
     RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
     DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
     WORKER_RETENTION_S: float = setting(86_400.0, low=60, high=31_536_000)  # rows of workers that are gone

@@ -11,7 +11,7 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import workers
+from . import firing, workers
 from .broker import recorder
 from .ledger import is_due, waiting
 from .models import Job, Queue
@@ -62,6 +62,11 @@ def families() -> Iterator[Metric]:
     yield oldest
     yield paused
     yield GaugeMetricFamily("brain_queue_workers", "Workers that hold a lease.", value=workers.alive())
+    yield GaugeMetricFamily(
+        "brain_queue_schedule_overdue_seconds",
+        "How late the schedule is that should have fired first; 0 when none is.",
+        value=firing.overdue_s(),
+    )
     yield from recorder.families()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api
+from . import api, schedules_api
 
 app_name = "queue_api"
 
@@ -16,4 +16,11 @@ urlpatterns = [
     path("workers", api.WorkerList.as_view(), name="workers"),
     path("workers/<uuid:pk>/ask", api.WorkerAsk.as_view(), name="worker-ask"),
     path("queues", api.QueueList.as_view(), name="queues"),
+    path("schedules", schedules_api.ScheduleList.as_view(), name="schedules"),
+    path("schedules/<int:pk>", schedules_api.ScheduleDetail.as_view(), name="schedule"),
+    path("schedules/<int:pk>/firings", schedules_api.ScheduleFirings.as_view(), name="schedule-firings"),
+    path("schedules/<int:pk>/pause", schedules_api.SchedulePause.as_view(), name="schedule-pause"),
+    path("schedules/<int:pk>/resume", schedules_api.ScheduleResume.as_view(), name="schedule-resume"),
+    path("schedules/<int:pk>/run", schedules_api.ScheduleRun.as_view(), name="schedule-run"),
+    path("schedules/<int:pk>/backfill", schedules_api.ScheduleBackfill.as_view(), name="schedule-backfill"),
 ]

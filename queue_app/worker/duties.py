@@ -19,7 +19,7 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
-from queue_app import queues, reconciler, wakeup, workers
+from queue_app import firing, queues, reconciler, wakeup, workers
 from queue_app.broker import celery_task, recording, topology
 from queue_app.broker.recorder import Recorder
 from queue_app.broker.undelivered import Undelivered
@@ -76,7 +76,7 @@ class Duty(threading.Thread):
 
 
 class Membership(bootsteps.StartStopStep):
-    """The worker's row, heartbeat, engine, reconciler and watch over itself.
+    """The worker's row, heartbeat, engine, reconciler, scheduler and watch over itself.
 
     They end after the pool, and not with this step: a running job needs the lease until it has ended. After kill -9 the
     lease runs out.
@@ -144,11 +144,13 @@ class Membership(bootsteps.StartStopStep):
         self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
         self._reconciler = reconciler.Reconciler(engine)
+        self._scheduler = firing.Scheduler(lambda: engine.worker_id)
         liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
             Duty("cancels", partial(_pass_on_cancels, engine), conf().RECONCILE_S),
             Duty("reconciler", self._reconciler.look, conf().RECONCILE_S),
+            Duty("scheduler", self._scheduler.look, conf().RECONCILE_S),
             Duty("recorder", self._recorder.look, 0.5),
             Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
             Duty("liveness", liveness.look, _LOOK_S),
@@ -217,9 +219,10 @@ class Membership(bootsteps.StartStopStep):
 
     def _hand_over(self) -> None:
         """Another worker may lead where this one did, without waiting for the leases to end."""
-        for name, duty in (("recorder", self._recorder), ("reconciler", self._reconciler)):
+        led = [("recorder", self._recorder.stop), ("reconciler", self._reconciler.stop)]
+        for name, stop in [*led, ("scheduler", self._scheduler.stop)]:
             try:
-                duty.stop()
+                stop()
             except Exception as error:  # noqa: BLE001  (another takes over when the lease ends)
                 log.warning("duty_not_handed_over", duty=name, error=type(error).__name__)
 

@@ -1,4 +1,4 @@
-"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; replay or discard dead letters."""
+"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; dead letters; schedules."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
 from queue_app import cancelling, deadletter, stats, workers
+from queue_app.management.schedule_verbs import ScheduleVerbs
 from queue_app.models import Job, Worker
 from queue_app.states import Asked, State
 
@@ -27,7 +28,7 @@ _ASKS = (
 
 class Command(BrainCommand):
     help = (
-        "Run a worker (no subcommand), show the queues, cancel jobs, or deal with dead letters. "
+        "Run a worker (no subcommand), show the queues, cancel jobs, deal with dead letters or schedules. "
         "Example: manage.py queue replay --all --queue email_queue"
     )
 
@@ -57,6 +58,7 @@ class Command(BrainCommand):
         replaying = self.verb("replay", self.replay, "Run dead letters again, with a new series of attempts.")
         self._choice(replaying)
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
+        ScheduleVerbs(self, _trace).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""

@@ -21,7 +21,7 @@ from tests.drills.outcome import Broken, Outcome
 
 from .drill import DRILLS, Drill
 
-FAMILIES = ("kills", "poison", "stops", "brokers", "failover", "databases", "clocks", "versions")
+FAMILIES = ("kills", "poison", "stops", "brokers", "failover", "databases", "clocks", "schedules", "versions")
 _STOP_S = 60.0  # for a drill to put its servers away after Ctrl-C
 
 

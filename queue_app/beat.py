@@ -1,0 +1,31 @@
+"""`celery beat` over the schedules' table: beat_schedule entries go as Celery's own scheduler sends them, the table's rows
+by the function that workers use, so that neither a second beat nor a worker doubles them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery.beat import PersistentScheduler
+from django.db import connections
+
+from . import firing
+from .conf import conf
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler(PersistentScheduler):
+    """CELERY_BEAT_SCHEDULER = "queue_app.beat:Scheduler"."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Seconds until the next one. A database that is away keeps Celery's own entries from nothing."""
+        try:
+            wait_s = firing.look()
+        except Exception as error:  # noqa: BLE001  (a database that is down comes back)
+            log.warning("schedules_not_looked_at", error=type(error).__name__, reason=str(error)[:200])
+            connections.close_all()
+            wait_s = conf().RECONCILE_S
+        own_s: float | None = super().tick(*args, **kwargs)
+        return wait_s if own_s is None else min(wait_s, own_s)

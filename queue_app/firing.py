@@ -1,0 +1,234 @@
+"""Firing: due schedules → locked rows → jobs and firings in one transaction → the next moment.
+
+Any number of schedulers may do this at once: each takes rows that no other holds, and (schedule, due_at) is unique. One of
+the workers leads by a lease, so that the others need not look; `celery beat` looks besides them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import structlog
+from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db.models import QuerySet
+
+from . import clock, intake, leases, queues, recurrence, registry, states
+from .conf import conf
+from .models import Delivery, Firing, Job, Schedule
+from .recurrence import Missed, Overlap, Recurrence
+
+log = structlog.get_logger(__name__)
+
+NAME = "schedules"
+AT_MOST = 100  # schedules in one transaction, and moments of one schedule in one go
+_SOONEST_S = 0.02
+_PRUNE_S = 60.0
+_PRUNED = 1000  # rows in one statement
+
+
+class Scheduler:
+    """One worker's part in firing."""
+
+    def __init__(self, holder: Callable[[], UUID]) -> None:
+        self._leadership = leases.Leadership(NAME, holder, lease_s=lambda: conf().LEASE_S)
+        self._pruned_at = time.monotonic()
+
+    def look(self) -> float:
+        """Seconds until the next look."""
+        if not self._leadership.holds():
+            return self._leadership.rest_s
+        wait_s = look()
+        if time.monotonic() - self._pruned_at > _PRUNE_S:
+            self._pruned_at = time.monotonic()
+            prune()
+        return wait_s
+
+    def stop(self) -> None:
+        """Let another lead."""
+        self._leadership.give_up()
+
+
+def look() -> float:
+    """Fire what is due. Seconds until something is due again, at most RECONCILE_S: schedules may be made meanwhile."""
+    enough = time.monotonic() + conf().RECONCILE_S  # the lease is renewed between two looks
+    while (wait_s := _wait_s()) <= 0 and time.monotonic() < enough:
+        if not fire_due():
+            return conf().RECONCILE_S  # other schedulers hold all that is due
+    return min(max(wait_s, _SOONEST_S), conf().RECONCILE_S)
+
+
+def fire_due() -> int:
+    """Fire the schedules that are due, AT_MOST of them, the longest due first. How many were looked at."""
+    now = clock.now()
+    try:
+        return _fire(_due(now), now)
+    except OperationalError:
+        raise  # the database is away, or the transaction lost against another one: the next look
+    except DatabaseError:
+        # One of them does what the database refuses: the others shall not wait for it.
+        ids = list(_due(now).values_list("id", flat=True)[:AT_MOST])
+        return sum(_fire_alone(id, now) for id in ids)
+
+
+def overdue_s() -> float:
+    """How late the schedule is that should have fired first; 0 when none is."""
+    return max(0.0, -_wait_s())
+
+
+def order(schedule: Schedule, moment: datetime) -> Job:
+    """Its job for this moment, in the caller's transaction. ValueError: `enqueue` refuses it."""
+    name = schedule.queue or registry.resolve(schedule.task).queue
+    if queues.find(name).delivery == Delivery.BROKER:
+        raise ValueError(through_the_broker(name))
+    return intake.enqueue(
+        schedule.task,
+        schedule.payload,
+        queue=schedule.queue or None,
+        priority=schedule.priority,
+        tenant=schedule.tenant,
+        request_id=f"schedule-{schedule.pk}-{moment:%Y%m%dT%H%M%S}Z",
+    )
+
+
+def record(
+    schedule: Schedule, moment: datetime, outcome: str, cause: str, *, job: UUID | None = None, note: str = ""
+) -> Firing:
+    firing = _firing(schedule, moment, outcome, cause, job=job, note=note)
+    firing.save(force_insert=True)
+    return firing
+
+
+def through_the_broker(queue: str) -> str:
+    return f"queue {queue!r} has broker delivery, where a job cannot be stored together with its firing"
+
+
+def timing(schedule: Schedule) -> Recurrence:
+    """Raises BadRecurrence."""
+    if schedule.interval_s is not None:
+        return recurrence.every(schedule.interval_s, schedule.starts_at)
+    return recurrence.cron(schedule.cron, schedule.time_zone)
+
+
+def zone(schedule: Schedule) -> ZoneInfo:
+    return recurrence.cron("* * * * *", schedule.time_zone).zone
+
+
+def prune() -> int:
+    """Delete firings past FIRING_RETENTION_S, a portion of them. How many."""
+    before = clock.now() - timedelta(seconds=conf().FIRING_RETENTION_S)
+    # Ids first: MySQL takes no LIMIT in a subquery of a DELETE.
+    old = list(Firing.objects.filter(at__lt=before).order_by("at").values_list("id", flat=True)[:_PRUNED])
+    return Firing.objects.filter(id__in=old).delete()[0] if old else 0
+
+
+def _wait_s() -> float:
+    """Seconds until the next moment of all."""
+    active = Schedule.objects.filter(paused=False, next_at__isnull=False)
+    next_at = active.order_by("next_at").values_list("next_at", flat=True).first()
+    return conf().RECONCILE_S if next_at is None else (next_at - clock.now()).total_seconds()
+
+
+def _due(now: datetime) -> QuerySet[Schedule]:
+    return Schedule.objects.filter(paused=False, next_at__lte=now).order_by("next_at", "id")
+
+
+def _fire_alone(schedule_id: int, now: datetime) -> int:
+    try:
+        return _fire(_due(now).filter(id=schedule_id), now)
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        log.error(
+            "schedule_not_fired", schedule=schedule_id, error=type(error).__name__, reason=str(error)[:200]
+        )
+        return 0
+
+
+def _fire(due: QuerySet[Schedule], now: datetime) -> int:
+    skip = connection.features.has_select_for_update_skip_locked
+    with transaction.atomic():
+        schedules = list(due.select_for_update(skip_locked=skip)[:AT_MOST])
+        if not schedules:
+            return 0
+        plans = [(schedule, _plan(schedule, now)) for schedule in schedules]
+        done = _done(plans)
+        firings = [firing for schedule, plan in plans for firing in _firings(schedule, plan, done)]
+        Firing.objects.bulk_create(firings)
+        Schedule.objects.bulk_update(schedules, ["next_at", "last_at", "last_job"])
+    return len(schedules)
+
+
+def _plan(schedule: Schedule, now: datetime) -> recurrence.Plan:
+    """A schedule whose zone or expression this host does not know any more stops, and says so."""
+    assert schedule.next_at is not None  # noqa: S101  (it is due)
+    try:
+        return recurrence.plan(
+            timing(schedule),
+            schedule.next_at,
+            now,
+            missed=Missed(schedule.missed),
+            window_s=schedule.window_s,
+            grace_s=conf().SCHEDULE_GRACE_S,
+            at_most=AT_MOST,
+        )
+    except ValueError as error:
+        log.error("schedule_stopped", schedule=schedule.name, reason=str(error))
+        return recurrence.Plan((), (schedule.next_at, now), None)
+
+
+def _done(plans: Sequence[tuple[Schedule, recurrence.Plan]]) -> set[tuple[int, datetime]]:
+    """The moments that have a firing already: a backfill came first."""
+    moments = {moment for _, plan in plans for moment in (*plan.fire, *(plan.missed or ())[:1])}
+    found = Firing.objects.filter(schedule__in=[schedule for schedule, _ in plans], due_at__in=moments)
+    return set(found.values_list("schedule_id", "due_at"))
+
+
+def _firings(schedule: Schedule, plan: recurrence.Plan, done: set[tuple[int, datetime]]) -> list[Firing]:
+    found = []
+    if plan.missed and (schedule.pk, plan.missed[0]) not in done:
+        first, until = plan.missed
+        note = f"and what followed before {until:%Y-%m-%d %H:%M:%S} UTC"
+        found.append(_firing(schedule, first, Firing.Outcome.MISSED, Firing.Cause.CLOCK, note=note))
+        log.warning("schedule_missed", schedule=schedule.name, since=str(first), until=str(until))
+    for moment in plan.fire:
+        if (schedule.pk, moment) not in done:
+            found.append(_fire_moment(schedule, moment))
+    schedule.next_at = plan.next_at
+    return found
+
+
+def _fire_moment(schedule: Schedule, moment: datetime) -> Firing:
+    if schedule.overlap == Overlap.SKIP and _is_open(schedule.last_job):
+        note = f"job {schedule.last_job} is not over"
+        return _firing(schedule, moment, Firing.Outcome.OVERLAPPED, Firing.Cause.CLOCK, note=note)
+    try:
+        job = order(schedule, moment)
+    except ValueError as error:
+        log.error("schedule_refused", schedule=schedule.name, due_at=str(moment), reason=str(error)[:200])
+        return _firing(schedule, moment, Firing.Outcome.REFUSED, Firing.Cause.CLOCK, note=str(error))
+    schedule.last_at, schedule.last_job = moment, job.id
+    return _firing(schedule, moment, Firing.Outcome.FIRED, Firing.Cause.CLOCK, job=job.id)
+
+
+def _is_open(job_id: UUID | None) -> bool:
+    if job_id is None:
+        return False
+    return Job.objects.filter(id=job_id).exclude(state__in=[state.value for state in states.OVER]).exists()
+
+
+def _firing(
+    schedule: Schedule, moment: datetime, outcome: str, cause: str, *, job: UUID | None = None, note: str = ""
+) -> Firing:
+    return Firing(
+        schedule=schedule,
+        due_at=moment,
+        at=clock.now(),
+        outcome=outcome,
+        cause=cause,
+        job=job,
+        note=note[:200],
+    )
