@@ -23,6 +23,7 @@ GROUPS = [
         "Queue",
         [
             ("Jobs", "work", "queue_app_job"),
+            ("Dead letters", "heart_broken", "queue_app_replay"),
             ("Queues", "stacks", "queue_app_queue"),
             ("Schedules", "schedule", "queue_app_schedule"),
             ("Workers", "memory", "queue_app_worker"),

@@ -25,7 +25,9 @@ from unfold.enums import ActionVariant
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_json, done, shortened
 
-from . import deadletter, offload, queues, schedules_admin, workers  # noqa: F401  (registers its pages)
+from . import admin_desk as admin_desk  # registers itself
+from . import deadletter, ledger, offload, queues, workers
+from . import schedules_admin as schedules_admin  # registers itself
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
 from .states import WAITING, Asked, Priority, State
@@ -51,6 +53,20 @@ class QueueFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, jobs: QuerySet[Job]) -> QuerySet[Job]:
         return jobs.filter(queue=self.value()) if self.value() else jobs
+
+
+class FingerprintFilter(admin.SimpleListFilter):
+    """By the links of the dead letters' page; the failures of a bad day would be a long list."""
+
+    title = "failure"
+    parameter_name = "fingerprint"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        asked = request.GET.get(self.parameter_name, "")
+        return [(asked, asked)] if asked else []
+
+    def queryset(self, request: HttpRequest, jobs: QuerySet[Job]) -> QuerySet[Job]:
+        return jobs.filter(ledger.DEAD, fingerprint=self.value()) if self.value() else jobs
 
 
 class JobEventInline(TabularInline):
@@ -91,7 +107,7 @@ class JobEventInline(TabularInline):
 @admin.register(Job)
 class JobAdmin(ReadOnlyModelAdmin):
     list_display = ["short_id", "name", "queue", "badge", "urgency", "attempts", "traced", "created_at"]
-    list_filter = ["state", QueueFilter]
+    list_filter = ["state", QueueFilter, FingerprintFilter]
     list_filter_submit = False
     search_fields = ["id", "request_id"]
     search_help_text = "Job id or request id, whole"

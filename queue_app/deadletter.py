@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import CharField, Count, Max, Min, QuerySet
+from django.db.models.functions import Cast
 
 from foundation import audit
 
-from . import ledger, wakeup
+from . import ledger, offload, payload_edit, payloads, registry, secret_fields, storing, wakeup
+from .conf import conf
 from .ledger import Wakeup
-from .models import Job
+from .models import Job, JobEvent
 from .states import State
+
+
+class Choice(NamedTuple):
+    """Which dead letters; an empty field leaves all in, so an empty choice means every one."""
+
+    queue: str = ""
+    task: str = ""
+    fingerprint: str = ""
+
+    @property
+    def told(self) -> str:
+        """For messages: "of queue a and task b"."""
+        parts = [f"{name} {value!r}" for name, value in self._asdict().items() if value]
+        return f"of {' and '.join(parts)}" if parts else "at all"
+
+
+class Group(NamedTuple):
+    """Dead letters that failed alike. type, message, task: of `newest`. tasks, queues: how many different ones."""
+
+    fingerprint: str
+    type: str
+    message: str
+    task: str
+    newest: UUID
+    jobs: int
+    tasks: int
+    queues: int
+    since: datetime | None
+    latest: datetime | None
 
 
 class Refused(ValueError):
@@ -66,6 +98,44 @@ def discard(
     return job
 
 
+def edit(
+    job: Job,
+    payload: object,
+    *,
+    actor: Any,
+    source: str,
+    request_id: str | None = None,
+    ip: str | None = None,
+) -> dict[str, Any]:
+    """Give a dead job another payload, checked as at enqueue; what is shown as dots and left so stays as it was.
+
+    Returns what changed, as its history and the audit log tell it: without secrets. Raises NotDead, NotKept, UnknownTask
+    or BadPayload, and then nothing is changed.
+    """
+    trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
+    task = registry.find(job.name)
+    with transaction.atomic():
+        now = Job.objects.select_for_update().get(id=job.id)
+        if now.state != State.DEAD_LETTER:
+            raise NotDead(now)
+        stored = offload.load(now.id) if now.payload is None else now.payload
+        if "not_kept" in stored:
+            raise NotKept(now)
+        plain, shown = task.reveal(stored), secret_fields.mask(stored)
+        text = task.accept(payload_edit.restored(payload, shown, plain), max_bytes=conf().MAX_PAYLOAD_BYTES)
+        sealed = payloads.parse(text)
+        changes = audit.mask(
+            payload_edit.changes(plain, task.reveal(sealed), shown, secret_fields.mask(sealed))
+        )
+        if changes:
+            storing.rewrite(now.id, text)
+            detail = {"action": "payload edited", "actor": _name(actor), "changes": changes}
+            JobEvent.objects.create(job_id=now.id, state=State.DEAD_LETTER, detail=detail)
+            audit.record(actor=actor, action="job.edit", target=now, after={"changes": changes}, **trace)
+    job.refresh_from_db()
+    return dict(changes)
+
+
 def replay_many(jobs: QuerySet[Job], *, actor: Any, source: str, **trace: Any) -> int:
     """Replay all dead jobs among `jobs`, each in a transaction of its own. Returns how many."""
     return sum(_done(replay, job_id, actor=actor, source=source, **trace) for job_id in _dead(jobs))
@@ -78,8 +148,49 @@ def discard_many(jobs: QuerySet[Job], *, actor: Any, source: str, **trace: Any) 
 
 def dead(queue: str | None = None) -> QuerySet[Job]:
     """The dead letters, newest first; of one queue or of all."""
-    jobs = Job.objects.filter(state=State.DEAD_LETTER).order_by("-id")
+    jobs = Job.objects.filter(ledger.DEAD).order_by("-id")
     return jobs if queue is None else jobs.filter(queue=queue)
+
+
+def chosen(choice: Choice) -> QuerySet[Job]:
+    """The dead letters that a choice means, newest first."""
+    jobs = dead(choice.queue or None)
+    if choice.task:
+        jobs = jobs.filter(name=choice.task)
+    return jobs.filter(fingerprint=choice.fingerprint) if choice.fingerprint else jobs
+
+
+def groups(choice: Choice, *, most: int = 100) -> list[Group]:
+    """The chosen dead letters by what they failed of, the most frequent first. Two queries, however many there are."""
+    found = (
+        chosen(choice)
+        .order_by()
+        .values("fingerprint")
+        .annotate(
+            jobs=Count("id"),
+            tasks=Count("name", distinct=True),
+            queues=Count("queue", distinct=True),
+            since=Min("finished_at"),
+            latest=Max("finished_at"),
+            newest=Max(Cast("id", CharField(max_length=36))),  # PostgreSQL has no maximum of uuids
+        )
+        .order_by("-jobs", "fingerprint")[:most]
+    )
+    rows = list(found)
+    samples = Job.objects.defer("payload", "result").in_bulk([UUID(row["newest"]) for row in rows])
+    return [_group(row, samples.get(UUID(row["newest"]))) for row in rows]
+
+
+def _group(row: dict[str, Any], sample: Job | None) -> Group:
+    error = (sample.last_error if sample else None) or {}
+    return Group(
+        fingerprint=row["fingerprint"],
+        type=str(error.get("type", "")),
+        message=str(error.get("message", "")),
+        task=sample.name if sample else "",
+        newest=UUID(row["newest"]),
+        **{name: row[name] for name in ("jobs", "tasks", "queues", "since", "latest")},
+    )
 
 
 def _dead(jobs: QuerySet[Job]) -> list[UUID]:

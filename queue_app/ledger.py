@@ -7,8 +7,10 @@ does by the thousand is in `statements`; here is what people and the reconciler 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,12 +20,22 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from . import statements, states
+from .fingerprints import fingerprint
 from .models import Blob, Delivery, Job, JobEvent, Worker
 from .statements import Claimed, End
 from .states import State
 
 INSERT_ROWS, INSERT_BYTES = 1000, 2_000_000  # in one statement at most
 BATCH = 500  # rows a look of the reconciler takes at most, so that no transaction gets long
+
+_AFRESH = {  # of a job that is replayed
+    "delivery": str(Delivery.LEDGER),  # also where the broker's message is long gone
+    "attempt": 0,
+    "crash_count": 0,
+    "suspect": False,
+    "cancel_requested": False,
+    "cancel_forced": False,
+}
 
 
 class Wakeup(NamedTuple):
@@ -45,6 +57,7 @@ class Clock(Now):
 # As texts in the statement: SQLite takes a partial index only where the query repeats its condition without parameters.
 # Unqualified, so that they also hold in a subquery, where the table has another name.
 _WAITS = RawSQL("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'", (), BooleanField())
+DEAD = RawSQL("state = 'DEAD_LETTER'", (), BooleanField())
 _RUNS = RawSQL("state = 'PROCESSING' AND delivery = 'ledger'", (), BooleanField())
 
 
@@ -81,8 +94,24 @@ def insert(
 
 def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[list[Claimed], set[UUID]]:
     """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass)."""
+    dead = {end.id: end.error for end in ends if end.state == State.DEAD_LETTER}
     with connection.cursor() as cursor:
-        return statements.of(connection.vendor).exchange(cursor, worker, ids, ends)
+        exchange_ = partial(statements.of(connection.vendor).exchange, cursor, worker, ids, ends)
+        if not dead:  # the fast way: no statement more than the exchange's own
+            return exchange_()
+        with transaction.atomic():
+            claimed, accepted = exchange_()
+            note_fingerprints({id: text for id, text in dead.items() if id in accepted})
+    return claimed, accepted
+
+
+def note_fingerprints(errors: Mapping[UUID, str | None]) -> None:
+    """Of jobs that have just become dead letters, by their errors' JSON texts; in the transaction of that step."""
+    same: dict[str, list[UUID]] = {}
+    for job_id, text in errors.items():
+        same.setdefault(fingerprint(json.loads(text) if text else None), []).append(job_id)
+    for key in sorted(same):
+        Job.objects.filter(DEAD, id__in=same[key]).update(fingerprint=key)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[slice]:
@@ -99,18 +128,40 @@ def _parts(texts: Sequence[str]) -> Iterator[slice]:
 # --- by people -------------------------------------------------------------------------------------------------------
 def replay(job: Job, *, actor: str) -> bool:
     """A dead job waits again, with a whole new series of attempts; its history keeps the old one."""
-    detail = {"action": "replayed", "actor": actor, "attempts": job.attempt, "crashes": job.crash_count}
-    fresh = {
-        "delivery": str(Delivery.LEDGER),  # also where the broker's message is long gone
-        "attempt": 0,
-        "crash_count": 0,
-        "suspect": False,
-        "cancel_requested": False,
-        "cancel_forced": False,
-    }
     return _move(
-        job, State.PENDING, detail=detail, run_after=None, published_at=Clock(), finished_at=None, **fresh
+        job,
+        State.PENDING,
+        detail=_replayed(job, actor),
+        run_after=None,
+        published_at=Clock(),
+        finished_at=None,
+        **_AFRESH,
     )
+
+
+def replay_batch(
+    jobs: QuerySet[Job], after: UUID | None, most: int, *, actor: str
+) -> tuple[list[Wakeup], int, UUID | None]:
+    """As `replay`, of the next dead jobs among `jobs` by their ids: (those to publish after the commit, how many were
+    passed over as their arguments are not on record, the last id looked at; None when none was left).
+
+    Inside the caller's transaction. Rows that somebody else holds are left to him.
+    """
+    ahead = jobs.filter(DEAD, **({} if after is None else {"id__gt": after})).order_by("id")
+    found = list(
+        _locked(ahead).only("id", "queue", "priority", "payload", "delivery", "attempt", "crash_count")[:most]
+    )
+    if not found:
+        return [], 0, None
+    kept = [job for job in found if "not_kept" not in (job.payload or {})]
+    ids = [job.id for job in kept]
+    Job.objects.filter(id__in=ids).update(
+        state=State.PENDING, run_after=None, published_at=Clock(), finished_at=None, **_AFRESH
+    )
+    JobEvent.objects.bulk_create(
+        JobEvent(job_id=job.id, state=State.PENDING, detail=_replayed(job, actor)) for job in kept
+    )
+    return [Wakeup(job.id, job.queue, job.priority) for job in kept], len(found) - len(kept), found[-1].id
 
 
 def discard(job: Job, *, actor: str) -> bool:
@@ -287,6 +338,7 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
                 "crash_count": F("crash_count") + 1,
                 "finished_at": Clock(),
                 "last_error": _lost(reason),
+                "fingerprint": fingerprint(_lost(reason)),
             }
             changes |= {"unique_key": None, "is_marked": False}
         Job.objects.filter(id__in=ids).update(state=state, **changes)
@@ -295,6 +347,10 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
         for job in held
     )
     return held
+
+
+def _replayed(job: Job, actor: str) -> dict[str, Any]:
+    return {"action": "replayed", "actor": actor, "attempts": job.attempt, "crashes": job.crash_count}
 
 
 def _lost(reason: str) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.db import models
 from django.utils import timezone
 
@@ -56,6 +58,12 @@ class Queue(models.Model):
     retention_s = models.FloatField(
         "retention (s)", null=True, blank=True, help_text="Of completed jobs; empty: the default"
     )
+    dead_retention_s = models.FloatField(
+        "dead letters' retention (s)",
+        null=True,
+        blank=True,
+        help_text="Of dead letters; empty: the default",
+    )
     paused = models.BooleanField(default=False, help_text="Jobs are accepted, workers take none")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -85,6 +93,10 @@ class Queue(models.Model):
                     & (models.Q(retention_s__isnull=True) | models.Q(retention_s__gte=0))
                 ),
                 name="queue_limits_are_positive",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(dead_retention_s__isnull=True) | models.Q(dead_retention_s__gte=0),
+                name="queue_dead_retention_not_negative",
             ),
         ]
 
@@ -132,6 +144,14 @@ class Job(models.Model):
     progress_note = models.CharField(max_length=200, blank=True)
     result = models.JSONField(null=True)
     last_error = models.JSONField(null=True, help_text="type, message, traceback")
+    fingerprint = models.CharField(
+        max_length=16,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="Of the error that made it a dead letter",
+    )
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -153,6 +173,11 @@ class Job(models.Model):
                 fields=["queue", "state"],
                 name="job_open",
                 condition=~models.Q(state__in=[State.COMPLETED.value, State.CANCELLED.value]),
+            ),
+            models.Index(
+                fields=["fingerprint", "id"],
+                name="job_dead",
+                condition=models.Q(state=State.DEAD_LETTER.value),
             ),
             models.Index(fields=["request_id"], name="job_requested", condition=~models.Q(request_id="")),
         ]
@@ -199,6 +224,36 @@ class Blob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.size_bytes:,} bytes of job {self.job_id}"
+
+
+class Replay(models.Model):
+    """Dead letters that are to be replayed, at a rate. The reconciler's leader works it off; only replays.py writes it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    queue = models.CharField(max_length=100, blank=True)
+    task = models.CharField(max_length=200, blank=True)
+    fingerprint = models.CharField(max_length=16, blank=True)
+    rate = models.FloatField(null=True, help_text="Jobs per second; empty: as fast as it goes")
+    wanted = models.PositiveIntegerField(help_text="Dead letters that it found at the start")
+    replayed = models.PositiveIntegerField(default=0)
+    passed_over = models.PositiveIntegerField(default=0, help_text="Their arguments were not recorded")
+    position = models.UUIDField(null=True, help_text="The last job that it has looked at")
+    actor = models.CharField(max_length=150)
+    created_at = models.DateTimeField(default=timezone.now)
+    counted_to = models.DateTimeField(help_text="The time that the rate has used up")
+    finished_at = models.DateTimeField(null=True)
+    is_stopped = models.BooleanField(default=False, help_text="By hand, before its end")
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(rate__isnull=True) | models.Q(rate__gt=0), name="replay_rate_positive"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"replay {self.id}"
 
 
 class Worker(models.Model):

@@ -20,6 +20,7 @@ _known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 EDITABLE = (
     "paused", "delivery", "max_retries", "backoff_base_s", "backoff_max_s", "soft_time_limit_s", "time_limit_s", "retention_s",
+    "dead_retention_s",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import leases, ledger, queues, wakeup
+from . import leases, ledger, queues, replays, wakeup
 from .conf import conf
 from .models import Job
 from .states import State
@@ -48,6 +48,7 @@ class Reconciler:
     def _look_after_all(self) -> None:
         release_lost()
         publish_due()
+        replays.work_off(look_s=conf().RECONCILE_S)
         _publish(ledger.age(conf().AGE_S))
         if time.monotonic() - self._pruned_at > _PRUNE_S:
             self._pruned_at = time.monotonic()
@@ -97,7 +98,10 @@ def prune() -> None:
     for name, policy in queues.policies().items():
         keep_s = conf().RETENTION_S if policy.retention_s is None else policy.retention_s
         gone = ledger.prune(name, State.COMPLETED, keep_s) + ledger.prune(name, State.CANCELLED, keep_s)
-        gone += ledger.prune(name, State.DEAD_LETTER, max(keep_s, conf().DEAD_RETENTION_S))
+        dead_s = policy.dead_retention_s
+        gone += ledger.prune(
+            name, State.DEAD_LETTER, max(keep_s, conf().DEAD_RETENTION_S) if dead_s is None else dead_s
+        )
         if gone:
             log.info("jobs_pruned", queue=name, jobs=gone)
 

@@ -91,13 +91,17 @@ class Task:
         sealed = secret_fields.seal(payloads.parse(text), self.secret_fields, _box.seal)
         return payloads.accept(sealed, max_bytes=max_bytes)
 
+    def reveal(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """A stored payload with its secret fields open: for the handler, never for people."""
+        return secret_fields.unseal(payload, self.secret_fields, _box.open)
+
     def perform(self, run: Run) -> Any:
         """Run the function for this run and return its result; an `async def` runs on the process's event loop."""
         if self.budget is not None:
             self.budget.ran(time.monotonic())
         payload = offload.load(run.id) if run.payload is None else run.payload
         with lineage.running(run.id):
-            return self._call(secret_fields.unseal(payload, self.secret_fields, _box.open), run)
+            return self._call(self.reveal(payload), run)
 
     def _call(self, payload: dict[str, Any], run: Run) -> Any:
         argument = payload if self._model is None else typed.rebuild(self._model, payload)

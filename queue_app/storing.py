@@ -70,6 +70,12 @@ def store_unique(
     raise OperationalError("the holder of a unique key is out of sight: run the transaction again")
 
 
+def rewrite(job_id: UUID, text: str) -> None:
+    """Another payload for a job whose row the caller has locked, in his transaction."""
+    Job.objects.filter(id=job_id).update(payload=_in_row(text))
+    offload.replace(job_id, text if _is_large(text) else None)
+
+
 def _made(
     common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any], wanted: Mapping[str, int]
 ) -> dict[str, Job]:

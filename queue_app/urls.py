@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api, schedules_api
+from . import api, api_dead, schedules_api
 
 app_name = "queue_api"
 
@@ -15,6 +15,11 @@ urlpatterns = [
     path("jobs/<uuid:pk>/replay", api.JobReplay.as_view(), name="job-replay"),
     path("workers", api.WorkerList.as_view(), name="workers"),
     path("workers/<uuid:pk>/ask", api.WorkerAsk.as_view(), name="worker-ask"),
+    path("jobs/<uuid:pk>/payload", api_dead.PayloadEdit.as_view(), name="job-payload"),
+    path("dead-letters", api_dead.DeadLetters.as_view(), name="dead-letters"),
+    path("dead-letters/replays", api_dead.ReplayList.as_view(), name="replays"),
+    path("dead-letters/replays/<uuid:pk>", api_dead.ReplayDetail.as_view(), name="replay"),
+    path("dead-letters/replays/<uuid:pk>/stop", api_dead.ReplayStop.as_view(), name="replay-stop"),
     path("queues", api.QueueList.as_view(), name="queues"),
     path("schedules", schedules_api.ScheduleList.as_view(), name="schedules"),
     path("schedules/<int:pk>", schedules_api.ScheduleDetail.as_view(), name="schedule"),

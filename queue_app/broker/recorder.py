@@ -21,9 +21,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from redis.exceptions import RedisError, ResponseError
 
-from queue_app import leases
+from queue_app import leases, ledger
 from queue_app.conf import conf
 from queue_app.statements import recording
+from queue_app.states import State
 from queue_app.transport import parked
 
 from . import events, stream
@@ -236,6 +237,9 @@ def _record(told: list[tuple[str, Event]]) -> None:
     with connection.cursor() as cursor:
         folded = events.fold(told, hand.standing(cursor, ids))
         recording.write(hand, cursor, folded.rows.values(), folded.steps)
+    dead = {UUID(row.id): row.error for row in folded.rows.values() if row.state == State.DEAD_LETTER}
+    if dead:
+        ledger.note_fingerprints(dead)
 
 
 def _record_singly(told: list[tuple[str, Event]]) -> None:

@@ -249,3 +249,60 @@ def test_api__markup_in_a_payload__json_that_no_browser_takes_for_a_page(viewer)
 def test_urls__names__lead_to_the_paths():
     assert reverse("queue_api:jobs") == JOBS
     assert reverse("queue_api:queues") == QUEUES
+
+
+# --- the dead letters' desk ---------------------------------------------------------------------------------------------
+DEAD = "/api/v1/queue/dead-letters"
+
+
+def test_dead_letters__groups_then_replay_at_a_rate_then_stop(operator):
+    dead = job(fingerprint="0123456789abcdef")
+    (group,) = operator.get(f"{DEAD}?queue=email_queue").json()["results"]
+    assert (group["jobs"], group["type"], group["newest"]) == (1, ERROR["type"], str(dead.pk))
+    asked = {"fingerprint": group["fingerprint"], "rate": 5}
+    started = operator.post(f"{DEAD}/replays", asked, "application/json")
+    assert (started.status_code, started.json()["wanted"], started.json()["actor"]) == (
+        202,
+        1,
+        "some-operator",
+    )
+    one = f"{DEAD}/replays/{started.json()['id']}"
+    assert operator.get(one).json()["replayed"] == 0
+    assert operator.post(f"{one}/stop").json()["is_stopped"] is True
+    problem(operator.post(f"{one}/stop"), 409)
+    assert ids(operator.get(f"{DEAD}/replays")) == [started.json()["id"]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({}, 400),
+        ({"all": True, "queue": "a"}, 400),
+        ({"all": True, "rate": 0}, 400),
+        ({"queue": "nowhere"}, 409),
+    ],
+)
+def test_replays__no_choice_bad_rate_or_nothing_dead__problem(operator, asked, status):
+    job()
+    problem(operator.post(f"{DEAD}/replays", asked, "application/json"), status)
+    assert operator.get(f"{DEAD}/replays").json()["results"] == []
+
+
+def test_dead_letters__viewer__looks_and_does_nothing(viewer):
+    dead = job()
+    assert viewer.get(DEAD).status_code == 200
+    problem(viewer.post(f"{DEAD}/replays", {"all": True}, "application/json"), 403)
+    problem(viewer.post(f"{JOBS}/{dead.pk}/payload", {"payload": {}}, "application/json"), 403)
+
+
+def test_payload__edited__diff_is_the_answer_and_the_refused_one_changes_nothing(operator):
+    dead = job()
+    url = f"{JOBS}/{dead.pk}/payload"
+    answer = operator.post(url, {"payload": {**PAYLOAD, "to": "b@example.com"}}, "application/json")
+    assert answer.json()["changes"] == {"to": {"before": "a@example.com", "after": "b@example.com"}}
+    problem(operator.post(url, {"payload": [1]}, "application/json"), 400)
+    problem(operator.post(url, {"payload": {"to": "••••••"}}, "application/json"), 400)
+    waiting = job(State.PENDING)
+    problem(operator.post(f"{JOBS}/{waiting.pk}/payload", {"payload": {}}, "application/json"), 409)
+    dead.refresh_from_db()
+    assert dead.payload == {**PAYLOAD, "to": "b@example.com"}

@@ -189,3 +189,33 @@ def test_process__each_outcome__its_exit_code_and_clean_streams():
     wrong = process("replay", "not-an-id", "--json")
     assert (wrong.returncode, wrong.stdout) == (USAGE, "")
     assert "not-an-id" in json.loads(wrong.stderr)["error"]
+
+
+# --- failures and replays at a rate ------------------------------------------------------------------------------------
+def test_failures_and_replay_at_a_rate__counted_first_then_a_row_of_its_own(run):
+    dead = job(fingerprint="0123456789abcdef")
+    (group,) = run("failures", "--json")[1]
+    assert (group["fingerprint"], group["jobs"]) == ("0123456789abcdef", 1)
+    asked = ("replay", "--all", "--fingerprint", group["fingerprint"], "--rate", "5")
+    assert run(*asked, "--dry-run", "--json") == (OK, {"would": 1})
+    assert run("discard", "--all", "--dry-run", "--json") == (OK, {"would": 1})
+    assert run("replays", "--json") == (OK, [])
+    assert run(*asked, "--yes", "--json")[1]["wanted"] == 1
+    assert [row["wanted"] for row in run("replays", "--json")[1]] == [1]
+    assert standing(dead) == ["DEAD_LETTER"]  # a worker does it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--rate", "5"], USAGE),
+        (["--all", "--rate", "0"], USAGE),
+        (["--all", "--rate", "5", "--task", "x"], FAILED),
+    ],
+)
+def test_replay__bad_rate_or_nothing_dead__says_so(run, arguments, code):
+    job()
+    with pytest.raises(Failed) as refused:
+        run("replay", *arguments)
+    assert refused.value.returncode == code
+    assert run("replays", "--json") == (OK, [])

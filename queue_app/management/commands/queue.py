@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import sys
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -11,10 +12,10 @@ from uuid import UUID
 from celery import current_app
 from django.core.management.base import CommandParser
 
-from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
-from queue_app import cancelling, deadletter, stats, workers
+from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
+from queue_app import cancelling, deadletter, replays, stats, workers
 from queue_app.management.schedule_verbs import ScheduleVerbs
-from queue_app.models import Job, Worker
+from queue_app.models import Job, Replay, Worker
 from queue_app.states import Asked, State
 
 # verb, what it asks, what is then said of the workers, help
@@ -55,8 +56,18 @@ class Command(BrainCommand):
         listing = self.verb("dead", self.dead, "List dead letters, newest first.")
         listing.add_argument("--queue", dest="only", help="of this queue")
         listing.add_argument("--limit", type=_positive, default=50)
+        failures = self.verb(
+            "failures", self.failures, "Dead letters by what they failed of, the most frequent first."
+        )
+        self._filter(failures)
+        self.verb(
+            "replays", self.replays, "Replays of many that were asked for, newest first, with their progress."
+        )
         replaying = self.verb("replay", self.replay, "Run dead letters again, with a new series of attempts.")
         self._choice(replaying)
+        replaying.add_argument(
+            "--rate", type=float, metavar="N", help="with --all: N jobs per second, by the workers"
+        )
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
 
@@ -115,29 +126,87 @@ class Command(BrainCommand):
         columns = ["id", "task", "queue", "attempts", "error", "finished_at"]
         self.table(columns, [_row(job) for job in jobs])
 
+    def failures(self, **options: Any) -> None:
+        columns = ["fingerprint", "jobs", "task", "type", "message", "latest"]
+        rows = [
+            [getattr(group, column) for column in columns] for group in deadletter.groups(_chosen(options))
+        ]
+        self.table(columns, [[*row[:4], row[4][:80], row[5]] for row in rows])
+
+    def replays(self, **options: Any) -> None:
+        columns = ["id", "wanted", "replayed", "passed_over", "rate", "actor", "created_at", "finished_at"]
+        self.table(
+            columns, [[getattr(row, column) for column in columns] for row in Replay.objects.all()[:50]]
+        )
+
     def replay(self, **options: Any) -> int:
+        if options["rate"] is not None:
+            return self._replay_at_rate(**options)
         return self._act(deadletter.replay, deadletter.replay_many, "replayed", **options)
 
     def discard(self, **options: Any) -> int:
         return self._act(deadletter.discard, deadletter.discard_many, "discarded", **options)
 
+    def _replay_at_rate(self, *, ids: list[UUID], rate: float, **options: Any) -> int:
+        if ids or not options["all"]:
+            raise Failed("--rate goes with --all", "see: manage.py queue replay --help", USAGE)
+        try:
+            replays.check_rate(rate)
+        except ValueError as error:
+            raise Failed(str(error), code=USAGE) from error
+        chosen = _chosen(options)
+        if options["dry_run"]:
+            return self._would(deadletter.chosen(chosen).count())
+        self._ask(deadletter.chosen(chosen).count(), options["yes"])
+        try:
+            row = replays.start(chosen, rate=rate, **_trace())
+        except replays.NothingDead as error:
+            raise Failed(str(error), "see: manage.py queue failures") from error
+        self.document({"replay": str(row.id), "wanted": row.wanted, "rate": row.rate})
+        self.line(f"{row.wanted} to replay at {rate:g}/s; see: manage.py queue replays")
+        return OK
+
+    def _would(self, count: int) -> int:
+        self.document({"would": count})
+        self.line(f"{count} dead letters; nothing was changed")
+        return OK
+
+    def _ask(self, count: int, is_sure: bool) -> None:
+        """On a terminal only: a script has said what it wants."""
+        if is_sure or self.is_json or not sys.stdin.isatty():
+            return
+        if input(f"{count} dead letters. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise Failed("nothing was changed")
+
+    def _filter(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--queue", dest="only", help="of this queue")
+        parser.add_argument("--task", help="of this task")
+        parser.add_argument("--fingerprint", help="of this failure; see: manage.py queue failures")
+
     def _choice(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("ids", nargs="*", type=UUID, metavar="ID")
-        parser.add_argument("--all", action="store_true", help="every dead letter")
-        parser.add_argument("--queue", dest="only", help="with --all: of this queue")
+        parser.add_argument("--all", action="store_true", help="every dead letter, or those of the filters")
+        self._filter(parser)
+        parser.add_argument("--dry-run", action="store_true", help="say how many, and change nothing")
+        parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def _act(
         self, one: Any, many: Any, done: str, *, ids: list[UUID], only: str | None, **options: Any
     ) -> int:
         everything = options["all"]
-        if everything == bool(ids) or (only and not everything):
+        chosen = _chosen({"only": only, **options})
+        if everything == bool(ids) or (any(chosen) and not everything):
             raise Failed(
                 "name the jobs, or give --all (with --queue NAME for one queue)",
                 "see: manage.py queue dead",
                 2,
             )
+        jobs = deadletter.chosen(chosen) if everything else deadletter.dead().filter(id__in=ids)
+        if options["dry_run"]:
+            return self._would(jobs.count())
         if everything:
-            return self._report(done, many(deadletter.dead(only), **_trace()), [])
+            self._ask(jobs.count(), options["yes"])
+            return self._report(done, many(jobs, **_trace()), [])
         problems = [_refusal(one, job_id, _trace()) for job_id in ids]
         return self._report(done, problems.count(""), problems)
 
@@ -148,6 +217,10 @@ class Command(BrainCommand):
         for problem in refused:
             self.line(problem, style="red")
         return FAILED if refused else OK
+
+
+def _chosen(options: dict[str, Any]) -> deadletter.Choice:
+    return deadletter.Choice(options["only"] or "", options["task"] or "", options["fingerprint"] or "")
 
 
 def _trace() -> dict[str, str]:

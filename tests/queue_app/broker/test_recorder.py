@@ -12,6 +12,7 @@ import pytest
 from queue_app.broker import events, recorder, stream
 from queue_app.broker.events import About, Event
 from queue_app.broker.recorder import Recorder
+from queue_app.fingerprints import fingerprint
 from queue_app.models import Job, JobEvent, Lease
 
 pytestmark = pytest.mark.usefixtures("every_database")
@@ -112,6 +113,14 @@ def test_record__step_by_step__rows_change_and_are_named_late() -> None:
     assert job.last_error == ERROR  # the error of the run before stays to be read
     assert job.created_at.timestamp() == 1000.25
     assert history(id) == ["PROCESSING", "FAILED", "PENDING", "PROCESSING", "COMPLETED"]
+
+
+def test_record__dead_letter__row_has_the_fingerprint_of_its_error() -> None:
+    id = str(uuid4())
+    tell(pending(id), end(id, events.DEAD_LETTER, {"error": ERROR}))
+    record(leading())
+    row = Job.objects.get(id=id)
+    assert (row.state, row.fingerprint) == ("DEAD_LETTER", fingerprint(row.last_error))
 
 
 def test_record__repeated_and_late_events__write_nothing_new() -> None:

@@ -1,0 +1,256 @@
+"""The desk on every database: fingerprints on rows, groups, replays of many at a rate, mended payloads."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from foundation.models import AuditEntry
+from queue_app import (
+    clock,
+    deadletter,
+    enqueue,
+    enqueue_many,
+    ledger,
+    queues,
+    reconciler,
+    registry,
+    replays,
+    task,
+    wakeup,
+    workers,
+)
+from queue_app.deadletter import Choice
+from queue_app.fingerprints import fingerprint
+from queue_app.models import Job, JobEvent, Replay
+from queue_app.payloads import BadPayload
+from queue_app.statements import End
+from queue_app.states import State
+
+pytestmark = pytest.mark.usefixtures("every_database")
+WHO: dict[str, Any] = {"actor": "ada", "source": "cli"}
+REFUSED = {"type": "OSError", "message": "no route to 10.0.0.1", "traceback": ""}
+GONE = {"type": "KeyError", "message": "'x'", "traceback": ""}
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ledger.Wakeup]]:
+    messages: list[ledger.Wakeup] = []
+    monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
+    yield messages
+    Replay.objects.all().delete()
+
+
+@pytest.fixture
+def secret_task() -> Iterator[str]:
+    made = task(name="charge", queue="charges", secret_fields=["card.number"])(lambda payload: None)
+    yield made.name
+    del registry._tasks[made.name]
+
+
+def die(jobs: list[Job], error: dict[str, str] = REFUSED) -> list[Job]:
+    """They are claimed, run and fail for good, by the ledger's own statements."""
+    worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
+    claimed = ledger.exchange(worker.id, [job.id for job in jobs], [])[0]
+    ends = [End(job.id, job.fence, State.DEAD_LETTER, 1, None, json.dumps(error)) for job in claimed]
+    assert len(ledger.exchange(worker.id, [], ends)[1]) == len(jobs)
+    return [Job.objects.get(id=job.id) for job in jobs]
+
+
+def dead(count: int = 1, error: dict[str, str] = REFUSED) -> list[Job]:
+    return die(enqueue_many("email_queue", [{"n": number} for number in range(count)]), error)
+
+
+def pass_by(seconds: float) -> None:
+    """As if the last look had been so long ago."""
+    for row in Replay.objects.filter(finished_at=None):
+        Replay.objects.filter(id=row.id).update(counted_to=row.counted_to - timedelta(seconds=seconds))
+
+
+def audited() -> Any:
+    return AuditEntry.objects.exclude(action="queue.create")  # on first use
+
+
+# --- fingerprints ------------------------------------------------------------------------------------------------------
+def test_exchange__dead_end__fingerprint_is_on_the_row_and_costs_the_others_nothing() -> None:
+    (job,) = dead()
+    assert job.fingerprint == fingerprint(REFUSED)
+    worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
+    done = enqueue("email_queue", {})
+    (claimed,) = ledger.exchange(worker.id, [done.id], [])[0]
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        ledger.exchange(worker.id, [], [End(done.id, claimed.fence, State.COMPLETED, 1)])
+    assert not [query for query in queries if "fingerprint" in query["sql"]]
+    assert Job.objects.get(id=done.id).fingerprint == ""
+
+
+def test_take_back__crashed_too_often__fingerprint_of_the_loss() -> None:
+    worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
+    job = enqueue("email_queue", {})
+    ledger.exchange(worker.id, [job.id], [])
+    ledger.take_back(worker.id, [job.id], ran=[job.id], max_crashes=1, reason="child died")
+    row = Job.objects.get(id=job.id)
+    assert (row.state, row.fingerprint) == ("DEAD_LETTER", fingerprint(row.last_error))
+
+
+def test_migration__rows_that_were_dead_before__get_the_fingerprints_of_now() -> None:
+    jobs = dead(3) + dead(1, GONE) + dead(1, {**REFUSED, "traceback": 'File "/a/b/c.py", line 3, in go\n x'})
+    expected = {job.id: job.fingerprint for job in jobs}
+    Job.objects.update(fingerprint="")
+    filling = importlib.import_module("queue_app.migrations.0009_fill_fingerprint")
+    with connection.schema_editor() as editor:
+        filling.fill(apps, editor)
+    assert dict(Job.objects.values_list("id", "fingerprint")) == expected
+
+
+# --- groups ------------------------------------------------------------------------------------------------------------
+def test_groups__two_failures__counted_with_the_newest_ones_error() -> None:
+    dead(2)
+    newest = dead(1, {**REFUSED, "message": "no route to 10.9.9.9"})[0]
+    dead(1, GONE)
+    with CaptureQueriesContext(connection) as queries:
+        first, second = deadletter.groups(Choice())
+    assert len(queries) == 2
+    assert (first.jobs, first.type, first.message, first.newest) == (
+        3, "OSError", "no route to 10.9.9.9", newest.id,
+    )  # fmt: skip
+    assert (second.jobs, second.fingerprint) == (1, fingerprint(GONE))
+    assert deadletter.groups(Choice(queue="other")) == []
+    assert [group.jobs for group in deadletter.groups(Choice(fingerprint=fingerprint(GONE)))] == [1]
+
+
+# --- replays -----------------------------------------------------------------------------------------------------------
+def test_replay__at_a_rate__lets_go_as_many_as_time_allows_oldest_first(
+    sent: list[ledger.Wakeup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = dead(25)
+    dead(1, GONE)
+    sent.clear()
+    moment = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: moment)  # looks take their time on a busy machine
+    row = replays.start(Choice(fingerprint=fingerprint(REFUSED)), rate=10, **WHO)
+    assert replays.work_off(look_s=1) == 0
+    moment += timedelta(seconds=1)
+    assert replays.work_off(look_s=1) == 10
+    assert [message.id for message in sent] == [job.id for job in jobs[:10]]
+    assert replays.work_off(look_s=1) == 0
+    for _ in range(3):
+        moment += timedelta(seconds=1)
+        replays.work_off(look_s=1)
+    row.refresh_from_db()
+    assert (row.wanted, row.replayed, row.finished_at is not None) == (25, 25, True)
+    again = Job.objects.get(id=jobs[0].id)
+    assert (again.state, again.attempt, again.finished_at) == ("PENDING", 0, None)
+    last = JobEvent.objects.filter(job=again).last()
+    assert (last.detail["action"], last.detail["actor"]) == ("replayed", "ada")
+    assert Job.objects.filter(state="DEAD_LETTER").count() == 1
+    actions = audited().order_by("id").values_list("action", "actor")
+    assert list(actions) == [("replay.start", "ada"), ("replay.finish", "ada")]
+
+
+def test_replay__job_fails_again__same_lineage_and_not_replayed_twice() -> None:
+    (job,) = dead()
+    replays.start(Choice(), **WHO)
+    assert replays.work_off(look_s=1) == 1
+    die([job])
+    Replay.objects.update(position=None)  # as if it had not been looked at yet
+    assert replays.work_off(look_s=1) == 0
+    assert Replay.objects.get().finished_at is not None
+    states = list(JobEvent.objects.filter(job=job).values_list("state", flat=True))
+    assert states == ["PENDING", "PROCESSING", "DEAD_LETTER", "PENDING", "PROCESSING", "DEAD_LETTER"]
+
+
+def test_replay__arguments_not_recorded__passed_over() -> None:
+    job, other = dead(2)
+    Job.objects.filter(id=job.id).update(payload={"not_kept": "too large"})
+    replays.start(Choice(), **WHO)
+    replays.work_off(look_s=1)
+    replays.work_off(look_s=1)
+    row = Replay.objects.get()
+    assert (row.replayed, row.passed_over) == (1, 1)
+    assert Job.objects.get(id=job.id).state == "DEAD_LETTER"
+
+
+def test_replay__stopped__lets_go_no_more_and_cannot_be_stopped_again() -> None:
+    dead(5)
+    row = replays.start(Choice(), rate=1, **WHO)
+    replays.stop(row.id, **WHO)
+    pass_by(10)
+    assert replays.work_off(look_s=1) == 0
+    with pytest.raises(replays.Ended):
+        replays.stop(row.id, **WHO)
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), True, "7", 1e9])
+def test_start__bad_rate_or_nothing_dead__nothing_changed(rate: Any) -> None:
+    with pytest.raises(replays.NothingDead, match="'nowhere'"):
+        replays.start(Choice(queue="nowhere"), **WHO)
+    dead(1)
+    with pytest.raises(ValueError, match="rate"):
+        replays.start(Choice(), rate=rate, **WHO)
+    assert not Replay.objects.exists()
+    assert not audited().exists()
+
+
+# --- payloads ----------------------------------------------------------------------------------------------------------
+def test_edit__new_value__checked_kept_in_history_and_audit(secret_task: str) -> None:
+    (job,) = die([enqueue(secret_task, {"to": "a", "card": {"number": "4111", "name": "x"}})])
+    shown = {"to": "b", "card": {"number": "••••••", "name": "x"}}
+    changes = deadletter.edit(job, shown, **WHO)
+    assert changes == {"to": {"before": "a", "after": "b"}}
+    opened = registry.find(secret_task).reveal(Job.objects.get(id=job.id).payload)
+    assert opened == {"to": "b", "card": {"number": "4111", "name": "x"}}
+    deadletter.edit(job, {"to": "b", "card": {"number": "4222"}}, **WHO)
+    told = json.dumps(
+        [
+            *JobEvent.objects.values_list("detail", flat=True),
+            *AuditEntry.objects.values_list("after", flat=True),
+        ]
+    )
+    assert "4111" not in told
+    assert "4222" not in told
+    assert "card.number" in told
+    assert "4222" not in json.dumps(Job.objects.get(id=job.id).payload)
+
+
+def test_edit__large_payload_or_no_change__kept_beside_the_row_or_no_event() -> None:
+    (job,) = dead()
+    deadletter.edit(job, {"text": "x" * 100_000}, **WHO)
+    assert Job.objects.get(id=job.id).payload is None
+    count = JobEvent.objects.filter(job=job).count()
+    assert deadletter.edit(job, {"text": "x" * 100_000}, **WHO) == {}
+    assert JobEvent.objects.filter(job=job).count() == count
+    deadletter.edit(job, {"n": 1}, **WHO)
+    assert Job.objects.get(id=job.id).payload == {"n": 1}
+
+
+def test_edit__not_dead_or_no_json__refused_and_nothing_changed() -> None:
+    (job,) = dead()
+    for wrong in ([1], {"n": float("nan")}, {"n": "••••••"}):
+        with pytest.raises(BadPayload):
+            deadletter.edit(job, wrong, **WHO)
+    waiting = enqueue("email_queue", {"n": 1})
+    with pytest.raises(deadletter.NotDead):
+        deadletter.edit(waiting, {"n": 2}, **WHO)
+    assert [row.payload for row in Job.objects.order_by("id")] == [{"n": 0}, {"n": 1}]
+    assert not audited().exists()
+
+
+def test_prune__queue_keeps_its_dead_for_a_time_of_its_own() -> None:
+    (job,) = dead()
+    queues.configure("email_queue", dead_retention_s=60.0, **WHO)
+    reconciler.prune()
+    assert Job.objects.filter(id=job.id).exists()
+    Job.objects.filter(id=job.id).update(finished_at=clock.now() - timedelta(seconds=90))
+    reconciler.prune()
+    assert not Job.objects.filter(id=job.id).exists()
