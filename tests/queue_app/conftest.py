@@ -157,7 +157,10 @@ def forget_queues() -> None:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
 def _database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_setup: None,  # first: made while another database is the default, it would be made there
+    django_db_blocker: Any,
 ) -> Iterator[None]:
     """The module's tests on each database: a file or a private server, migrated, as Django's default one."""
     if request.param == "mariadb" and not importlib.util.find_spec("MySQLdb"):
