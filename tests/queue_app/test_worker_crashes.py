@@ -24,7 +24,7 @@ THREADS = POOLS["threads"]
 
 def test_kill_9__jobs_run_and_wait__another_worker_finishes_all(start_worker: Start, file: Path) -> None:
     first = start_worker(*THREADS)
-    jobs = [trace(file, number, takes_s=0.1) for number in range(40)]
+    jobs = [trace(file, number, takes_s=0.3) for number in range(40)]
     until(lambda: len(file.read_text().split()) >= 8, "some jobs have run")
     first.signal(signal.SIGKILL)
     assert Job.objects.filter(state="PROCESSING").exists()
