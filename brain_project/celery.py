@@ -8,11 +8,11 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
-from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from queue_app.worker import bootsteps
 
 from . import broker
+from .task_log import TaskLogStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "brain_project.settings")
 
@@ -30,7 +30,7 @@ class App(Celery):
 app = App("brain_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-app.steps["worker"].add(DjangoStructLogInitStep)
+app.steps["worker"].add(TaskLogStep)
 bootsteps.install(app)
 
 

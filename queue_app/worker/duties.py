@@ -16,6 +16,7 @@ from uuid import UUID
 
 import structlog
 from celery import bootsteps, signals
+from celery.apps import worker as apps
 from celery.exceptions import WorkerShutdown
 from django.db import DatabaseError, connections
 
@@ -26,11 +27,12 @@ from queue_app.broker.undelivered import Undelivered
 from queue_app.conf import conf
 from queue_app.states import Asked
 
-from . import inspection, memory, prefetch, strategy
+from . import inspection, memory, prefetch, reception, strategy, thread_connections
 from .engine import Engine
 from .forks import ForkRunner
 from .liveness import Liveness
-from .runner import ThreadRunner, own_threads
+from .runner import ThreadRunner
+from .slots import Slots, take_over
 from .stopping import Stopping
 
 log = structlog.get_logger(__name__)
@@ -38,7 +40,6 @@ log = structlog.get_logger(__name__)
 _JOIN_S = 1.0  # for a duty to come to its end; one that hangs ends with the process
 _CHILDREN_S = 0.5  # between two looks whether a child of the pool has died
 _LOOK_S = 1.0  # between two looks whether the worker makes progress
-_CONNECTION_AGE_S = 60
 
 
 class Duty(threading.Thread):
@@ -87,7 +88,9 @@ class Membership(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        keep_connections()  # before the fork, for the children
+        thread_connections.keep(worker.app)
+        if isinstance(worker, apps.Worker):  # else it is a guest in the process, whose objects may have to go
+            memory.keep_what_is_there()
         self._duties: list[Duty] = []
         self._engine: Engine | None = None
         self._stopping: Stopping | None = None
@@ -243,6 +246,8 @@ class QueueFollower(bootsteps.StartStopStep):
         if engine is not None:
             celery_task.window.slots = engine.window.slots
             windows.append(engine.window)
+        if isinstance(getattr(consumer.pool, "slots", None), Slots):
+            reception.install(consumer, consumer.pool.slots)
         self._duties = [
             Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S),
             Duty("prefetch", prefetch.Prefetch(consumer, windows).fit, prefetch.LOOK_S),
@@ -280,17 +285,6 @@ class QueueFollower(bootsteps.StartStopStep):
         return found
 
 
-def keep_connections() -> None:
-    """In a worker a connection belongs to a thread that lives as long as the process: kept for a while, and no pool.
-
-    A pool's threads and sockets would not survive a fork, and there are never more threads than connections.
-    """
-    for alias in connections:
-        entry = connections.settings[alias]
-        entry["CONN_MAX_AGE"] = _CONNECTION_AGE_S
-        entry["OPTIONS"].pop("pool", None)
-
-
 def _refuse_greenlets(worker: Any) -> None:
     if worker.pool_cls.is_green:
         log.critical(
@@ -309,9 +303,10 @@ def _runner(engine: Engine, worker: Any) -> ThreadRunner | ForkRunner:
             call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
             scale=partial(_scale, worker),
         )
-    slots = worker.pool.num_processes
-    executor = getattr(worker.pool, "executor", None) or own_threads(slots)
-    return ThreadRunner(engine, executor, slots)
+    slots = Slots(worker.pool.num_processes)
+    if hasattr(worker.pool, "executor"):  # Celery's thread pool
+        take_over(worker.pool, slots)
+    return ThreadRunner(engine, slots)
 
 
 def _slots(worker: Any) -> int:

@@ -25,8 +25,8 @@ from queue_app.performing import perform
 from queue_app.runs import Run
 from queue_app.statements import End
 
+from . import thread_connections
 from .engine import Engine, given_back
-from .runner import tidy_connections
 from .underway import Key, Underway, cancelled, early_end, limits_of, overdue, stopped
 
 log = structlog.get_logger(__name__)
@@ -185,5 +185,5 @@ def perform_in_child(run: Run) -> Answer:
     try:
         end = perform(run)
     finally:
-        tidy_connections()
+        thread_connections.tidy()
     return end, run.is_completed, time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Runs on threads of the worker process: Celery's thread pool's, shared with its own tasks, or the runner's own.
+"""Runs on the slots of the worker process, which Celery's own tasks share.
 
     submit → queue → a slot's thread → perform → engine.finished
 
@@ -12,19 +12,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import UUID
 
 import structlog
-from django.db import connections
 
 from queue_app import watchdog
 from queue_app.performing import perform
 from queue_app.runs import Run
 from queue_app.statements import End
 
+from . import thread_connections
 from .engine import Engine, given_back
+from .slots import Slots
 from .underway import Key, Underway, cancelled, early_end, limits_of, overdue, stopped
 
 log = structlog.get_logger(__name__)
@@ -33,13 +33,13 @@ TURN_S = 0.05  # a slot that is shared with Celery's own tasks is passed on afte
 
 
 class ThreadRunner:
-    """Takes up to `slots` threads of an executor while there is something to run.
+    """Takes slots while there is something to run, all of them at most.
 
-    A slot runs one job after another without a trip through the executor's queue, which costs more than a short job.
+    A slot runs one job after another without a trip through the slots' queue, which costs more than a short job.
     """
 
-    def __init__(self, engine: Engine, executor: ThreadPoolExecutor, slots: int) -> None:
-        self._engine, self.executor, self._slots = engine, executor, slots
+    def __init__(self, engine: Engine, slots: Slots) -> None:
+        self._engine, self.slots = engine, slots
         self._watchdog = watchdog.of_this_process()
         self._queue: deque[Run] = deque()
         self._running: dict[Key, Underway] = {}
@@ -55,7 +55,7 @@ class ThreadRunner:
             return
         self._queue.append(run)
         with self._lock:
-            if self._busy >= self._slots:
+            if self._busy >= len(self.slots.threads):
                 return
             self._busy += 1
         self._enter()
@@ -98,7 +98,7 @@ class ThreadRunner:
 
     # --- on the slots ---
     def _enter(self) -> None:
-        """Have a thread for a slot: one of the executor's, or a spare one for each that does not come back to it."""
+        """Have a thread for a slot: one of the slots', or a spare one for each that does not come back to them."""
         with self._lock:
             is_spare = self._spares < len(self._stuck)
             self._spares += is_spare
@@ -106,8 +106,8 @@ class ThreadRunner:
             threading.Thread(target=self._work, args=(True,), name="queue-spare", daemon=True).start()
             return
         try:
-            self.executor.submit(self._work, False)
-        except RuntimeError:  # the pool is shut down: whoever is queued goes back
+            self.slots.submit(partial(self._work, False))
+        except RuntimeError:  # they are closed: whoever is queued goes back
             with self._lock:
                 self._busy -= 1
             self.close()
@@ -163,7 +163,7 @@ class ThreadRunner:
             log.exception("run_broke", job_id=str(run.id), task=run.name)
             return None
         finally:
-            tidy_connections()
+            thread_connections.tidy()
 
     # --- a run that does not end ---
     def _on_overdue(self, underway: Underway) -> None:
@@ -186,17 +186,3 @@ class ThreadRunner:
             self._stuck.pop(underway.key, None)
         run = underway.run
         log.warning("thread_came_back", job_id=str(run.id), task=run.name, took_s=round(underway.took_s, 3))
-
-
-def own_threads(slots: int) -> ThreadPoolExecutor:
-    """For a pool that has no threads to share."""
-    return ThreadPoolExecutor(slots, thread_name_prefix="queue-run")
-
-
-def tidy_connections() -> None:
-    """Close what a handler left broken or in a transaction; a good connection stays for the thread's next job."""
-    for used in connections.all(initialized_only=True):
-        if used.in_atomic_block or used.errors_occurred:
-            used.close()
-        else:
-            used.close_if_unusable_or_obsolete()

@@ -200,10 +200,10 @@ class _Threads:
     """A pool of threads, or the threads of a pool that has none."""
 
     def __init__(self, worker: Any, runner: Any) -> None:
-        self._runner, self._executor = runner, runner.executor
+        self._runner, self._slots = runner, runner.slots
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._slots.close()
 
     @property
     def is_busy(self) -> bool:
@@ -227,7 +227,7 @@ class _Threads:
         """Not as Celery does, which waits."""
 
     def _alive(self) -> list[threading.Thread]:
-        return [thread for thread in self._executor._threads if thread.is_alive()]
+        return [thread for thread in self._slots.threads if thread.is_alive()]
 
 
 class _Children:

@@ -72,6 +72,31 @@ def reject() -> None:
     raise Reject("no", requeue=False)
 
 
+@shared_task(name="plain.leave", max_retries=1, default_retry_delay=0)
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@shared_task(name="plain.remembers")
+def remembers(name: str) -> bool:
+    """Whether a run before this one had the same database connection. Leaves a mark on it."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM temp.sqlite_master WHERE name = %s", [name])
+        found = cursor.fetchone() is not None
+        cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} (at int)")
+    return found
+
+
+@shared_task(name="plain.leave_open")
+def leave_open() -> None:
+    """Leaves its connection in a transaction."""
+    from django.db import transaction
+
+    transaction.Atomic(None, savepoint=False, durable=False).__enter__()
+
+
 @shared_task(name="plain.kill_own_process", max_retries=1, default_retry_delay=0)
 def kill_own_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from queue_app.worker.slots import Slots, TaskCall
+
+from .conftest import until
+
+
+@pytest.fixture
+def slots() -> Iterator[Slots]:
+    made = Slots(2)
+    yield made
+    made.close()
+
+
+def all_have_ended(slots: Slots) -> bool:
+    return not any(thread.is_alive() for thread in slots.threads)
+
+
+def test_submit__more_calls_than_slots__run_in_their_order_and_at_once(slots: Slots) -> None:
+    gate, ran = threading.Event(), list[int]()
+    both = threading.Barrier(3)
+
+    def hold(number: int) -> None:
+        both.wait(5)
+        gate.wait(5)
+        ran.append(number)
+
+    for number in range(2):
+        slots.submit(lambda number=number: hold(number))
+    both.wait(5)  # two at once
+    for number in range(2, 6):
+        slots.submit(lambda number=number: ran.append(number))
+    assert ran == []
+    gate.set()
+    until(lambda: len(ran) == 6, "all have run")
+    assert [number for number in ran if number > 1] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_submit__a_call_raises__its_slot_goes_on(slots: Slots, error: type[BaseException]) -> None:
+    def break_it() -> None:
+        raise error
+
+    for _ in range(4):
+        slots.submit(break_it)
+    ran = threading.Event()
+    slots.submit(ran.set)
+    assert ran.wait(5)
+
+
+def test_close__calls_wait__they_are_dropped_and_what_runs_ends() -> None:
+    slots, gate, ran = Slots(1), threading.Event(), list[str]()
+    begun = threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait(5)
+        ran.append("held")
+
+    slots.submit(hold)
+    begun.wait(5)
+    slots.submit(lambda: ran.append("waiting"))
+    slots.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        slots.submit(lambda: None)
+    gate.set()
+    until(lambda: all_have_ended(slots), "the thread ends")
+    assert ran == ["held"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(lambda: (0, "None", 0.1), "success"), (SystemExit(3), "failure"), (KeyboardInterrupt(), "failure")],
+)
+def test_task_call__however_it_ends__it_is_told(answer: Any, told: str) -> None:
+    heard = list[tuple[str, Any]]()
+
+    def trace() -> Any:
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer()
+
+    TaskCall(
+        trace,
+        (),
+        on_accepted=lambda pid, at: heard.append(("accepted", pid)),
+        on_success=lambda found: heard.append(("success", found)),
+        on_failure=lambda info: heard.append(("failure", info.exception)),
+    )()
+    assert [name for name, _ in heard] == ["accepted", told]
