@@ -76,7 +76,7 @@ def prune(older_than_s: float) -> int:
 # --- one workflow, locked ---------------------------------------------------------------------------------------------
 def _note(flow: Workflow, steps: Mapping[UUID, State]) -> None:
     completed, cancelled = set[int](), set[int]()
-    for part in _parts(sorted(steps)):
+    for part in parts(sorted(steps)):
         for member in Member.objects.filter(job__in=part, workflow=flow).exclude(outcome__in=_FINAL):
             outcome = str(steps[member.job]) if steps[member.job] in OVER else ""
             if not _mark(flow, member, outcome, is_tried=steps[member.job] != State.PENDING):
@@ -132,7 +132,7 @@ def _drop(flow: Workflow, gates: Collection[int]) -> None:
 
 
 def _call_back(flow: Workflow) -> None:
-    if flow.kind != composition.Kind.BATCH or flow.finished_at is not None:
+    if flow.kind != composition.Kind.BATCH or flow.finished_at is not None or flow.is_cancelled:
         return
     calls = Member.objects.filter(workflow=flow, is_held=True)
     due, vain = composition.calls_for(flow.counts), composition.rules_out(flow.counts)
@@ -156,7 +156,7 @@ def _let_go(members: Sequence[Member]) -> None:
     plain = [member.job for member in members if member not in timed]
     sent = _due([member.job for member in timed if _becomes_due(member)])
     sent += _due(plain)
-    for part in _parts([member.job for member in members]):
+    for part in parts([member.job for member in members]):
         Member.objects.filter(job__in=part).update(is_held=False)
     if sent:
         transaction.on_commit(lambda: wakeup.publish(sent), robust=True)
@@ -164,7 +164,7 @@ def _let_go(members: Sequence[Member]) -> None:
 
 def _due(jobs: Sequence[UUID]) -> list[Wakeup]:
     found: list[Wakeup] = []
-    for part in _parts(jobs):
+    for part in parts(jobs):
         held = _held(part).select_for_update().values_list("id", "queue", "priority")
         rows = [Wakeup(*row) for row in held]
         _held([row.id for row in rows]).update(run_after=None, published_at=Clock())
@@ -187,7 +187,7 @@ def _becomes_due(member: Member) -> bool:
 
 
 def _cancel(members: Sequence[Member], reason: str) -> None:
-    for part in _parts([member.job for member in members]):
+    for part in parts([member.job for member in members]):
         jobs = list(_held(part).select_for_update().values_list("id", flat=True))
         _held(jobs).update(state=State.CANCELLED, finished_at=Clock(), run_after=None)
         _tell(jobs, State.CANCELLED, {"reason": reason})
@@ -204,6 +204,7 @@ def _tell(jobs: Iterable[UUID], state: State, detail: dict[str, Any]) -> None:
     JobEvent.objects.bulk_create(JobEvent(job_id=job, state=state, detail=detail) for job in jobs)
 
 
-def _parts(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+def parts(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    """As many at a time as one statement takes."""
     for start in range(0, len(ids), BATCH):
         yield ids[start : start + BATCH]
