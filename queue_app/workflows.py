@@ -171,8 +171,8 @@ def _at(common: dict[str, Any], now: datetime) -> None:
             common[name] = now
 
 
-def members(flow: Workflow) -> list[tuple[Member, Job | None]]:
-    """Its first thousand places with their jobs; None for one that is past its retention."""
-    places = list(flow.members.order_by("position")[:1000])
+def members(flow: Workflow, *, most: int) -> list[tuple[Member, Job | None]]:
+    """Its first places with their jobs; None for one that is past its retention. Two queries."""
+    places = list(flow.members.order_by("position")[:most])
     found = Job.objects.defer("payload", "result").in_bulk([place.job for place in places])
     return [(place, found.get(place.job)) for place in places]
