@@ -23,6 +23,7 @@ from .models import Job, JobEvent, Member, Workflow
 from .states import NEVER, OVER, State
 
 _OPEN = ("", State.DEAD_LETTER.value, State.CANCELLED.value)  # outcomes that keep a gate shut
+_COUNTED = {"completed": State.COMPLETED, "dead": State.DEAD_LETTER, "cancelled": State.CANCELLED}
 _FINAL = (State.COMPLETED.value, State.CANCELLED.value)
 
 Steps = Mapping[UUID, Mapping[UUID, State]]  # by workflow and job: the states that they have gone to
@@ -76,38 +77,39 @@ def prune(older_than_s: float) -> int:
 # --- one workflow, locked ---------------------------------------------------------------------------------------------
 def _note(flow: Workflow, steps: Mapping[UUID, State]) -> None:
     completed, cancelled = set[int](), set[int]()
+    marks: dict[tuple[str, bool, bool], list[UUID]] = {}
     for part in parts(sorted(steps)):
         for member in Member.objects.filter(job__in=part, workflow=flow).exclude(outcome__in=_FINAL):
             outcome = str(steps[member.job]) if steps[member.job] in OVER else ""
-            if not _mark(flow, member, outcome, is_tried=steps[member.job] != State.PENDING):
+            if not _count(flow, member, outcome, is_tried=steps[member.job] != State.PENDING):
                 continue
+            marks.setdefault((member.outcome, member.is_tried, member.is_held), []).append(member.job)
             if member.opens is not None and outcome == State.COMPLETED:
                 completed.add(member.opens)
             if member.opens is not None and outcome == State.CANCELLED:
                 cancelled.add(member.opens)
+    for (outcome, is_tried, is_held), jobs in marks.items():
+        for part in parts(jobs):
+            marked = {"outcome": outcome, "is_tried": is_tried, "is_held": is_held}
+            Member.objects.filter(job__in=part).update(**marked)
     _open(flow, completed)
     _drop(flow, cancelled)
     settle(flow)
 
 
-def _mark(flow: Workflow, member: Member, outcome: str, *, is_tried: bool) -> bool:
-    """Whether that was new."""
+def _count(flow: Workflow, member: Member, outcome: str, *, is_tried: bool) -> bool:
+    """Whether that is new; then the member, which is still to be written, and the counts say it."""
     is_tried = is_tried or member.is_tried
     if (member.outcome, member.is_tried) == (outcome, is_tried):
         return False
-    held = member.is_held and outcome == ""
-    Member.objects.filter(job=member.job).update(outcome=outcome, is_tried=is_tried, is_held=held)
     if member.role == Role.MEMBER:
         flow.tried += is_tried - member.is_tried
-        _count(flow, member.outcome, -1)
-        _count(flow, outcome, 1)
+        for name, state in _COUNTED.items():
+            change = (outcome == state) - (member.outcome == state)
+            setattr(flow, name, getattr(flow, name) + change)
+    member.outcome, member.is_tried = outcome, is_tried
+    member.is_held = member.is_held and outcome == ""
     return True
-
-
-def _count(flow: Workflow, outcome: str, by: int) -> None:
-    flow.completed += by * (outcome == State.COMPLETED)
-    flow.dead += by * (outcome == State.DEAD_LETTER)
-    flow.cancelled += by * (outcome == State.CANCELLED)
 
 
 def _open(flow: Workflow, gates: Collection[int]) -> None:

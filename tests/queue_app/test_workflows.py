@@ -35,6 +35,7 @@ from queue_app.composition import BadWorkflow, Status
 from queue_app.lineage import BadParent, running
 from queue_app.models import Job, JobEvent, Member, Worker, Workflow
 from queue_app.runs import FencedOut, Run
+from queue_app.statements import End
 from queue_app.states import NEVER, State
 
 from .flows import claim, end, finish, forget, job_of, releases, states_of
@@ -351,6 +352,36 @@ def test_add_to_batch__from_its_own_job__is_part_of_it_until_it_is_over(worker: 
     with pytest.raises(workflows.Finished, match="completed: it takes no more"):
         add_to_batch(flow, mail(5))
     assert Job.objects.count() == 5
+
+
+def test_add_to_batch__while_its_last_job_ends__is_part_of_it_or_refused(worker: Worker) -> None:
+    for _ in range(5):
+        flow = enqueue_workflow(batch(mail(1), on_success=mail(9)))
+        (held,) = claim(worker, job_of(flow, 0).id)
+        refused: list[Exception] = []
+
+        def add(flow: Workflow = flow, refused: list[Exception] = refused) -> None:
+            try:
+                add_to_batch(flow, mail(2))
+            except workflows.Finished as error:
+                refused.append(error)
+
+        at_once(lambda: _insisting(add), lambda held=held: _insisting(lambda: finish(worker, held)))
+        flow = fresh(flow)
+        assert (flow.total, flow.completed, flow.finished_at is not None) == (
+            1 if refused else 2, 1, bool(refused),
+        )  # fmt: skip
+        assert job_of(flow, 1).is_held is not bool(refused)
+
+
+def test_exchange__many_of_a_group_end_together__few_statements(worker: Worker) -> None:
+    flow = enqueue_workflow(group(*[mail(n) for n in range(100)]).then(mail()))
+    held = claim(worker, *flow.members.filter(is_held=False).values_list("job", flat=True))
+    ends = [End(one.id, one.fence, State.COMPLETED, 1) for one in held]
+    with CaptureQueriesContext(connection) as seen:
+        ledger.exchange(worker.id, [], ends, {one.id: flow.id for one in held})
+    assert len(seen) < 20
+    assert not job_of(flow, 100).is_held
 
 
 def test_add_to_batch__what_is_none_or_adds_nothing__is_refused() -> None:
