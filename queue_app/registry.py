@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
@@ -245,10 +244,10 @@ def _of_celery(name: str) -> Task | None:
 def _of_module(name: str) -> Task | None:
     """Names are dotted paths by default, and the tasks of Django's framework may stand in any module of an app."""
     module = name.rpartition(".")[0]
-    if not module or module in sys.modules or apps.get_containing_app_config(module) is None:
+    if not module or apps.get_containing_app_config(module) is None:
         return None
     try:
-        import_module(module)
+        import_module(module)  # waits for another thread that is at it: half a module knows half of its tasks
     except Exception as error:  # noqa: BLE001  (whatever it does: the job waits for a worker whose code is better)
         log.warning("task_module_not_imported", module=module, error=type(error).__name__)
         return None
