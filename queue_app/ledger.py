@@ -263,7 +263,7 @@ def release(owner: UUID, running: Collection[UUID], *, max_crashes: int, reason:
     with transaction.atomic():
         if Worker.objects.filter(id=owner, lease_until__gt=Clock()).exists():
             return []  # it came back to life meanwhile
-        held = list(_locked(Job.objects.filter(_RUNS, owner=owner).order_by("id")))
+        held = _held_of(Job.objects.filter(_RUNS, owner=owner))
         return _set_free(held, running, max_crashes=max_crashes, reason=reason)
 
 
@@ -272,7 +272,7 @@ def take_back(
 ) -> list[Job]:
     """Take back jobs that a live worker has on record but does not run (any more); those in `ran` are charged a crash."""
     with transaction.atomic():
-        held = list(_locked(Job.objects.filter(_RUNS, owner=owner, id__in=ids).order_by("id")))
+        held = _held_of(Job.objects.filter(_RUNS, owner=owner, id__in=ids))
         return _set_free(held, ran, max_crashes=max_crashes, reason=reason)
 
 
@@ -372,6 +372,14 @@ def _move(job: Job, to: State, *, detail: dict[str, Any], **changes: Any) -> boo
         if not hasattr(value, "resolve_expression"):  # what the database computed is not known here
             setattr(job, name, value)
     return True
+
+
+def _held_of(jobs: QuerySet[Job]) -> list[Job]:
+    """With their rows locked, and before them those of their workflows: in the order that everybody keeps."""
+    flows = set(jobs.filter(workflow__isnull=False).values_list("workflow", flat=True))
+    if flows:
+        _releasing().lock(id for id in flows if id is not None)
+    return list(_locked(jobs.order_by("id")))
 
 
 def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reason: str) -> list[Job]:

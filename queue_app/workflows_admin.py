@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -34,8 +36,8 @@ class WorkflowAdmin(ReadOnlyModelAdmin):
     list_display = ["short_id", "kind", "name", "badge", "done", "dead", "created_at", "finished_at"]
     list_filter = ["kind", ("finished_at", admin.EmptyFieldListFilter)]
     list_filter_submit = False
-    search_fields = ["id", "name"]
-    search_help_text = "Part of its name, or its id"
+    search_fields = ["name"]
+    search_help_text = "Part of its name, or its whole id"
     fields = [
         ("badge", "done"),
         ("kind", "name"),
@@ -48,6 +50,14 @@ class WorkflowAdmin(ReadOnlyModelAdmin):
     readonly_fields = [name for row in fields for name in ([row] if isinstance(row, str) else row)]
     actions = ["cancel_selected"]
     actions_detail = ["cancel_this"]
+
+    def get_search_results(
+        self, request: HttpRequest, flows: QuerySet[Workflow], term: str
+    ) -> tuple[QuerySet[Workflow], bool]:
+        try:
+            return flows.filter(id=UUID(term.strip())), False
+        except ValueError:  # not an id
+            return super().get_search_results(request, flows, term)
 
     @display(description="id", ordering="id")
     def short_id(self, flow: Workflow) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
+
+from django.db import connections
 
 from queue_app import ledger
 from queue_app.models import Job, JobEvent, Member, Worker, Workflow
@@ -47,6 +51,27 @@ def finish(
 
 def releases(job: UUID) -> int:
     return sum(event.detail.get("action") == "released" for event in JobEvent.objects.filter(job_id=job))
+
+
+def at_once(*acts: Callable[[], Any]) -> None:
+    """Each on a thread and a connection of its own; errors are raised here."""
+    start, errors = threading.Barrier(len(acts)), list[BaseException]()
+
+    def reach(act: Callable[[], Any]) -> None:
+        try:
+            start.wait(10)
+            act()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=reach, args=[act]) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
 
 
 def forget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from queue_app import (
     enqueue_many,
     enqueue_workflow,
     group,
+    ledger,
     trees,
     wakeup,
     workers,
@@ -27,7 +29,7 @@ from queue_app.lineage import running
 from queue_app.models import Job, Worker, Workflow
 from queue_app.states import State
 
-from .flows import claim, end, finish, forget, job_of, states_of
+from .flows import at_once, claim, end, finish, forget, job_of, states_of
 
 pytestmark = pytest.mark.usefixtures("every_database")
 WHO: dict[str, Any] = {"actor": "ada", "source": "cli"}
@@ -104,6 +106,24 @@ def test_cancel_tree__job__below_it_only_and_what_waits_for_it(worker: Worker) -
     assert standing(*children) == ["COMPLETED", "CANCELLED", "CANCELLED"]
     flow.refresh_from_db()
     assert (flow.status, flow.cancelled) == (Status.RUNNING, 2)
+
+
+def test_cancel_tree__while_its_jobs_end_and_their_worker_is_given_up__nobody_deadlocks(
+    worker: Worker,
+) -> None:
+    for _ in range(5):
+        flow = enqueue_workflow(group(*[chain(mail(), mail()) for _ in range(6)]).then(mail()))
+        held = claim(worker, *flow.members.filter(is_held=False).values_list("job", flat=True))
+        ids = {one.id for one in held[3:]}
+        at_once(
+            *[partial(finish, worker, one) for one in held[:3]],
+            partial(trees.cancel_tree, flow, **WHO),
+            partial(ledger.take_back, worker.id, ids, ran=ids, max_crashes=1, reason="child died"),
+        )
+        flow.refresh_from_db()
+        assert set(states_of(flow)) <= {"COMPLETED", "CANCELLED", "DEAD_LETTER"}
+        assert (flow.status, flow.completed + flow.dead + flow.cancelled) == (Status.CANCELLED, 13)
+        assert (flow.completed, flow.dead) == (3, 3)
 
 
 def test_cancel_tree__cyclic_parents__each_once() -> None:

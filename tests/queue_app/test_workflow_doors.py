@@ -141,6 +141,15 @@ def test_admin__list__bounded_queries() -> None:
     assert len(more) == len(few)
 
 
+def test_admin__search__part_of_a_name_or_a_whole_id() -> None:
+    flow, other = made(), enqueue_workflow(chain(mail(), name="weekly"))
+    client = client_of(roles.VIEWER)
+    for term, found, absent in (("WEEK", other, flow), (f" {flow.id} ", flow, other)):
+        shown = client.get(reverse(LIST), {"q": term}).content.decode()
+        assert page(found) in shown
+        assert page(absent) not in shown
+
+
 @pytest.mark.parametrize("model", ["workflow", "job"])
 def test_admin__cancel_selected__each_with_all_below_it(model: str) -> None:
     flow = made()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -38,7 +37,7 @@ from queue_app.runs import FencedOut, Run
 from queue_app.statements import End
 from queue_app.states import NEVER, State
 
-from .flows import claim, end, finish, forget, job_of, releases, states_of
+from .flows import at_once, claim, end, finish, forget, job_of, releases, states_of
 
 pytestmark = pytest.mark.usefixtures("every_database")
 WHO: dict[str, Any] = {"actor": "ada", "source": "cli"}
@@ -63,27 +62,6 @@ def mail(number: int = 0, **options: Any) -> Any:
 
 def fresh(flow: Workflow) -> Workflow:
     return Workflow.objects.get(id=flow.id)
-
-
-def at_once(*acts: Callable[[], Any]) -> None:
-    """Each on a thread and a connection of its own; errors are raised here."""
-    start, errors = threading.Barrier(len(acts)), list[BaseException]()
-
-    def reach(act: Callable[[], Any]) -> None:
-        try:
-            start.wait(10)
-            act()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=reach, args=[act]) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
 
 
 # --- chains and groups ------------------------------------------------------------------------------------------------
