@@ -4,19 +4,6 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-# Instead of the partial index, which MySQL does not have.
-MYSQL_INDEX = models.Index(fields=["parent"], name="job_child_all")
-
-
-def add_whole_index(apps, schema_editor):
-    if schema_editor.connection.vendor == "mysql":
-        schema_editor.add_index(apps.get_model("queue_app", "Job"), MYSQL_INDEX)
-
-
-def remove_whole_index(apps, schema_editor):
-    if schema_editor.connection.vendor == "mysql":
-        schema_editor.remove_index(apps.get_model("queue_app", "Job"), MYSQL_INDEX)
-
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -102,7 +89,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
-            model_name="job",
+            model_name="job",  # MySQL makes a whole one of it
             index=models.Index(
                 condition=models.Q(("parent__isnull", False)), fields=["parent"], name="job_child"
             ),
@@ -152,6 +139,4 @@ class Migration(migrations.Migration):
                 name="member_known_role",
             ),
         ),
-        # atomic=False: MySQL refuses DDL in a transaction.
-        migrations.RunPython(add_whole_index, remove_whole_index, atomic=False),
     ]
