@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from queue_app.composition import (
     BadWorkflow,
@@ -110,3 +112,49 @@ def test_status__counts__running_blocked_or_over() -> None:
     assert status(Counts(2, 2, 1, 1), is_cancelled=True) == Status.CANCELLED
     assert status(Counts(2, 2, 2), is_cancelled=False) == Status.COMPLETED
     assert not is_over(Counts(2, 2, 1, 1), is_cancelled=False)
+
+
+# --- any nesting ------------------------------------------------------------------------------------------------------
+PARTS = st.lists(
+    st.recursive(
+        st.none(),
+        lambda inner: st.tuples(st.sampled_from("cg"), st.lists(inner, min_size=1, max_size=4)),
+        max_leaves=12,
+    ),
+    min_size=1,
+    max_size=3,
+)  # of a kind and its parts, in each other; a leaf is None
+
+
+def built(tree: Any, names: Any) -> tuple[Any, list[int], set[tuple[int, int]]]:
+    """The node, its leaves, and which of them come before which, by what the words mean."""
+    if tree is None:
+        name = next(names)
+        return call(name, {}), [name], set()
+    kind, parts = tree
+    nodes, leaves, before = [], [], set[tuple[int, int]]()
+    for part in parts:
+        node, inside, order = built(part, names)
+        before |= order
+        if kind == "c":
+            before |= {(first, then) for first in leaves for then in inside}
+        nodes.append(node)
+        leaves += inside
+    return (chain if kind == "c" else group)(*nodes), leaves, before
+
+
+@settings(deadline=None)
+@given(tree=st.tuples(st.sampled_from("cg"), PARTS))
+def test_plan__any_nesting__gates_say_who_comes_before_whom(tree: Any) -> None:
+    node, leaves, before = built(tree, iter(range(10_000)))
+    slots = {slot.call.target: slot for slot in plan(node)}
+    assert list(slots) == leaves
+    found = {
+        (first, then)
+        for first in leaves
+        for then in leaves
+        if slots[first].opens is not None and slots[first].opens == slots[then].behind
+    }
+    while more := {(a, d) for a, b in found for c, d in found if b == c} - found:
+        found |= more
+    assert found == before
