@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from .states import OVER, State
+
 if TYPE_CHECKING:
     from .intake import Options
 
@@ -53,6 +55,14 @@ class Counts(NamedTuple):
     completed: int = 0
     dead: int = 0
     cancelled: int = 0
+
+
+class Standing(NamedTuple):
+    """Of a job in its workflow. outcome: the state in which it is over, or none; is_held: it waits for others."""
+
+    outcome: str = ""
+    is_tried: bool = False
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +198,30 @@ def _callback(role: Role, given: Any) -> Slot:
     if not isinstance(given, Call):
         raise BadWorkflow(f"{role} is a {type(given).__name__}, not call(…)")
     return Slot(given, role=role)
+
+
+# --- what a step changes ----------------------------------------------------------------------------------------------
+def after(before: Standing, state: State) -> Standing:
+    """How a job stands that has gone to `state`: a replay (PENDING) takes its outcome back, what is final stays."""
+    if before.outcome in (State.COMPLETED, State.CANCELLED):
+        return before
+    outcome = str(state) if state in OVER else ""
+    return Standing(outcome, before.is_tried or state != State.PENDING, before.is_held and outcome == "")
+
+
+def counted(counts: Counts, before: Standing, now: Standing) -> Counts:
+    """The counts when one of the workflow's jobs, callbacks apart, stands differently."""
+
+    def moved(state: State) -> int:
+        return (now.outcome == state) - (before.outcome == state)
+
+    return Counts(
+        counts.total,
+        counts.tried + now.is_tried - before.is_tried,
+        counts.completed + moved(State.COMPLETED),
+        counts.dead + moved(State.DEAD_LETTER),
+        counts.cancelled + moved(State.CANCELLED),
+    )
 
 
 # --- what the counts mean ---------------------------------------------------------------------------------------------

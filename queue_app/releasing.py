@@ -17,13 +17,12 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from . import clock, composition, wakeup
-from .composition import Role
+from .composition import Counts, Role, Standing
 from .ledger import BATCH, Clock, Wakeup
 from .models import Job, JobEvent, Member, Workflow
 from .states import NEVER, OVER, State
 
 _OPEN = ("", State.DEAD_LETTER.value, State.CANCELLED.value)  # outcomes that keep a gate shut
-_COUNTED = {"completed": State.COMPLETED, "dead": State.DEAD_LETTER, "cancelled": State.CANCELLED}
 _FINAL = (State.COMPLETED.value, State.CANCELLED.value)
 
 Steps = Mapping[UUID, Mapping[UUID, State]]  # by workflow and job: the states that they have gone to
@@ -76,51 +75,42 @@ def prune(older_than_s: float) -> int:
 
 # --- one workflow, locked ---------------------------------------------------------------------------------------------
 def _note(flow: Workflow, steps: Mapping[UUID, State]) -> None:
-    completed, cancelled = set[int](), set[int]()
-    marks: dict[tuple[str, bool, bool], list[UUID]] = {}
+    gates: dict[str, set[int]] = {State.COMPLETED: set(), State.CANCELLED: set()}
+    marks: dict[Standing, list[UUID]] = {}
     for part in parts(sorted(steps)):
-        for member in Member.objects.filter(job__in=part, workflow=flow).exclude(outcome__in=_FINAL):
-            outcome = str(steps[member.job]) if steps[member.job] in OVER else ""
-            if not _count(flow, member, outcome, is_tried=steps[member.job] != State.PENDING):
+        # By their keys alone: with the workflow as well SQLite reads all of a large one.
+        here = Member.objects.filter(job__in=part).exclude(outcome__in=_FINAL)
+        for job, opens, role, *columns in here.values_list("job", "opens", "role", *Standing._fields):
+            before = Standing(*columns)
+            after = composition.after(before, steps[job])
+            if after == before:
                 continue
-            marks.setdefault((member.outcome, member.is_tried, member.is_held), []).append(member.job)
-            if member.opens is not None and outcome == State.COMPLETED:
-                completed.add(member.opens)
-            if member.opens is not None and outcome == State.CANCELLED:
-                cancelled.add(member.opens)
-    for (outcome, is_tried, is_held), jobs in marks.items():
+            marks.setdefault(after, []).append(job)
+            if role == Role.MEMBER:
+                _count(flow, composition.counted(flow.counts, before, after))
+            if opens is not None and after.outcome in gates:
+                gates[after.outcome].add(opens)
+    for standing, jobs in marks.items():
         for part in parts(jobs):
-            marked = {"outcome": outcome, "is_tried": is_tried, "is_held": is_held}
-            Member.objects.filter(job__in=part).update(**marked)
-    _open(flow, completed)
-    _drop(flow, cancelled)
+            Member.objects.filter(job__in=part).update(**standing._asdict())
+    _open(flow, gates[State.COMPLETED])
+    _drop(flow, gates[State.CANCELLED])
     settle(flow)
 
 
-def _count(flow: Workflow, member: Member, outcome: str, *, is_tried: bool) -> bool:
-    """Whether that is new; then the member, which is still to be written, and the counts say it."""
-    is_tried = is_tried or member.is_tried
-    if (member.outcome, member.is_tried) == (outcome, is_tried):
-        return False
-    if member.role == Role.MEMBER:
-        flow.tried += is_tried - member.is_tried
-        for name, state in _COUNTED.items():
-            change = (outcome == state) - (member.outcome == state)
-            setattr(flow, name, getattr(flow, name) + change)
-    member.outcome, member.is_tried = outcome, is_tried
-    member.is_held = member.is_held and outcome == ""
-    return True
+def _count(flow: Workflow, counts: Counts) -> None:
+    for name, value in counts._asdict().items():
+        setattr(flow, name, value)
 
 
 def _open(flow: Workflow, gates: Collection[int]) -> None:
     """Let go what waits at those gates for which nobody else is to be waited."""
     if not gates:
         return
-    mine = Member.objects.filter(workflow=flow)
-    shut = mine.filter(opens__in=gates, outcome__in=_OPEN).values_list("opens", flat=True).distinct()
-    ready = set(gates) - set(shut)
-    if ready:
-        _let_go(list(mine.filter(behind__in=ready, is_held=True)))
+    # A probe for each that waits, which ends at the first shut one: a look at all that open a gate reads a large group
+    # again for each batch of its ends.
+    shut = Member.objects.filter(workflow=flow, opens=OuterRef("behind"), outcome__in=_OPEN)
+    _let_go(list(Member.objects.filter(~Exists(shut), workflow=flow, behind__in=gates, is_held=True)))
 
 
 def _drop(flow: Workflow, gates: Collection[int]) -> None:
@@ -145,7 +135,7 @@ def _call_back(flow: Workflow) -> None:
 
 
 def _save(flow: Workflow) -> None:
-    counts = {name: getattr(flow, name) for name in composition.Counts._fields}
+    counts: dict[str, Any] = flow.counts._asdict()
     is_over = composition.is_over(flow.counts, is_cancelled=flow.is_cancelled)
     if is_over and flow.finished_at is None:
         counts["finished_at"] = flow.finished_at = clock.now()

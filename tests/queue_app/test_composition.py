@@ -12,11 +12,14 @@ from queue_app.composition import (
     BadWorkflow,
     Counts,
     Role,
+    Standing,
     Status,
+    after,
     batch,
     call,
     calls_for,
     chain,
+    counted,
     group,
     is_over,
     plan,
@@ -24,6 +27,7 @@ from queue_app.composition import (
     rules_out,
     status,
 )
+from queue_app.states import State
 
 A, B, C, D, E = (call(name, {}) for name in "abcde")
 
@@ -112,6 +116,22 @@ def test_status__counts__running_blocked_or_over() -> None:
     assert status(Counts(2, 2, 1, 1), is_cancelled=True) == Status.CANCELLED
     assert status(Counts(2, 2, 2), is_cancelled=False) == Status.COMPLETED
     assert not is_over(Counts(2, 2, 1, 1), is_cancelled=False)
+
+
+def test_after__steps_of_a_job__count_once_and_a_replay_takes_back() -> None:
+    waits = Standing()
+    failed = after(waits, State.FAILED)
+    dead = after(failed, State.DEAD_LETTER)
+    assert (failed, dead) == (Standing("", is_tried=True), Standing("DEAD_LETTER", is_tried=True))
+    assert after(dead, State.DEAD_LETTER) == dead
+    assert after(dead, State.PENDING) == failed
+    done = after(failed, State.COMPLETED)
+    assert after(done, State.CANCELLED) == done
+    assert after(Standing(is_held=True), State.CANCELLED) == Standing("CANCELLED", is_tried=True)
+    counts = Counts(3, 1, 1)
+    assert counted(counts, waits, failed) == Counts(3, 2, 1)
+    assert counted(counted(counts, waits, dead), dead, done) == Counts(3, 2, 2)
+    assert counted(counts, done, done) == counts
 
 
 # --- any nesting ------------------------------------------------------------------------------------------------------
