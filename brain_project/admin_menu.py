@@ -26,6 +26,7 @@ GROUPS = [
             ("Dead letters", "heart_broken", "queue_app_replay"),
             ("Queues", "stacks", "queue_app_queue"),
             ("Schedules", "schedule", "queue_app_schedule"),
+            ("Workflows", "account_tree", "queue_app_workflow"),
             ("Workers", "memory", "queue_app_worker"),
         ],
     ),

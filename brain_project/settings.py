@@ -5,6 +5,7 @@ Unset URLs mean the embedded default: SQLite and Valkey under the data directory
 
 from __future__ import annotations
 
+import importlib.util
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,6 +90,9 @@ INSTALLED_APPS = [
     "queue_app.apps.QueueAppConfig",
     "gateway.apps.GatewayConfig",
 ]
+if importlib.util.find_spec("django_tasks"):  # on Django 5.2; requirements-tasks.txt
+    INSTALLED_APPS.append("django_tasks")
+TASKS = {"default": {"BACKEND": "queue_app.django_tasks.LedgerBackend", "QUEUES": []}}
 if DEMO:
     INSTALLED_APPS.append("examples.tasks_service.apps.TasksServiceConfig")
 MIDDLEWARE = [

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compat import QueueConfig, WorkerConfig, initialize_message_queue
+    from .composition import batch, call, chain, group
     from .intake import aenqueue, aenqueue_many, enqueue, enqueue_many
     from .registry import task
     from .retry import DeadLetter, Discard, Retry, RetryPolicy
     from .states import Priority
     from .unique import Unique
+    from .workflows import aadd_to_batch, add_to_batch, aenqueue_workflow, enqueue_workflow
 
 __all__ = [
     "DeadLetter",
@@ -22,10 +24,18 @@ __all__ = [
     "RetryPolicy",
     "Unique",
     "WorkerConfig",
+    "aadd_to_batch",
+    "add_to_batch",
     "aenqueue",
     "aenqueue_many",
+    "aenqueue_workflow",
+    "batch",
+    "call",
+    "chain",
     "enqueue",
     "enqueue_many",
+    "enqueue_workflow",
+    "group",
     "initialize_message_queue",
     "task",
 ]
@@ -40,10 +50,18 @@ _HOMES = {
     "RetryPolicy": "retry",
     "Unique": "unique",
     "WorkerConfig": "compat",
+    "aadd_to_batch": "workflows",
+    "add_to_batch": "workflows",
     "aenqueue": "intake",
     "aenqueue_many": "intake",
+    "aenqueue_workflow": "workflows",
+    "batch": "composition",
+    "call": "composition",
+    "chain": "composition",
     "enqueue": "intake",
     "enqueue_many": "intake",
+    "enqueue_workflow": "workflows",
+    "group": "composition",
     "initialize_message_queue": "compat",
     "task": "registry",
 }

@@ -28,6 +28,7 @@ from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_js
 from . import admin_desk as admin_desk  # registers itself
 from . import deadletter, ledger, offload, queues, workers
 from . import schedules_admin as schedules_admin  # registers itself
+from . import workflows_admin as workflows_admin  # registers itself
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
 from .states import WAITING, Asked, Priority, State
@@ -113,7 +114,7 @@ class JobAdmin(ReadOnlyModelAdmin):
     search_help_text = "Job id or request id, whole"
     ordering = ["-id"]  # uuid7: by time
     inlines = [JobEventInline]
-    actions = ["replay_selected", "discard_selected"]
+    actions = ["replay_selected", "discard_selected", "cancel_trees_selected"]
     actions_detail = ["replay_this", "discard_this"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
@@ -128,8 +129,9 @@ class JobAdmin(ReadOnlyModelAdmin):
             ("name", "queue"),
             ("urgency", "crash_count"),
             ("id", "request_id"),
+            ("part_of", "enqueued_by"),
         ]
-        times = [("created_at", "finished_at"), ("started_at", "ran_on"), ("run_after", "published_at")]
+        times = [("created_at", "finished_at"), ("started_at", "ran_on"), ("not_before", "published_at")]
         failed = [("Last error", {"fields": ["error"]})] if obj and obj.last_error else []
         return [
             (None, {"fields": standing}),
@@ -177,6 +179,20 @@ class JobAdmin(ReadOnlyModelAdmin):
     def attempts(self, job: Job) -> str:
         return f"{job.attempt} of {job.max_attempts}"
 
+    @display(description="not before")
+    def not_before(self, job: Job) -> str:
+        if job.is_held:
+            return "waits for other jobs of its workflow"
+        return _to_the_millisecond(job.run_after) if job.run_after else "-"
+
+    @display(description="workflow")
+    def part_of(self, job: Job) -> str:
+        return _page_link("workflow", job.workflow)
+
+    @display(description="enqueued by")
+    def enqueued_by(self, job: Job) -> str:
+        return _page_link("job", job.parent)
+
     @display(description="error")
     def error(self, job: Job) -> str:
         if not job.last_error:
@@ -211,6 +227,11 @@ class JobAdmin(ReadOnlyModelAdmin):
     def discard_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
         count = deadletter.discard_many(jobs, **audit.by(request, "admin"))
         self.message_user(request, f"{count} discarded.", messages.SUCCESS if count else messages.WARNING)
+
+    @action(description="Cancel them with all that they have enqueued", permissions=["operate"])
+    def cancel_trees_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        count = workflows_admin.cancel_trees(jobs, **audit.by(request, "admin"))
+        self.message_user(request, f"{count} cancelled.", messages.SUCCESS if count else messages.WARNING)
 
     @action(
         description="Replay",
@@ -480,6 +501,13 @@ def _worker_link(worker: Any, row: Any) -> str:
         return shortened(str(worker))
     page = reverse("admin:queue_app_worker_change", args=[worker])
     return format_html('<a class="brain-link" href="{}">{}:{}</a>', page, row.worker_host, row.worker_pid)
+
+
+def _page_link(model: str, id: Any) -> str:
+    if id is None:
+        return "-"
+    page = reverse(f"admin:queue_app_{model}_change", args=[id])
+    return format_html('<a class="brain-link" href="{}">{}</a>', page, shortened(str(id)))
 
 
 def _to_the_millisecond(moment: datetime) -> str:

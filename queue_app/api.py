@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from .states import Asked, State
 
 _SUMMARY = [
     "id", "task", "queue", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
-    "request_id", "created_at", "started_at", "finished_at",
+    "is_held", "workflow", "parent", "request_id", "created_at", "started_at", "finished_at",
 ]  # fmt: skip
 
 
@@ -39,10 +40,14 @@ class EventSerializer(serializers.ModelSerializer[JobEvent]):
 
 class JobSummarySerializer(serializers.ModelSerializer[Job]):
     task = serializers.CharField(source="name")
+    run_after = serializers.SerializerMethodField()
 
     class Meta:
         model = Job
         fields = _SUMMARY
+
+    def get_run_after(self, job: Job) -> datetime | None:
+        return None if job.is_held else job.run_after
 
 
 class JobSerializer(JobSummarySerializer):

@@ -45,7 +45,7 @@ def cancel(
     with transaction.atomic():
         before = _standing(job)
         if job.delivery == Delivery.BROKER:
-            _revoke(job, force=force)
+            revoke(job, force=force)
         else:
             _stop(job, actor="system" if actor is None else str(actor), force=force)
         job.refresh_from_db()
@@ -65,7 +65,8 @@ def _stop(job: Job, *, actor: str, force: bool) -> None:
     raise Over(job)
 
 
-def _revoke(job: Job, *, force: bool) -> None:
+def revoke(job: Job, *, force: bool) -> None:
+    """A job of the broker's, in the caller's transaction. Raises Over."""
     changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
     if not Job.objects.filter(id=job.id).exclude(state__in=states.OVER).update(**changes):
         job.refresh_from_db()

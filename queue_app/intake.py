@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -83,12 +83,29 @@ def enqueue_many(target: Any, payloads_: Iterable[Any], **options: Unpack[Option
         jobs = storing.store_unique(common, texts, values, terms.keys(given), terms)
         made = [job for job in jobs if not job.is_duplicate]
     if made and common["published_at"] is not None:
-        _publish_on_commit(made)
+        publish_on_commit(made)
     return jobs
 
 
 aenqueue = sync_to_async(enqueue)
 aenqueue_many = sync_to_async(enqueue_many)
+
+
+class Prepared(NamedTuple):
+    """A job that is ready to be stored: its columns, its payload's text, and what `Job.payload` is to be."""
+
+    common: dict[str, Any]
+    text: str
+    value: Any
+
+
+def prepare(target: Any, payload: Any, options: Mapping[str, Any]) -> Prepared:
+    """Everything that `enqueue` does before it stores, `unique` left out; raises what it raises."""
+    task = resolve(target)
+    refuse_unknown(options, Options, "call")
+    common = _common(task, cast("Options", options), None)
+    text = task.accept(payload, max_bytes=conf().MAX_PAYLOAD_BYTES)
+    return Prepared(common, text, payload if not task.secret_fields else payloads.parse(text))
 
 
 def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any]:
@@ -113,6 +130,7 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
         "parent": lineage.parent(options.get("parent")),
         "request_id": _text("request_id", options.get("request_id") or request_ids.current(), _LONGEST_REQUEST_ID),
         "created_at": now,
+        "workflow": None,
     }  # fmt: skip
 
 
@@ -128,7 +146,8 @@ def _send(
     return storing.as_read(common, ids, values)
 
 
-def _publish_on_commit(jobs: Sequence[Job]) -> None:
+def publish_on_commit(jobs: Sequence[Job]) -> None:
+    """Have workers look at these jobs when their rows are committed."""
     messages = [Wakeup(job.id, job.queue, job.priority) for job in jobs]
     transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
 
@@ -142,7 +161,7 @@ def _is_timed(options: Options, terms: Unique | None) -> bool:
 
 def _run_after(options: Options, terms: Unique | None, now: datetime) -> datetime | None:
     delay, run_at = options.get("delay", 0), options.get("run_at")
-    delay_s = _seconds("delay", delay) if delay != 0 else 0
+    delay_s = seconds("delay", delay) if delay != 0 else 0
     debounce_s = terms.debounce_s if terms else None
     if sum((bool(delay_s), run_at is not None, debounce_s is not None)) > 1:
         raise ValueError("give delay, run_at or a debounce, not two of them")
@@ -158,13 +177,14 @@ def _run_after(options: Options, terms: Unique | None, now: datetime) -> datetim
 def _expires_at(expires: Seconds | None, since: datetime) -> datetime | None:
     if expires is None:
         return None
-    expires_s = _seconds("expires", expires)
+    expires_s = seconds("expires", expires)
     if expires_s == 0:
         raise ValueError("expires = 0: the job would be over before it starts")
     return since + timedelta(seconds=expires_s)
 
 
-def _seconds(name: str, value: Seconds) -> float:
+def seconds(name: str, value: Seconds) -> float:
+    """A length of time as seconds. Raises ValueError with the name."""
     found = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         raise ValueError(f"{name} = {value!r} is not a number of seconds or a timedelta")

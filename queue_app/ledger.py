@@ -8,9 +8,10 @@ does by the thousand is in `statements`; here is what people and the reconciler 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,10 +22,11 @@ from django.db.models.functions import Now
 
 from . import statements, states
 from .fingerprints import fingerprint
-from .models import Blob, Delivery, Job, JobEvent, Worker
+from .models import Blob, Delivery, Job, JobEvent, Member, Worker, Workflow
 from .statements import Claimed, End
 from .states import State
 
+_NONE: Mapping[UUID, UUID] = MappingProxyType({})
 INSERT_ROWS, INSERT_BYTES = 1000, 2_000_000  # in one statement at most
 BATCH = 500  # rows a look of the reconciler takes at most, so that no transaction gets long
 
@@ -92,17 +94,35 @@ def insert(
     return made
 
 
-def exchange(worker: UUID, ids: Sequence[UUID], ends: Sequence[End]) -> tuple[list[Claimed], set[UUID]]:
-    """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass)."""
+def exchange(
+    worker: UUID, ids: Sequence[UUID], ends: Sequence[End], members: Mapping[UUID, UUID] = _NONE
+) -> tuple[list[Claimed], set[UUID]]:
+    """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass).
+
+    members: the workflows of those of the ended jobs that are in one.
+    """
     dead = {end.id: end.error for end in ends if end.state == State.DEAD_LETTER}
     with connection.cursor() as cursor:
         exchange_ = partial(statements.of(connection.vendor).exchange, cursor, worker, ids, ends)
-        if not dead:  # the fast way: no statement more than the exchange's own
+        if not (dead or members):  # the fast way: no statement more than the exchange's own
             return exchange_()
         with transaction.atomic():
+            steps = _steps_of(ends, members)
             claimed, accepted = exchange_()
             note_fingerprints({id: text for id, text in dead.items() if id in accepted})
+            if steps:
+                _releasing().note_all(steps, accepted)
     return claimed, accepted
+
+
+def finish(worker: UUID, end: End, workflow: UUID | None) -> bool:
+    """Record one end in the caller's transaction. False when its fence does not hold any more."""
+    steps = _steps_of([end], {} if workflow is None else {end.id: workflow})
+    with connection.cursor() as cursor:
+        accepted = statements.of(connection.vendor).finish(cursor, worker, [end])
+    if steps:
+        _releasing().note_all(steps, accepted)
+    return bool(accepted)
 
 
 def note_fingerprints(errors: Mapping[UUID, str | None]) -> None:
@@ -149,7 +169,9 @@ def replay_batch(
     """
     ahead = jobs.filter(DEAD, **({} if after is None else {"id__gt": after})).order_by("id")
     found = list(
-        _locked(ahead).only("id", "queue", "priority", "payload", "delivery", "attempt", "crash_count")[:most]
+        _locked(ahead).only(
+            "id", "queue", "priority", "payload", "delivery", "attempt", "crash_count", "workflow"
+        )[:most]
     )
     if not found:
         return [], 0, None
@@ -161,6 +183,7 @@ def replay_batch(
     JobEvent.objects.bulk_create(
         JobEvent(job_id=job.id, state=State.PENDING, detail=_replayed(job, actor)) for job in kept
     )
+    _note((job.id, job.workflow, State.PENDING) for job in kept)
     return [Wakeup(job.id, job.queue, job.priority) for job in kept], len(found) - len(kept), found[-1].id
 
 
@@ -181,6 +204,30 @@ def cancel(job: Job, *, actor: str, force: bool = False) -> bool:
             return False
         JobEvent.objects.create(job_id=job.id, state=State.PROCESSING, worker=job.owner, detail=asked)
     return True
+
+
+def cancel_many(ids: Collection[UUID], *, actor: str, force: bool = False) -> tuple[int, int]:
+    """As `cancel`, of those of the ledger's jobs that are not over: (how many were cancelled, how many asked to stop).
+
+    Inside the caller's transaction, who has locked the workflows that they are in.
+    """
+    open_ = Job.objects.select_for_update().filter(id__in=ids, delivery=Delivery.LEDGER).order_by("id")
+    rows = list(open_.exclude(state__in=states.OVER).only("id", "state", "owner", "workflow"))
+    waiting = [job for job in rows if job.state in states.WAITING]
+    running = [job for job in rows if job.state == State.PROCESSING]
+    Job.objects.filter(id__in=[job.id for job in waiting]).update(
+        state=State.CANCELLED, finished_at=Clock(), unique_key=None
+    )
+    changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
+    Job.objects.filter(id__in=[job.id for job in running]).update(**changes)
+    detail = {"action": "cancelled", "actor": actor}
+    asked = {"action": "cancel requested", "actor": actor, "force": force}
+    JobEvent.objects.bulk_create(
+        [JobEvent(job_id=job.id, state=State.CANCELLED, detail=detail) for job in waiting]
+        + [JobEvent(job_id=job.id, state=State.PROCESSING, worker=job.owner, detail=asked) for job in running]
+    )
+    _note((job.id, job.workflow, State.CANCELLED) for job in waiting)
+    return len(waiting), len(running)
 
 
 # --- by the running job ----------------------------------------------------------------------------------------------
@@ -216,7 +263,7 @@ def release(owner: UUID, running: Collection[UUID], *, max_crashes: int, reason:
     with transaction.atomic():
         if Worker.objects.filter(id=owner, lease_until__gt=Clock()).exists():
             return []  # it came back to life meanwhile
-        held = list(_locked(Job.objects.filter(_RUNS, owner=owner).order_by("id")))
+        held = _held_of(Job.objects.filter(_RUNS, owner=owner))
         return _set_free(held, running, max_crashes=max_crashes, reason=reason)
 
 
@@ -225,7 +272,7 @@ def take_back(
 ) -> list[Job]:
     """Take back jobs that a live worker has on record but does not run (any more); those in `ran` are charged a crash."""
     with transaction.atomic():
-        held = list(_locked(Job.objects.filter(_RUNS, owner=owner, id__in=ids).order_by("id")))
+        held = _held_of(Job.objects.filter(_RUNS, owner=owner, id__in=ids))
         return _set_free(held, ran, max_crashes=max_crashes, reason=reason)
 
 
@@ -294,12 +341,17 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
     since = Clock() - timedelta(seconds=older_than_s)
     # A unique key's window is kept by its row.
     is_free = Q(unique_key=None) | Q(unique_until=None) | Q(unique_until__lte=Clock())
-    over = Job.objects.filter(is_free, queue=queue, state=state, finished_at__lt=since).order_by("id")
+    # Results of a workflow's jobs are wanted, and its dead letters hold it up, as long as it is not over.
+    is_wanted = Exists(Workflow.objects.filter(id=OuterRef("workflow"), finished_at=None))
+    over = Job.objects.filter(is_free, ~is_wanted, queue=queue, state=state, finished_at__lt=since).order_by(
+        "id"
+    )
     ids = list(over.values_list("id", flat=True)[:BATCH])
     if ids:
         with transaction.atomic():
             JobEvent.objects.filter(job_id__in=ids).delete()
             Blob.objects.filter(job_id__in=ids).delete()
+            Member.objects.filter(job__in=ids).delete()
             Job.objects.filter(id__in=ids).delete()
     return len(ids)
 
@@ -309,14 +361,25 @@ def _move(job: Job, to: State, *, detail: dict[str, Any], **changes: Any) -> boo
     before = State(job.state)
     states.check(before, to)
     with transaction.atomic():
+        if job.workflow is not None:
+            _releasing().lock([job.workflow])
         here = Job.objects.filter(id=job.id, state=before, fence=job.fence)
         if not here.update(state=to, **changes):
             return False
         JobEvent.objects.create(job_id=job.id, state=to, detail=detail)
+        _note([(job.id, job.workflow, to)])
     for name, value in {"state": to.value, **changes}.items():
         if not hasattr(value, "resolve_expression"):  # what the database computed is not known here
             setattr(job, name, value)
     return True
+
+
+def _held_of(jobs: QuerySet[Job]) -> list[Job]:
+    """With their rows locked, and before them those of their workflows: in the order that everybody keeps."""
+    flows = set(jobs.filter(workflow__isnull=False).values_list("workflow", flat=True))
+    if flows:
+        _releasing().lock(id for id in flows if id is not None)
+    return list(_locked(jobs.order_by("id")))
 
 
 def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reason: str) -> list[Job]:
@@ -346,7 +409,35 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
         JobEvent(job_id=job.id, state=job.state, worker=job.owner, detail=_told(job, charged, reason))
         for job in held
     )
+    _note((job.id, job.workflow, State(job.state)) for job in held if job.state == State.DEAD_LETTER)
     return held
+
+
+def _releasing() -> Any:
+    from . import releasing  # which stands on this module
+
+    return releasing
+
+
+def _steps_of(ends: Sequence[End], members: Mapping[UUID, UUID]) -> dict[UUID, dict[UUID, State]]:
+    """By workflow and job, with these workflows' rows locked: before the jobs' own, in the order that everybody keeps."""
+    moves = [end for end in ends if end.id in members and end.state != State.PENDING]
+    steps: dict[UUID, dict[UUID, State]] = {}
+    for end in moves:
+        steps.setdefault(members[end.id], {})[end.id] = State(end.state)
+    if steps:
+        _releasing().lock(steps)
+    return steps
+
+
+def _note(steps: Iterable[tuple[UUID, UUID | None, State]]) -> None:
+    """Tell the workflows of those jobs that are in one; in the transaction of the step."""
+    found: dict[UUID, dict[UUID, State]] = {}
+    for job_id, workflow, state in steps:
+        if workflow is not None:
+            found.setdefault(workflow, {})[job_id] = state
+    if found:
+        _releasing().note_all(found)
 
 
 def _replayed(job: Job, actor: str) -> dict[str, Any]:

@@ -97,9 +97,11 @@ def parked(run: Run, reason: str) -> End:
 
 
 def describe(error: BaseException, *, max_bytes: int) -> dict[str, str]:
-    """An exception as type, message and the end of its traceback, each bounded."""
+    """An exception as type, path of its class, message and the end of its traceback, each bounded."""
     text = "".join(traceback.format_exception(error))
-    told = {"type": type(error).__name__, "message": str(error)[:1000], "traceback": text[-max_bytes:]}
+    kind = type(error)
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    told = {"type": kind.__name__, "path": path, "message": str(error)[:1000], "traceback": text[-max_bytes:]}
     return {key: value.replace("\x00", "\ufffd") for key, value in told.items()}  # PostgreSQL stores no NUL
 
 

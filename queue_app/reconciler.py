@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import leases, ledger, queues, replays, wakeup
+from . import leases, ledger, queues, releasing, replays, wakeup
 from .conf import conf
 from .models import Job
 from .states import State
@@ -21,7 +21,7 @@ from .worker.engine import Engine
 log = structlog.get_logger(__name__)
 
 NAME = "reconciler"
-_PRUNE_S = 30.0  # between two looks for jobs past their retention
+_PRUNE_S = 30.0  # between two looks for jobs past their retention, and for what a workflow has missed
 
 
 class Reconciler:
@@ -52,6 +52,7 @@ class Reconciler:
         _publish(ledger.age(conf().AGE_S))
         if time.monotonic() - self._pruned_at > _PRUNE_S:
             self._pruned_at = time.monotonic()
+            tell_workflows()
             prune()
 
     def _take_back_unheld(self) -> None:
@@ -93,6 +94,13 @@ def publish_due() -> None:
             _publish(lost)
 
 
+def tell_workflows() -> None:
+    """Of jobs that are over and that their workflows count as open: those ended under code that knew of no workflow."""
+    missed = releasing.find_missed()
+    if missed:
+        log.warning("workflow_steps_missed", jobs=missed)
+
+
 def prune() -> None:
     """Delete jobs that ended longer ago than their queue keeps them."""
     for name, policy in queues.policies().items():
@@ -104,6 +112,7 @@ def prune() -> None:
         )
         if gone:
             log.info("jobs_pruned", queue=name, jobs=gone)
+    releasing.prune(conf().RETENTION_S)
 
 
 def _publish(wakeups: Sequence[ledger.Wakeup]) -> bool:

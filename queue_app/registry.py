@@ -7,7 +7,11 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any, TypedDict, Unpack, overload
+
+import structlog
+from django.apps import apps
 
 from foundation.secret_box import SecretBox
 
@@ -17,6 +21,8 @@ from .retry import RetryBudget, RetryPolicy
 from .runs import Run
 
 Function = Callable[..., Any]
+
+log = structlog.get_logger(__name__)
 
 _box = SecretBox("queue")
 
@@ -172,19 +178,24 @@ def task(function: Function | None = None, **options: Unpack[Options]) -> Task |
     A pydantic model as the payload's annotation is checked at enqueue and is what the handler gets. Options: `Options`.
     """
 
-    def register(function: Function) -> Task:
-        return _register(Task(function, **options))
+    def decorate(function: Function) -> Task:
+        return register(Task(function, **options))
 
-    return register if function is None else register(function)
+    return decorate if function is None else decorate(function)
 
 
 def registered() -> list[Task]:
     return list(_tasks.values())
 
 
+def known(name: str) -> Task | None:
+    """The task that was registered under this name in this process."""
+    return _tasks.get(name)
+
+
 def find(name: str) -> Task:
-    """The task of this name, ours or Celery's. Raises UnknownTask."""
-    found = _tasks.get(name) or _of_celery(name)
+    """The task of this name, ours, Celery's, or declared in a module that nobody has imported yet. Raises UnknownTask."""
+    found = _tasks.get(name) or _of_celery(name) or _of_module(name)
     if found is None:
         raise UnknownTask(f"no task is called {name!r}{_suggestion(name, list(_tasks))}")
     return found
@@ -230,12 +241,26 @@ def _of_celery(name: str) -> Task | None:
     return None if found is None else _adapted(found)
 
 
+def _of_module(name: str) -> Task | None:
+    """Names are dotted paths by default, and the tasks of Django's framework may stand in any module of an app."""
+    module = name.rpartition(".")[0]
+    if not module or apps.get_containing_app_config(module) is None:
+        return None
+    try:
+        import_module(module)  # waits for another thread that is at it: half a module knows half of its tasks
+    except Exception as error:  # noqa: BLE001  (whatever it does: the job waits for a worker whose code is better)
+        log.warning("task_module_not_imported", module=module, error=type(error).__name__)
+        return None
+    return _tasks.get(name)
+
+
 @functools.lru_cache(maxsize=1024)
 def _adapted(celery_task: Any) -> CeleryTask:
     return CeleryTask(celery_task)
 
 
-def _register(new: Task) -> Task:
+def register(new: Task) -> Task:
+    """Make a task known to this process. Raises ValueError when another function has its name."""
     old = _tasks.setdefault(new.name, new)
     if old is not new and _path(old.function) != _path(new.function):
         raise ValueError(

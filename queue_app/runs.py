@@ -11,9 +11,9 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection, transaction
+from django.db import transaction
 
-from . import ledger, statements
+from . import ledger
 from .statements import Claimed, End
 from .states import State
 
@@ -35,7 +35,7 @@ class Run:
     __slots__ = (
         "_looks_at", "attempt", "cancel_is_told", "cancel_requested", "crash_count", "fence", "id", "is_completed", "max_attempts", "name",
         "parent", "payload", "priority", "queue", "request_id",
-        "soft_limit_s", "suspect", "tenant", "worker",
+        "soft_limit_s", "suspect", "tenant", "worker", "workflow",
     )  # fmt: skip
 
     def __init__(self, job: Claimed, worker: UUID) -> None:
@@ -43,7 +43,7 @@ class Run:
         self.priority, self.payload = job.priority, job.payload
         self.attempt, self.max_attempts, self.crash_count = job.attempt + 1, job.max_attempts, job.crash_count
         self.fence, self.suspect = job.fence, job.suspect
-        self.request_id, self.parent = job.request_id, job.parent
+        self.request_id, self.parent, self.workflow = job.request_id, job.parent, job.workflow
         self.worker = worker
         self.cancel_requested = job.cancel_requested  # a duty of the worker raises it while the job runs
         self.cancel_is_told = (
@@ -88,6 +88,26 @@ class Run:
         await sync_to_async(self._note)(_fraction(fraction), note[:200])
         await self.acheck()
 
+    def previous_results(self) -> list[Any]:
+        """What the jobs of its workflow have answered for which this one waited, in their order.
+
+        For a batch's callback: what all of the batch's completed jobs have. Empty for a job that waited for none.
+        """
+        from .workflows import results_before
+
+        refuse_on_loop("previous_results", "await job.aprevious_results()")
+        return results_before(self.id)
+
+    async def aprevious_results(self) -> list[Any]:
+        """`previous_results` for an `async def` handler."""
+        from .workflows import results_before
+
+        return await sync_to_async(results_before)(self.id)
+
+    def previous_result(self) -> Any:
+        """The one before's in a chain; None when there is none or it answered nothing."""
+        return next(iter(self.previous_results()), None)
+
     @contextmanager
     def atomic(self, result: Any = None) -> Iterator[None]:
         """A transaction that commits the business writes and COMPLETED together: an exactly-once effect on this database.
@@ -100,9 +120,7 @@ class Run:
         with transaction.atomic():
             yield
             end = End(self.id, self.fence, State.COMPLETED, 1, storable(result))
-            with connection.cursor() as cursor:
-                accepted = statements.of(connection.vendor).finish(cursor, self.worker, [end])
-            if not accepted:
+            if not ledger.finish(self.worker, end, self.workflow):
                 raise FencedOut(str(self.id))
         self.is_completed = True
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
 LOWEST, HIGHEST = 0, 9
+# `run_after` of a job that waits for other jobs of its workflow. Its time does not come, so neither the claim nor any look
+# of the reconciler has to know of workflows.
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class State(StrEnum):

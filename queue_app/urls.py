@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api, api_dead, schedules_api
+from . import api, api_dead, schedules_api, workflows_api
 
 app_name = "queue_api"
 
@@ -13,6 +13,7 @@ urlpatterns = [
     path("jobs/<uuid:pk>", api.JobDetail.as_view(), name="job"),
     path("jobs/<uuid:pk>/cancel", api.JobCancel.as_view(), name="job-cancel"),
     path("jobs/<uuid:pk>/replay", api.JobReplay.as_view(), name="job-replay"),
+    path("jobs/<uuid:pk>/cancel-tree", workflows_api.JobTreeCancel.as_view(), name="job-cancel-tree"),
     path("workers", api.WorkerList.as_view(), name="workers"),
     path("workers/<uuid:pk>/ask", api.WorkerAsk.as_view(), name="worker-ask"),
     path("jobs/<uuid:pk>/payload", api_dead.PayloadEdit.as_view(), name="job-payload"),
@@ -21,6 +22,10 @@ urlpatterns = [
     path("dead-letters/replays/<uuid:pk>", api_dead.ReplayDetail.as_view(), name="replay"),
     path("dead-letters/replays/<uuid:pk>/stop", api_dead.ReplayStop.as_view(), name="replay-stop"),
     path("queues", api.QueueList.as_view(), name="queues"),
+    path("workflows", workflows_api.WorkflowList.as_view(), name="workflows"),
+    path("workflows/<uuid:pk>", workflows_api.WorkflowDetail.as_view(), name="workflow"),
+    path("workflows/<uuid:pk>/jobs", workflows_api.WorkflowJobs.as_view(), name="workflow-jobs"),
+    path("workflows/<uuid:pk>/cancel", workflows_api.WorkflowCancel.as_view(), name="workflow-cancel"),
     path("schedules", schedules_api.ScheduleList.as_view(), name="schedules"),
     path("schedules/<int:pk>", schedules_api.ScheduleDetail.as_view(), name="schedule"),
     path("schedules/<int:pk>/firings", schedules_api.ScheduleFirings.as_view(), name="schedule-firings"),

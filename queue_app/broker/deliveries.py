@@ -59,6 +59,7 @@ def store_call(call: Call) -> None:
         "expires_at": _moment(headers.get("expires")),
         "published_at": None if run_after else now,
         "unique_until": None,
+        "workflow": None,
         "parent": lineage.parent(None),
         "request_id": descriptions.request_id(),
         "created_at": now,

@@ -15,7 +15,7 @@ from uuid import UUID
 
 COLUMNS = (
     "id", "name", "queue", "tenant", "priority", "payload", "attempt", "max_attempts", "crash_count", "fence",
-    "suspect", "cancel_requested", "request_id", "parent",
+    "suspect", "cancel_requested", "request_id", "parent", "workflow",
 )  # fmt: skip
 # A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
 # ours was lost with the connection, after its commit (`states.may_be_claimed`). A CASE, because no planner looks into it: with plain conditions
@@ -63,6 +63,7 @@ class Claimed(NamedTuple):
     request_id: str
     parent: UUID | None
     expired: bool
+    workflow: UUID | None = None
 
 
 class New(NamedTuple):
@@ -95,7 +96,7 @@ class Statements(Protocol):
 EACH = ("id", "payload", "unique_key")
 COMMON = (
     "name", "queue", "delivery", "tenant", "priority", "state", "max_attempts", "run_after", "expires_at", "published_at",
-    "unique_until", "parent", "request_id", "created_at",
+    "unique_until", "parent", "request_id", "created_at", "workflow",
 )  # fmt: skip
 # Columns without a database default that a new job has no value for yet.
 UNSET = {
@@ -113,7 +114,7 @@ def of(vendor: str) -> Statements:
 def claimed(row: Sequence[Any]) -> Claimed:
     """A row of COLUMNS and `expired` as the driver returned it."""
     id, name, queue, tenant, priority, payload, attempt, *rest = row
-    max_attempts, crash_count, fence, suspect, cancel_requested, request_id, parent, expired = rest
+    max_attempts, crash_count, fence, suspect, cancel_requested, request_id, parent, workflow, expired = rest
     return Claimed(
         _uuid(id),
         name,
@@ -130,6 +131,7 @@ def claimed(row: Sequence[Any]) -> Claimed:
         request_id,
         None if parent is None else _uuid(parent),
         bool(expired),
+        None if workflow is None else _uuid(workflow),
     )
 
 

@@ -14,7 +14,7 @@ from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claime
 
 _NOW = "clock_timestamp()"
 _TYPES = {
-    "priority": "int", "max_attempts": "int", "parent": "uuid", "run_after": "timestamptz", "expires_at": "timestamptz",
+    "priority": "int", "max_attempts": "int", "parent": "uuid", "workflow": "uuid", "run_after": "timestamptz", "expires_at": "timestamptz",
     "published_at": "timestamptz", "unique_until": "timestamptz", "created_at": "timestamptz",
 }  # fmt: skip
 

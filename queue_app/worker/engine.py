@@ -189,10 +189,12 @@ class Engine:
             self._take_back(*self._crashed.popleft())
         messages = self._next_messages()
         done = [self._done.popleft() for _ in range(min(len(self._done), LARGEST_FINISH))]
-        ends = [entry.end for entry in done if not entry.run.is_completed]
+        open_ = [entry for entry in done if not entry.run.is_completed]
+        ends = [entry.end for entry in open_]
+        members = {entry.run.id: entry.run.workflow for entry in open_ if entry.run.workflow is not None}
         claimed: list[Claimed] = []
         if messages or ends:
-            claimed, accepted = self._exchange([message.id for message in messages], ends)
+            claimed, accepted = self._exchange([message.id for message in messages], ends, members)
             self.refused += len(ends) - len(accepted)
             if len(accepted) < len(ends):
                 self._report_refused(ends, accepted)
@@ -226,26 +228,30 @@ class Engine:
     def _room(self) -> int:
         return self.window.size - len(self._messages)
 
-    def _exchange(self, ids: list[UUID], ends: list[End]) -> tuple[list[Claimed], set[UUID]]:
+    def _exchange(
+        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID]
+    ) -> tuple[list[Claimed], set[UUID]]:
         def write() -> tuple[list[Claimed], set[UUID]]:
             # After the lease their fences would be void: their messages come again, or the reconciler does.
             wanted = ids if time.monotonic() < self._lease_until else []
-            return ledger.exchange(self.worker_id, wanted, ends)
+            return ledger.exchange(self.worker_id, wanted, ends, members)
 
         try:
             return self._persist(write)
         except DatabaseError as error:
             log.error("ledger_batch_refused", error=type(error).__name__, reason=str(error).strip()[:200])
-            return self._exchange_singly(ids, ends)
+            return self._exchange_singly(ids, ends, members)
 
-    def _exchange_singly(self, ids: list[UUID], ends: list[End]) -> tuple[list[Claimed], set[UUID]]:
+    def _exchange_singly(
+        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID]
+    ) -> tuple[list[Claimed], set[UUID]]:
         """The database takes the batch under no circumstances: find the end that does not fit, and record it without."""
         accepted: set[UUID] = set()
         for end in ends:
             try:
-                accepted |= self._persist(partial(ledger.exchange, self.worker_id, [], [end]))[1]
+                accepted |= self._persist(partial(ledger.exchange, self.worker_id, [], [end], members))[1]
             except DatabaseError:
-                bare = partial(ledger.exchange, self.worker_id, [], [_unstorable(end)])
+                bare = partial(ledger.exchange, self.worker_id, [], [_unstorable(end)], members)
                 accepted |= self._persist(bare)[1]
         return self._persist(partial(ledger.exchange, self.worker_id, ids, []))[0], accepted
 

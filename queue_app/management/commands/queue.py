@@ -1,4 +1,4 @@
-"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; dead letters; schedules."""
+"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; dead letters; schedules; workflows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
 from queue_app import cancelling, deadletter, replays, stats, workers
+from queue_app.management import workflow_verbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
 from queue_app.models import Job, Replay, Worker
 from queue_app.states import Asked, State
@@ -53,6 +54,7 @@ class Command(BrainCommand):
         cancel.add_argument(
             "--force", action="store_true", help="do not wait for a running job to notice: end its run"
         )
+        workflow_verbs.tree_option(cancel)
         listing = self.verb("dead", self.dead, "List dead letters, newest first.")
         listing.add_argument("--queue", dest="only", help="of this queue")
         listing.add_argument("--limit", type=_positive, default=50)
@@ -70,6 +72,7 @@ class Command(BrainCommand):
         )
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
+        workflow_verbs.WorkflowVerbs(self).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""
@@ -118,7 +121,10 @@ class Command(BrainCommand):
         return self._report(said, problems.count(""), problems)
 
     def cancel(self, *, ids: list[UUID], force: bool, **options: Any) -> int:
-        problems = [_refusal(partial(cancelling.cancel, force=force), job_id, _trace()) for job_id in ids]
+        if options["tree"]:
+            problems = [workflow_verbs.cut(id, force=force, trace=_trace()) for id in ids]
+        else:
+            problems = [_refusal(partial(cancelling.cancel, force=force), id, _trace()) for id in ids]
         return self._report("cancelled", problems.count(""), problems)
 
     def dead(self, *, only: str | None, limit: int, **options: Any) -> None:

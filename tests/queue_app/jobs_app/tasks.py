@@ -13,7 +13,7 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 
-from queue_app import Retry, aenqueue, ledger, task
+from queue_app import Retry, aadd_to_batch, aenqueue, call, ledger, task
 from queue_app.models import Job
 from queue_app.runs import Run
 
@@ -119,3 +119,28 @@ async def breed(payload: dict[str, Any], job: Run) -> list[int]:
 @task(queue="features", name="jobs.outstay", soft_time_limit_s=0.5, never_retry_on=[SoftTimeLimitExceeded])
 async def outstay(payload: dict[str, Any]) -> None:
     await asyncio.sleep(60)
+
+
+@task(queue="flows", name="jobs.number")
+def number(payload: dict[str, Any]) -> int:
+    time.sleep(payload.get("takes_s", 0))
+    return payload["n"]
+
+
+@task(queue="flows", name="jobs.total")
+def total(payload: dict[str, Any], job: Run) -> int:
+    """Of what the jobs before it have answered."""
+    return sum(job.previous_results())
+
+
+@task(queue="flows", name="jobs.atotal")
+async def atotal(payload: dict[str, Any], job: Run) -> int:
+    return sum(await job.aprevious_results())
+
+
+@task(queue="flows", name="jobs.grow")
+async def grow(payload: dict[str, Any], job: Run) -> int:
+    """Puts as many more into its own batch."""
+    if payload["more"]:
+        await aadd_to_batch(job.workflow, *[call(grow, {"more": 0})] * payload["more"])
+    return 1
