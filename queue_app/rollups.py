@@ -36,7 +36,7 @@ _PATIENCE_S = 60.0
 _FRESH_S = _PATIENCE_S + 2 * _EVERY_S  # longer ago, and the last count says nothing about what may be deleted
 SETTLE_S = _FRESH_S + _PATIENCE_S  # what ended before that is counted, as long as the last count is fresh
 _STEPS = 5_000  # in one statement
-_LOOK_S = 0.5  # of counting at one look; more is left to the next one
+_LOOK_S = 0.5  # of counting, and of making hours and days, at one look; more is left to the next one
 _CASES = 50  # rows in one update: it has a CASE for each of them and each column
 _ROWS = 500  # in one statement, when rows are written or thinned out
 
@@ -124,15 +124,22 @@ def tally(counted: Iterable[counting.Counted]) -> Tallies:
 
 
 def compact() -> int:
-    """Make hours of old minutes and days of old hours, and delete old days, a bounded number. Returns how many rows went."""
+    """Make hours of old minutes and days of old hours, and delete old days, for a bounded time. Returns how many rows went."""
+    began, gone = time.monotonic(), 0
+    while part := _compact_part():
+        gone += part
+        if time.monotonic() - began > _LOOK_S:
+            break
+    return gone
+
+
+def _compact_part() -> int:
     now = clock.now()
     gone = _coarsen(MINUTE_S, HOUR_S, now - timedelta(seconds=conf().ROLLUP_MINUTES_S))
     gone += _coarsen(HOUR_S, DAY_S, now - timedelta(seconds=conf().ROLLUP_HOURS_S))
     old = Rollup.objects.filter(step_s=DAY_S, at__lt=now - timedelta(seconds=conf().ROLLUP_DAYS_S))
     ids = list(old.order_by("at").values_list("id", flat=True)[:_ROWS])
-    if ids:
-        gone += Rollup.objects.filter(id__in=ids).delete()[0]
-    return gone
+    return gone + (Rollup.objects.filter(id__in=ids).delete()[0] if ids else 0)
 
 
 def floor(at: datetime, step_s: int) -> datetime:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from queue_app import deadletter, enqueue, enqueue_many, ledger, reconciler, rollups, wakeup, workers
+from queue_app import deadletter, enqueue, enqueue_many, ledger, queues, reconciler, rollups, wakeup, workers
 from queue_app.conf import conf
 from queue_app.histograms import Tally, bucket
 from queue_app.models import Job, JobEvent, Lease, Queue, Rollup, Worker
@@ -255,7 +255,7 @@ def test_prune__with_a_floor__keeps_what_may_not_be_counted_yet(worker: Worker) 
     claim(worker, job)
     end(worker, job, State.COMPLETED)
     Job.objects.update(finished_at=timezone.now() - timedelta(seconds=10))
-    reconciler.queues.policies(fresh=True)
+    queues.policies(fresh=True)
     reconciler.prune(at_least_s=rollups.SETTLE_S)
     assert Job.objects.exists()
     reconciler.prune()
