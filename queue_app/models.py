@@ -371,6 +371,9 @@ class Worker(models.Model):
         null=True,
         help_text="Resident, of the process and its pool's children; empty where the system does not say",
     )
+    ended = models.PositiveBigIntegerField(
+        default=0, db_default=0, help_text="Runs that have ended since it began"
+    )
     asked = models.CharField(
         max_length=7,
         choices=[(asked.value, asked.value) for asked in Asked],

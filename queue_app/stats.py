@@ -34,7 +34,7 @@ def depths() -> list[Depth]:
     counts: dict[str, dict[str, int]] = {name: {} for name in paused}
     for queue, state, jobs in Job.objects.order_by().values_list("queue", "state").annotate(Count("id")):
         counts.setdefault(queue, {})[state] = jobs
-    oldest = _oldest_due_s()
+    oldest = oldest_due_s()
     return [
         Depth(
             queue=name,
@@ -70,7 +70,8 @@ def families() -> Iterator[Metric]:
     yield from recorder.families()
 
 
-def _oldest_due_s() -> dict[str, float]:
+def oldest_due_s() -> dict[str, float]:
+    """How long the oldest job that is due has waited, by queue."""
     due = waiting().filter(is_due())
     since = due.order_by().values("queue").annotate(since=Min(Coalesce("run_after", "created_at")))
     now = timezone.now()

@@ -60,10 +60,11 @@ def beat(
     *,
     stuck: int = 0,
     memory_bytes: int | None = None,
+    ended: int = 0,
 ) -> bool:
     """Extend the lease and say how it stands. False when it has ended: the worker must register anew.
 
-    stuck: threads that do not come back.
+    stuck: threads that do not come back. ended: runs since the process began.
 
     A lease that has ended is not taken up again. Others may have been given the jobs, and those that they were not given
     yet go the way of every lost worker's.
@@ -77,6 +78,7 @@ def beat(
             running=[str(id) for id in running],
             stuck=stuck,
             memory_bytes=memory_bytes,
+            ended=ended,
         )
     )
 

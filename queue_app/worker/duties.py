@@ -18,6 +18,7 @@ import structlog
 from celery import bootsteps, signals
 from celery.apps import worker as apps
 from celery.exceptions import WorkerShutdown
+from celery.worker import state
 from django.db import DatabaseError, connections
 
 from queue_app import firing, queues, reconciler, wakeup, workers
@@ -188,7 +189,8 @@ class Membership(bootsteps.StartStopStep):
     def _beat(self, worker: Any, engine: Engine) -> None:
         began, running, stuck = time.monotonic(), engine.running(), len(engine.runner.stuck())
         consumed, taken = _consumed(worker.app), memory.resident_bytes()
-        if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken):
+        ended = engine.ended + state.all_total_count[0]  # the second is Celery's count of its own tasks
+        if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken, ended=ended):
             engine.renewed(began)
             engine.window.slots = _slots(worker)
             self._obey(worker, workers.heard(engine.worker_id))

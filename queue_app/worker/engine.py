@@ -73,6 +73,7 @@ class Engine:
         self.window = Window(slots)
         self.runner: Any = None  # set by the owner, which knows the pool
         self.refused = 0  # ends that a fence did not let pass
+        self.ended = 0  # runs
         self._lease_s, self._call_soon = lease_s, call_soon
         self._lease_until = time.monotonic() + lease_s  # by our clock, from before the query: never too late
         self._inbox: deque[Message] = deque()
@@ -327,6 +328,7 @@ class Engine:
 
     def _learn(self, done: list[Done]) -> None:
         took = [entry.took_s for entry in done if entry.took_s is not None]
+        self.ended += len(took)
         if took:
             self.window.observe(sum(took) / len(took))
 

@@ -15,6 +15,7 @@ from django.core.management.base import CommandParser
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
 from queue_app import cancelling, deadletter, replays, stats, workers
 from queue_app.management import workflow_verbs
+from queue_app.management.autoscale_verb import AutoscaleVerb
 from queue_app.management.schedule_verbs import ScheduleVerbs
 from queue_app.models import Job, Replay, Worker
 from queue_app.states import Asked, State
@@ -39,6 +40,7 @@ class Command(BrainCommand):
             "-c", "--concurrency", type=_positive, help="threads of the worker (default: the cores)"
         )
         parser.add_argument("-Q", "--queues", help="comma separated; default: every queue, new ones too")
+        parser.add_argument("-n", "--name", help="of the worker (default: celery@HOST); %%h is the host")
         self.verb(
             "status", self.status, "Depth, age and workers. Exits 3 when jobs wait and no worker is alive."
         )
@@ -73,6 +75,7 @@ class Command(BrainCommand):
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
         workflow_verbs.WorkflowVerbs(self).define()
+        AutoscaleVerb(self).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""
@@ -81,6 +84,8 @@ class Command(BrainCommand):
             arguments += ["--concurrency", str(options["concurrency"])]
         if options["queues"]:
             arguments += ["--queues", options["queues"]]
+        if options["name"]:
+            arguments += ["--hostname", options["name"]]
         current_app.worker_main(arguments)  # raises SystemExit with the worker's own code
 
     def status(self, **options: Any) -> int:
