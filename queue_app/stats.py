@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from . import firing, workers
 from .broker import recorder
-from .ledger import is_due, waiting
+from .ledger import backlog, is_due
 from .models import Job, Queue
 from .states import State
 
@@ -71,7 +71,7 @@ def families() -> Iterator[Metric]:
 
 
 def _oldest_due_s() -> dict[str, float]:
-    due = waiting().filter(is_due())
+    due = backlog().filter(is_due())
     since = due.order_by().values("queue").annotate(since=Min(Coalesce("run_after", "created_at")))
     now = timezone.now()
     return {row["queue"]: max(0.0, (now - row["since"]).total_seconds()) for row in since}
