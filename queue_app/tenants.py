@@ -72,14 +72,15 @@ def configure(
         policy = Queue.objects.select_for_update().get(name=queue)
         row = Tenant.objects.filter(queue=queue, name=name).first()
         if row is None:
-            row = _new(queue, name, is_new=is_new)
+            check_known(queue, name, is_new=is_new)
+            row = Tenant(queue_id=queue, name=name)
         before = {key: getattr(row, key) for key in changes}
         quotas.check({key: changes.get(key, getattr(row, key)) for key in EDITABLE})
         if not queues.has_limits(policy):
             queues.configure(queue, is_fair=True, **trace)
         if before != changes or row.pk is None:
-            vars(row).update(changes)
-            row.save(update_fields=None if row.pk is None else list(changes))
+            # The governor may have made the row meanwhile, and has columns of its own in it.
+            row = Tenant.objects.update_or_create(queue=policy, name=name, defaults=changes)[0]
             audit.record(action="tenant.configure", target=row, before=before, after=changes, **trace)
     return row
 
@@ -109,10 +110,10 @@ def prune() -> int:
     return Tenant.objects.filter(id__in=ids).delete()[0] if ids else 0
 
 
-def _new(queue: str, name: str, *, is_new: bool) -> Tenant:
+def check_known(queue: str, name: str, *, is_new: bool) -> None:
+    """Raises UnknownTenant; BadLimit for what cannot name one."""
     if not isinstance(name, str) or len(name) > _LONGEST or "\0" in name:
         raise quotas.BadLimit("name", f"is not a text of up to {_LONGEST} characters")
     if not is_new and not Job.objects.filter(queue=queue, tenant=name).exists():
         waits = backlog().filter(queue=queue).order_by().values_list("tenant", flat=True).distinct()
         raise UnknownTenant(queue, name, waits[:1000])
-    return Tenant(queue_id=queue, name=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api, api_dead, schedules_api
+from . import api, api_dead, limits_api, schedules_api
 
 app_name = "queue_api"
 
@@ -21,6 +21,8 @@ urlpatterns = [
     path("dead-letters/replays/<uuid:pk>", api_dead.ReplayDetail.as_view(), name="replay"),
     path("dead-letters/replays/<uuid:pk>/stop", api_dead.ReplayStop.as_view(), name="replay-stop"),
     path("queues", api.QueueList.as_view(), name="queues"),
+    path("queues/<str:name>/limits", limits_api.QueueLimits.as_view(), name="queue-limits"),
+    path("queues/<str:name>/tenants", limits_api.QueueTenants.as_view(), name="queue-tenants"),
     path("schedules", schedules_api.ScheduleList.as_view(), name="schedules"),
     path("schedules/<int:pk>", schedules_api.ScheduleDetail.as_view(), name="schedule"),
     path("schedules/<int:pk>/firings", schedules_api.ScheduleFirings.as_view(), name="schedule-firings"),
