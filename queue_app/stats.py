@@ -11,7 +11,7 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import firing, workers
+from . import firing, limits_told, workers
 from .broker import recorder
 from .ledger import backlog, is_due
 from .models import Job, Queue
@@ -67,7 +67,29 @@ def families() -> Iterator[Metric]:
         "How late the schedule is that should have fired first; 0 when none is.",
         value=firing.overdue_s(),
     )
+    yield from _limit_families()
     yield from recorder.families()
+
+
+def _limit_families() -> Iterator[Metric]:
+    """Of queues with limits only."""
+    most = GaugeMetricFamily(
+        "brain_queue_max_concurrency",
+        "Jobs that may run at once; none where there is no limit.",
+        labels=["queue"],
+    )
+    turns = GaugeMetricFamily(
+        "brain_queue_turns",
+        "Jobs by where they stand with the limits: held (running or about to), unstarted (of these), waiting.",
+        labels=["queue", "kind"],
+    )
+    for queue, use in limits_told.all_in_use():
+        if queue.max_concurrency is not None:
+            most.add_metric([queue.name], queue.max_concurrency)
+        for kind, count in use._asdict().items():
+            turns.add_metric([queue.name, kind], count)
+    yield most
+    yield turns
 
 
 def _oldest_due_s() -> dict[str, float]:

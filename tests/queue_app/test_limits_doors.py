@@ -13,7 +13,7 @@ from django.urls import reverse
 from foundation import roles
 from foundation.commands import USAGE, Failed
 from foundation.models import AuditEntry
-from queue_app import enqueue_many, limits_told, queues, tenants
+from queue_app import checks, enqueue_many, limits_told, queues, stats, tenants
 from queue_app.models import Job, Queue, Tenant
 from queue_app.quotas import BadLimit
 
@@ -245,3 +245,25 @@ def test_admin__tenants__added_by_admins_changed_by_operators(django_assert_max_
     )
     with django_assert_max_num_queries(12):
         assert "acme" in operator.get(reverse("admin:queue_app_tenant_changelist")).content.decode()
+
+
+# --- what watches ------------------------------------------------------------------------------------------------------
+def test_check__limits_without_ledger_delivery__is_a_warning() -> None:
+    queues.configure(NAME, is_fair=True, **WHO)
+    (found,) = checks.limits_meet_the_ledger_alone(None, databases=["default"])
+    assert (found.id, found.obj.name) == ("queue.W002", NAME)
+    queues.configure(NAME, delivery="ledger", **WHO)
+    assert checks.limits_meet_the_ledger_alone(None, databases=["default"]) == []
+
+
+def test_metrics__queue_with_limits__tells_what_is_in_use() -> None:
+    queues.configure(NAME, max_concurrency=5, **WHO)
+    store(2, "")
+    samples = [
+        sample for family in stats.families() for sample in family.samples if sample.name.endswith("turns")
+    ]
+    assert {sample.labels["kind"]: sample.value for sample in samples} == {
+        "held": 0,
+        "unstarted": 0,
+        "waiting": 2,
+    }
