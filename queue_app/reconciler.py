@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 NAME = "reconciler"
 _ADOPT_S = 15.0  # three times the longest QUEUE_REFRESH_S
+_BATCHES = 10  # of due jobs in one look
 _PRUNE_S = 30.0  # between two looks for jobs past their retention
 
 
@@ -101,8 +102,12 @@ def release_lost() -> None:
 def publish_due() -> None:
     """Tell the broker about jobs whose time has come, and again about those whose messages it has lost."""
     governed = queues.governed()
-    if not _publish(ledger.due(governed)):
-        return  # it is down: asking it for the depth of a queue would only wait
+    for _ in range(_BATCHES):  # a queue whose limits were lifted may have a long backlog
+        found = ledger.due(governed)
+        if not _publish(found):
+            return  # it is down: asking it for the depth of a queue would only wait
+        if len(found) < ledger.BATCH:
+            break
     older_than_s = conf().REPUBLISH_S
     for queue in ledger.stale_queues(older_than_s):
         empty = wakeup.depth(queue) == 0
