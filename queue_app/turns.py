@@ -10,10 +10,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import BooleanField, Count, Q
-from django.db.models.expressions import RawSQL
+from django.db.models import Count, Q
 
-from .ledger import Clock, Wakeup, is_due
+from .ledger import Clock, Condition, Wakeup, is_due
 from .ledger import waiting as without_turns
 from .models import Delivery, Job
 from .statements import turns as texts
@@ -21,11 +20,11 @@ from .states import State, Turn
 
 BATCH = 1000  # rows of one step of a queue that gets limits or loses them
 _PARTS = 100  # tenants in one statement; SQLite takes 500 at most
-_AWAITED = RawSQL("NOT (turn = 0) AND turn = 2", (), BooleanField())
-_HAS = RawSQL("NOT (turn = 0) AND turn = 3", (), BooleanField())
+_AWAITED = Condition("NOT (turn = 0) AND turn = 2")
+_HAS = Condition("NOT (turn = 0) AND turn = 3")
 _IS_OPEN = Q(state__in=[State.PENDING.value, State.PROCESSING.value, State.FAILED.value])
 # A CASE, because no planner looks into it: the rows are to be found by their ids, not among all that wait.
-_STILL_WAITS = RawSQL("CASE turn WHEN 2 THEN 1 ELSE 0 END = 1", (), BooleanField())
+_STILL_WAITS = Condition("CASE turn WHEN 2 THEN 1 ELSE 0 END = 1")
 
 
 class Held(NamedTuple):
@@ -44,18 +43,17 @@ def is_awaited(queue: str) -> bool:
 
 def queues() -> list[str]:
     """The queues of which jobs wait for their turns."""
+    if connection.vendor == "mysql":
+        return _walked(texts.NEXT_QUEUE, texts.NEXT_QUEUE, [], "")
     return _column(texts.QUEUES, [])
 
 
 def tenants(queue: str) -> list[str]:
     """The tenants of which jobs wait for their turns, by name."""
-    found = _column(texts.TENANTS.format(after=">="), [queue, "", queue])
-    while found and len(found) % texts.PAGE == 0:
-        more = _column(texts.TENANTS.format(after=">"), [queue, found[-1], queue])
-        if not more:
-            break
-        found += more
-    return found
+    if connection.vendor == "mysql":
+        first, following = (texts.NEXT_TENANT.format(after=after) for after in (">=", ">"))
+        return _walked(first, following, [queue], "")
+    return _column(texts.TENANTS, [queue, "", queue])
 
 
 def waiting(queue: str) -> dict[str, int]:
@@ -122,3 +120,11 @@ def _column(text: str, values: Sequence[str]) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(text, values)
         return [row[0] for row in cursor.fetchall()]
+
+
+def _walked(first: str, following: str, values: Sequence[str], start: str) -> list[str]:
+    """From each name to the next one. first, following: the statements for the one after `start` and after each other."""
+    found = _column(first, [*values, start])
+    while more := _column(following, [*values, found[-1]]) if found else []:
+        found += more
+    return found
