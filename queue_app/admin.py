@@ -31,7 +31,7 @@ from . import limits_admin as limits_admin  # registers itself
 from . import schedules_admin as schedules_admin  # registers itself
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
-from .states import WAITING, Asked, Priority, State
+from .states import WAITING, Asked, Priority, State, Turn
 
 _SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
 
@@ -42,6 +42,13 @@ _COLOURS = {
     State.FAILED.value: "warning",
     State.DEAD_LETTER.value: "danger",
     State.CANCELLED.value: "",
+}
+
+_TURNS = {
+    Turn.NONE: "needs none: its queue has no limits",
+    Turn.LATER: "will wait for one when it is due",
+    Turn.WAITS: "waits for one",
+    Turn.HAS: "has one",
 }
 
 
@@ -128,6 +135,7 @@ class JobAdmin(ReadOnlyModelAdmin):
             ("badge", "attempts"),
             ("name", "queue"),
             ("urgency", "crash_count"),
+            ("tenant", "its_turn"),
             ("id", "request_id"),
         ]
         times = [("created_at", "finished_at"), ("started_at", "ran_on"), ("run_after", "published_at")]
@@ -173,6 +181,13 @@ class JobAdmin(ReadOnlyModelAdmin):
         named = {priority.value: priority.name.lower() for priority in Priority}
         name = named.get(job.priority)
         return f"{name} ({job.priority})" if name else str(job.priority)
+
+    @display(description="turn")
+    def its_turn(self, job: Job) -> str:
+        """Why a job of a queue with limits does not start."""
+        if job.state not in (*WAITING, State.PROCESSING):
+            return "-"
+        return _TURNS[Turn(job.turn)]
 
     @display(description="attempts")
     def attempts(self, job: Job) -> str:

@@ -226,6 +226,14 @@ def test_admin__queue_form__takes_limits_and_refuses_bad_ones() -> None:
     assert "5 at once; 10 in 1 s" in client.get(url).content.decode()
 
 
+def test_admin__job_of_a_queue_with_limits__says_what_it_waits_for() -> None:
+    queues.configure(NAME, max_concurrency=5, **WHO)
+    (job,) = store(1, "acme")
+    shown = client_of(roles.VIEWER).get(reverse("admin:queue_app_job_change", args=[job.pk])).content.decode()
+    assert "waits for one" in shown
+    assert "acme" in shown
+
+
 def test_admin__tenants__added_by_admins_changed_by_operators(django_assert_max_num_queries: Any) -> None:
     store(1, "acme")
     add, client = reverse("admin:queue_app_tenant_add"), client_of(roles.ADMIN)
