@@ -139,6 +139,15 @@ def living() -> QuerySet[Worker]:
     return Worker.objects.filter(lease_until__gt=Clock())
 
 
+def slots() -> dict[str, int]:
+    """By queue: how many jobs the workers that consume it can run at once. Those that were asked to end do not count."""
+    found: dict[str, int] = {}
+    for queues, concurrency in living().filter(asked=Asked.NOTHING).values_list("queues", "concurrency"):
+        for queue in queues:
+            found[queue] = found.get(queue, 0) + concurrency
+    return found
+
+
 def alive() -> int:
     """How many workers hold a lease."""
     return living().count()

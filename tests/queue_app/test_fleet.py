@@ -60,8 +60,8 @@ def test_autoscale__a_worker_is_killed__another_takes_its_place(
     fleet = start_fleet("--min", "1", "--max", "1")
     first = until(lambda: workers.living().first(), "one worker", START_S)
     os.kill(first.pid, signal.SIGKILL)
-    until(lambda: workers.living().exclude(id=first.id).exists(), "another", START_S)
-    assert f"worker {first.pid} ended with -9" in fleet.log
+    until(lambda: f"worker {first.pid} ended with -9" in fleet.log, "its end is noticed", START_S)
+    until(lambda: workers.living().exclude(pid=first.pid).exists(), "another", START_S)
 
 
 @pytest.mark.parametrize(
