@@ -25,6 +25,7 @@ GROUPS = [
             ("Jobs", "work", "queue_app_job"),
             ("Dead letters", "heart_broken", "queue_app_replay"),
             ("Queues", "stacks", "queue_app_queue"),
+            ("Tenants", "groups", "queue_app_tenant"),
             ("Schedules", "schedule", "queue_app_schedule"),
             ("Workflows", "account_tree", "queue_app_workflow"),
             ("Workers", "memory", "queue_app_worker"),

@@ -26,12 +26,13 @@ from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_block, as_json, done, shortened
 
 from . import admin_desk as admin_desk  # registers itself
-from . import deadletter, ledger, offload, queues, workers
+from . import deadletter, ledger, limits_told, offload, queues, quotas, workers
+from . import limits_admin as limits_admin  # registers itself
 from . import schedules_admin as schedules_admin  # registers itself
 from . import workflows_admin as workflows_admin  # registers itself
 from .conf import conf
 from .models import Job, JobEvent, Queue, Worker
-from .states import WAITING, Asked, Priority, State
+from .states import WAITING, Asked, Priority, State, Turn
 
 _SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
 
@@ -42,6 +43,13 @@ _COLOURS = {
     State.FAILED.value: "warning",
     State.DEAD_LETTER.value: "danger",
     State.CANCELLED.value: "",
+}
+
+_TURNS = {
+    Turn.NONE: "needs none: its queue has no limits",
+    Turn.LATER: "will wait for one when it is due",
+    Turn.WAITS: "waits for one",
+    Turn.HAS: "has one",
 }
 
 
@@ -128,6 +136,7 @@ class JobAdmin(ReadOnlyModelAdmin):
             ("badge", "attempts"),
             ("name", "queue"),
             ("urgency", "crash_count"),
+            ("tenant", "its_turn"),
             ("id", "request_id"),
             ("part_of", "enqueued_by"),
         ]
@@ -174,6 +183,13 @@ class JobAdmin(ReadOnlyModelAdmin):
         named = {priority.value: priority.name.lower() for priority in Priority}
         name = named.get(job.priority)
         return f"{name} ({job.priority})" if name else str(job.priority)
+
+    @display(description="turn")
+    def its_turn(self, job: Job) -> str:
+        """Why a job of a queue with limits does not start."""
+        if job.state not in (*WAITING, State.PROCESSING):
+            return "-"
+        return _TURNS[Turn(job.turn)]
 
     @display(description="attempts")
     def attempts(self, job: Job) -> str:
@@ -288,6 +304,15 @@ class QueueForm(ModelForm):
             raise ValidationError("Letters, digits, dots, dashes and underscores, at most 100 of them.")
         return name
 
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        if not self.errors:
+            try:
+                quotas.check({key: values[key] for key in (*queues.LIMITS, "delivery")})
+            except quotas.BadLimit as error:
+                self.add_error(error.field, error.problem)
+        return values
+
 
 @admin.register(Queue)
 class QueueAdmin(RoleModelAdmin):
@@ -295,7 +320,16 @@ class QueueAdmin(RoleModelAdmin):
     list_display = ["name", "status", "waiting", "running", "dead", "retries", "backoff", "created_at"]
     search_fields = ["name"]
     search_help_text = "Part of a queue's name"
-    fields = ["name", *queues.EDITABLE, "created_at"]
+    fieldsets = [
+        (None, {"fields": ["name", "paused", "delivery", "created_at"]}),
+        ("Retries", {"fields": ["max_retries", ("backoff_base_s", "backoff_max_s")]}),
+        ("Runs and records", {"fields": [("soft_time_limit_s", "time_limit_s"), ("retention_s", "dead_retention_s")]}),
+        ("Limits", {"fields": [
+            ("is_fair", "in_use"), ("max_concurrency", "tenant_concurrency"),
+            ("rate_count", "rate_period_s", "rate_burst"),
+            ("tenant_rate_count", "tenant_rate_period_s", "tenant_rate_burst"),
+        ]}),
+    ]  # fmt: skip
 
     @display(description="status", label={"active": "success", "paused": "warning"})
     def status(self, queue: Queue) -> str:
@@ -337,8 +371,15 @@ class QueueAdmin(RoleModelAdmin):
         first = _or_default(queue.backoff_base_s, conf().BACKOFF_BASE_S)
         return f"{first}, at most {_or_default(queue.backoff_max_s, conf().BACKOFF_MAX_S)}"
 
+    @display(description="limits in use")
+    def in_use(self, queue: Queue) -> str:
+        if not queue.pk or not queues.has_limits(queue):
+            return "-"
+        use = limits_told.in_use(queue.name)
+        return f"{limits_told.of_queue(queue)}: {use.held} in use, {use.waiting} wait"
+
     def get_readonly_fields(self, request: HttpRequest, obj: Queue | None = None) -> list[str]:
-        return ["created_at"] if obj is None else ["name", "created_at"]
+        return ["created_at", "in_use", *([] if obj is None else ["name"])]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # its jobs would stay behind, without a policy

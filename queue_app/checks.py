@@ -6,9 +6,11 @@ from typing import Any
 
 from celery import current_app
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DatabaseError
 
 from . import queues, registry
 from .conf import conf
+from .models import Delivery, Queue
 
 _DOCS = "See docs/checks.md#queue-{}."
 
@@ -82,4 +84,27 @@ def broker_is_shared(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             hint="Set BROKER_URL. " + _DOCS.format("w001"),
             id="queue.W001",
         )
+    ]
+
+
+@register(Tags.database)
+def limits_meet_the_ledger_alone(
+    app_configs: Any, databases: Any = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Runs with `check --database default` only, as it reads rows."""
+    if not databases:
+        return []
+    try:
+        rows = list(Queue.objects.exclude(delivery=Delivery.LEDGER).order_by("name"))
+    except DatabaseError:  # not migrated yet
+        return []
+    return [
+        Warning(
+            f"Queue {queue.name} has limits, and not ledger delivery: Celery's .delay() goes past them.",
+            hint="Set its delivery to ledger. " + _DOCS.format("w002"),
+            obj=queue,
+            id="queue.W002",
+        )
+        for queue in rows
+        if any(getattr(queue, field) for field in queues.LIMITS)
     ]

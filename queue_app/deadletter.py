@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 
 from foundation import audit
 
-from . import ledger, offload, payload_edit, payloads, registry, secret_fields, storing, wakeup
+from . import ledger, offload, payload_edit, payloads, queues, registry, secret_fields, storing, wakeup
 from .conf import conf
 from .ledger import Wakeup
 from .models import Job, JobEvent
@@ -73,12 +73,15 @@ def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, 
         before = _standing(job)
         if "not_kept" in (job.payload or {}):
             raise NotKept(job)
-        if job.state != State.DEAD_LETTER or not ledger.replay(job, actor=_name(actor)):
+        is_governed = queues.is_governed(job.queue)
+        if job.state != State.DEAD_LETTER or not ledger.replay(
+            job, actor=_name(actor), is_governed=is_governed
+        ):
             raise NotDead(_fresh(job))
         audit.record(
             actor=actor, action="job.replay", target=job, before=before, after=_standing(job), **trace
         )
-        message = Wakeup(job.id, job.queue, job.priority)
+        message = wakeup.look(job.queue) if is_governed else Wakeup(job.id, job.queue, job.priority)
         transaction.on_commit(lambda: wakeup.publish([message]), robust=True)
     return job
 

@@ -20,7 +20,7 @@ from .conf import conf
 from .ledger import Wakeup
 from .models import Delivery, Job, Queue
 from .registry import Task, refuse_unknown, resolve
-from .states import Priority, State
+from .states import Priority, State, Turn
 from .unique import Unique
 from .uuid7 import uuid7
 
@@ -82,8 +82,7 @@ def enqueue_many(target: Any, payloads_: Iterable[Any], **options: Unpack[Option
     else:
         jobs = storing.store_unique(common, texts, values, terms.keys(given), terms)
         made = [job for job in jobs if not job.is_duplicate]
-    if made and common["published_at"] is not None:
-        publish_on_commit(made)
+    publish_on_commit(made)
     return jobs
 
 
@@ -115,6 +114,7 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
     delivery = policy.delivery or str(Delivery.LEDGER)
     since = clock.now() if delivery == Delivery.LEDGER and _is_timed(options, terms) else now
     run_after = _run_after(options, terms, since)
+    turn = queues.first_turn(policy, is_due=run_after is None)
     return {
         "name": task.name,
         "queue": policy.name,
@@ -125,12 +125,13 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
         "max_attempts": 1 + _max_retries(options.get("max_retries"), task, policy),
         "run_after": run_after,
         "expires_at": _expires_at(options.get("expires"), run_after or since),
-        "published_at": None if run_after else now,
+        "published_at": None if run_after or turn else now,
         "unique_until": terms.until(since) if terms else None,
         "parent": lineage.parent(options.get("parent")),
         "request_id": _text("request_id", options.get("request_id") or request_ids.current(), _LONGEST_REQUEST_ID),
         "created_at": now,
         "workflow": None,
+        "turn": turn,
     }  # fmt: skip
 
 
@@ -147,9 +148,12 @@ def _send(
 
 
 def publish_on_commit(jobs: Sequence[Job]) -> None:
-    """Have workers look at these jobs when their rows are committed."""
-    messages = [Wakeup(job.id, job.queue, job.priority) for job in jobs]
-    transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
+    """Have workers look at those of these jobs whose time has come, when their rows are committed."""
+    messages = [Wakeup(job.id, job.queue, job.priority) for job in jobs if job.published_at is not None]
+    in_line = {job.queue for job in jobs if job.turn == Turn.WAITS}
+    messages += map(wakeup.look, sorted(in_line))
+    if messages:
+        transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
 
 
 def _is_timed(options: Options, terms: Unique | None) -> bool:

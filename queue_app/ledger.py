@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import BooleanField, Exists, F, Max, OuterRef, Q, QuerySet
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Now
+from django.db.models import Exists, F, Lookup, Max, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Least, Now
 
 from . import statements, states
 from .fingerprints import fingerprint
 from .models import Blob, Delivery, Job, JobEvent, Member, Worker, Workflow
 from .statements import Claimed, End
-from .states import State
+from .states import State, Turn
 
 _NONE: Mapping[UUID, UUID] = MappingProxyType({})
 INSERT_ROWS, INSERT_BYTES = 1000, 2_000_000  # in one statement at most
@@ -38,6 +37,8 @@ _AFRESH = {  # of a job that is replayed
     "cancel_requested": False,
     "cancel_forced": False,
 }
+# Beside every `published_at=None`: a job that comes back has given up its turn, and one without limits has none.
+NO_TURN = Least(F("turn"), int(Turn.LATER))
 
 
 class Wakeup(NamedTuple):
@@ -56,16 +57,39 @@ class Clock(Now):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
+# A waiting job whose time has come: its message goes out at once, or when it has its turn.
+TOLD: dict[str, Any] = {"published_at": Clock(), "turn": int(Turn.NONE)}
+IN_LINE: dict[str, Any] = {"published_at": None, "turn": int(Turn.WAITS)}
+
+
+class Condition(Lookup):
+    """A text of ours that is true of a row. RawSQL would do, but MySQL is told `(text) = 1` then, and uses no index."""
+
+    prepare_rhs = False
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Value(True), text)
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        return f"({self.rhs})", []
+
+
 # As texts in the statement: SQLite takes a partial index only where the query repeats its condition without parameters.
 # Unqualified, so that they also hold in a subquery, where the table has another name.
-_WAITS = RawSQL("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'", (), BooleanField())
-DEAD = RawSQL("state = 'DEAD_LETTER'", (), BooleanField())
-_RUNS = RawSQL("state = 'PROCESSING' AND delivery = 'ledger'", (), BooleanField())
+_OPEN = Condition("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'")
+_WAITS = Condition("state IN ('PENDING', 'FAILED') AND delivery = 'ledger' AND turn IN (0, 1, 3)")
+DEAD = Condition("state = 'DEAD_LETTER'")
+_RUNS = Condition("state = 'PROCESSING' AND delivery = 'ledger'")
 
 
 def waiting() -> QuerySet[Job]:
-    """The ledger's jobs that wait to be run, due or not."""
+    """The ledger's jobs that wait for a worker, due or not; those that wait for their turn are the governor's."""
     return Job.objects.filter(_WAITS)
+
+
+def backlog() -> QuerySet[Job]:
+    """All of the ledger's jobs that wait to be run, due or not."""
+    return Job.objects.filter(_OPEN)
 
 
 def is_due() -> Q:
@@ -95,15 +119,21 @@ def insert(
 
 
 def exchange(
-    worker: UUID, ids: Sequence[UUID], ends: Sequence[End], members: Mapping[UUID, UUID] = _NONE
+    worker: UUID,
+    ids: Sequence[UUID],
+    ends: Sequence[End],
+    *,
+    members: Mapping[UUID, UUID] = _NONE,
+    governed: Collection[str] = (),
 ) -> tuple[list[Claimed], set[UUID]]:
     """Record ends and claim jobs in one transaction: (the claimed, the ids whose ends the fences let pass).
 
-    members: the workflows of those of the ended jobs that are in one.
+    members: the workflows of those of the ended jobs that are in one. governed: queues with limits, as far as this worker
+    knows.
     """
     dead = {end.id: end.error for end in ends if end.state == State.DEAD_LETTER}
     with connection.cursor() as cursor:
-        exchange_ = partial(statements.of(connection.vendor).exchange, cursor, worker, ids, ends)
+        exchange_ = partial(statements.of(connection.vendor).exchange, cursor, worker, ids, ends, governed)
         if not (dead or members):  # the fast way: no statement more than the exchange's own
             return exchange_()
         with transaction.atomic():
@@ -146,24 +176,33 @@ def _parts(texts: Sequence[str]) -> Iterator[slice]:
 
 
 # --- by people -------------------------------------------------------------------------------------------------------
-def replay(job: Job, *, actor: str) -> bool:
-    """A dead job waits again, with a whole new series of attempts; its history keeps the old one."""
+def replay(job: Job, *, actor: str, is_governed: bool = False) -> bool:
+    """A dead job waits again, with a whole new series of attempts; its history keeps the old one.
+
+    is_governed: its queue has limits, so it waits for its turn, and is not to be published.
+    """
     return _move(
-        job,
-        State.PENDING,
-        detail=_replayed(job, actor),
-        run_after=None,
-        published_at=Clock(),
-        finished_at=None,
-        **_AFRESH,
-    )
+        job, State.PENDING, detail=_replayed(job, actor), run_after=None, finished_at=None,
+        **_AFRESH, **(IN_LINE if is_governed else TOLD),
+    )  # fmt: skip
+
+
+class Replayed(NamedTuple):
+    """What a batch of a replay did. wakeups: to publish after the commit; of jobs that wait for their turn there is none.
+
+    passed_over: their arguments are not on record. last: the last id looked at; None when none was left.
+    """
+
+    wakeups: list[Wakeup]
+    jobs: int
+    passed_over: int
+    last: UUID | None
 
 
 def replay_batch(
-    jobs: QuerySet[Job], after: UUID | None, most: int, *, actor: str
-) -> tuple[list[Wakeup], int, UUID | None]:
-    """As `replay`, of the next dead jobs among `jobs` by their ids: (those to publish after the commit, how many were
-    passed over as their arguments are not on record, the last id looked at; None when none was left).
+    jobs: QuerySet[Job], after: UUID | None, most: int, *, actor: str, governed: Collection[str] = ()
+) -> Replayed:
+    """As `replay`, of the next dead jobs among `jobs` by their ids; governed: queues with limits.
 
     Inside the caller's transaction. Rows that somebody else holds are left to him.
     """
@@ -174,17 +213,20 @@ def replay_batch(
         )[:most]
     )
     if not found:
-        return [], 0, None
+        return Replayed([], 0, 0, None)
     kept = [job for job in found if "not_kept" not in (job.payload or {})]
-    ids = [job.id for job in kept]
-    Job.objects.filter(id__in=ids).update(
-        state=State.PENDING, run_after=None, published_at=Clock(), finished_at=None, **_AFRESH
-    )
+    told = [job for job in kept if job.queue not in governed]
+    in_line = [job.id for job in kept if job.queue in governed]
+    again: dict[str, Any] = {"state": State.PENDING, "run_after": None, "finished_at": None, **_AFRESH}
+    Job.objects.filter(id__in=[job.id for job in told]).update(**again, **TOLD)
+    if in_line:
+        Job.objects.filter(id__in=in_line).update(**again, **IN_LINE)
     JobEvent.objects.bulk_create(
         JobEvent(job_id=job.id, state=State.PENDING, detail=_replayed(job, actor)) for job in kept
     )
     _note((job.id, job.workflow, State.PENDING) for job in kept)
-    return [Wakeup(job.id, job.queue, job.priority) for job in kept], len(found) - len(kept), found[-1].id
+    wakeups = [Wakeup(job.id, job.queue, job.priority) for job in told]
+    return Replayed(wakeups, len(kept), len(found) - len(kept), found[-1].id)
 
 
 def discard(job: Job, *, actor: str) -> bool:
@@ -196,7 +238,8 @@ def cancel(job: Job, *, actor: str, force: bool = False) -> bool:
     """A waiting job is over. A running one is asked to stop, or with `force` made to. False when neither was there."""
     detail = {"action": "cancelled", "actor": actor}
     if job.state in states.WAITING:
-        return _move(job, State.CANCELLED, detail=detail, finished_at=Clock(), unique_key=None)
+        over: dict[str, Any] = {"finished_at": Clock(), "unique_key": None, "turn": int(Turn.NONE)}
+        return _move(job, State.CANCELLED, detail=detail, **over)
     asked = {"action": "cancel requested", "actor": actor, "force": force}
     changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
     with transaction.atomic():
@@ -216,7 +259,7 @@ def cancel_many(ids: Collection[UUID], *, actor: str, force: bool = False) -> tu
     waiting = [job for job in rows if job.state in states.WAITING]
     running = [job for job in rows if job.state == State.PROCESSING]
     Job.objects.filter(id__in=[job.id for job in waiting]).update(
-        state=State.CANCELLED, finished_at=Clock(), unique_key=None
+        state=State.CANCELLED, finished_at=Clock(), unique_key=None, turn=int(Turn.NONE)
     )
     changes = {"cancel_requested": True} | ({"cancel_forced": True} if force else {})
     Job.objects.filter(id__in=[job.id for job in running]).update(**changes)
@@ -281,9 +324,12 @@ def held_by(worker_id: UUID) -> set[UUID]:
     return set(Job.objects.filter(_RUNS, owner=worker_id).values_list("id", flat=True))
 
 
-def due() -> list[Wakeup]:
-    """Jobs whose time has come and that the broker has not been told about; from now on they count as published."""
-    return _mark_published(waiting().filter(is_due(), published_at=None))
+def due(governed: Collection[str] = ()) -> list[Wakeup]:
+    """Jobs whose time has come and that the broker has not been told about; from now on they count as published.
+
+    Those of queues with limits (`governed`) wait for their turn from now on, and are not among them.
+    """
+    return _mark_published(waiting().filter(is_due(), published_at=None), governed)
 
 
 def stale_queues(older_than_s: float) -> list[str]:
@@ -291,15 +337,15 @@ def stale_queues(older_than_s: float) -> list[str]:
     return list(_stale(older_than_s).order_by("queue").values_list("queue", flat=True).distinct())
 
 
-def stale(queue: str, older_than_s: float) -> list[Wakeup]:
-    """The waiting jobs of a queue whose messages were lost; from now on they count as published again."""
-    return _mark_published(_stale(older_than_s).filter(queue=queue))
+def stale(queue: str, older_than_s: float, governed: Collection[str] = ()) -> list[Wakeup]:
+    """The waiting jobs of a queue whose messages were lost; from now on they count as published again. As `due`."""
+    return _mark_published(_stale(older_than_s).filter(queue=queue), governed)
 
 
-def overtaken(queue: str, slack_s: float) -> list[Wakeup]:
+def overtaken(queue: str, slack_s: float, governed: Collection[str] = ()) -> list[Wakeup]:
     """Waiting jobs whose class is long past them: jobs published `slack_s` later are being run, so their messages are lost.
 
-    The watermark of a busy queue, whose broker queue is never empty. From now on they count as published again.
+    The watermark of a busy queue, whose broker queue is never empty. From now on they count as published again. As `due`.
     """
     running = Job.objects.filter(_RUNS, queue=queue, published_at__lte=Clock()).order_by()
     newest = dict(running.values_list("priority").annotate(Max("published_at")))
@@ -307,7 +353,7 @@ def overtaken(queue: str, slack_s: float) -> list[Wakeup]:
     passed = Q()
     for priority, published_at in newest.items():
         passed |= Q(priority=priority, published_at__lt=published_at - timedelta(seconds=slack_s))
-    return _mark_published(waiting().filter(passed, is_due(), queue=queue)) if newest else []
+    return _mark_published(waiting().filter(passed, is_due(), queue=queue), governed) if newest else []
 
 
 def age(older_than_s: float) -> list[Wakeup]:
@@ -333,7 +379,7 @@ def age(older_than_s: float) -> list[Wakeup]:
 
 def unpublish(ids: Collection[UUID]) -> None:
     """The broker could not be told after all: the reconciler does it when it can."""
-    waiting().filter(id__in=ids).update(published_at=None)
+    waiting().filter(id__in=ids).update(published_at=None, turn=NO_TURN)
 
 
 def prune(queue: str, state: State, older_than_s: float) -> int:
@@ -390,7 +436,7 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
         job.state = (
             State.DEAD_LETTER if job.id in charged and job.crash_count >= max_crashes else State.PENDING
         )
-    again = {"suspect": True, "is_marked": False, "published_at": None, "run_after": None}
+    again = {"suspect": True, "is_marked": False, "published_at": None, "run_after": None, "turn": NO_TURN}
     for state, is_charged in ((State.PENDING, False), (State.PENDING, True), (State.DEAD_LETTER, True)):
         ids = [job.id for job in held if job.state == state and (job.id in charged) == is_charged]
         if not ids:
@@ -403,7 +449,7 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
                 "last_error": _lost(reason),
                 "fingerprint": fingerprint(_lost(reason)),
             }
-            changes |= {"unique_key": None, "is_marked": False}
+            changes |= {"unique_key": None, "is_marked": False, "turn": int(Turn.NONE)}
         Job.objects.filter(id__in=ids).update(state=state, **changes)
     JobEvent.objects.bulk_create(
         JobEvent(job_id=job.id, state=job.state, worker=job.owner, detail=_told(job, charged, reason))
@@ -464,11 +510,20 @@ def _stale(older_than_s: float) -> QuerySet[Job]:
     return waiting().filter(told, is_due())
 
 
-def _mark_published(jobs: QuerySet[Job]) -> list[Wakeup]:
+def _mark_published(jobs: QuerySet[Job], governed: Collection[str]) -> list[Wakeup]:
     if not jobs.exists():  # SQLite's transactions are IMMEDIATE: an idle look must not take the write lock
         return []
     with transaction.atomic():
-        first = _locked(jobs).order_by("-priority", "id")[:BATCH]
-        found = [Wakeup(*row) for row in first.values_list("id", "queue", "priority")]
-        Job.objects.filter(id__in=[wakeup.id for wakeup in found]).update(published_at=Clock())
-    return found
+        first = list(
+            _locked(jobs).order_by("-priority", "id").only("id", "queue", "priority", "turn")[:BATCH]
+        )
+        in_line = [job.id for job in first if job.queue in governed and job.turn != Turn.HAS]
+        told = [job for job in first if job.queue not in governed or job.turn == Turn.HAS]
+        Job.objects.filter(id__in=[job.id for job in told]).update(published_at=Clock())
+        # A queue that has no limits any more: what had to wait for its turn needs none.
+        free = [job.id for job in told if job.turn == Turn.LATER]
+        if free:
+            Job.objects.filter(id__in=free).update(turn=int(Turn.NONE))
+        if in_line:
+            Job.objects.filter(id__in=in_line).update(**IN_LINE)
+    return [Wakeup(job.id, job.queue, job.priority) for job in told]

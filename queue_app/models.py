@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from .composition import Counts, Kind, Role, Status, status
 from .recurrence import LONGEST_EXPRESSION, Missed, Overlap
-from .states import HIGHEST, LOWEST, NEVER, Asked, Priority, State
+from .states import HIGHEST, LOWEST, NEVER, Asked, Priority, State, Turn
 
 
 class Delivery(models.TextChoices):
@@ -25,8 +25,29 @@ _MISSED = [policy.value for policy in Missed]
 _OVERLAP = [policy.value for policy in Overlap]
 
 
+def _limits_fit(*prefixes: str) -> models.Q:
+    """None of them below 1, and a rate has its period."""
+    fits = models.Q()
+    for prefix in prefixes:
+        count, period, burst = f"{prefix}rate_count", f"{prefix}rate_period_s", f"{prefix}rate_burst"
+        none = models.Q(**{f"{count}__isnull": True, f"{period}__isnull": True, f"{burst}__isnull": True})
+        # A condition that is NULL passes: both have to be there.
+        both = {f"{count}__isnull": False, f"{period}__isnull": False}
+        rate = models.Q(**{**both, f"{count}__gte": 1, f"{period}__gt": 0})
+        no_burst = models.Q(**{f"{burst}__isnull": True})
+        fits &= none | (rate & (no_burst | models.Q(**{f"{burst}__gte": 1})))
+    return fits
+
+
+def _none_or_positive(*names: str) -> models.Q:
+    fits = models.Q()
+    for name in names:
+        fits &= models.Q(**{f"{name}__isnull": True}) | models.Q(**{f"{name}__gte": 1})
+    return fits
+
+
 class Queue(models.Model):
-    """The policy of a queue; an empty field takes the default of BRAIN["QUEUE"]."""
+    """The policy of a queue; an empty field takes the default of BRAIN["QUEUE"], an empty limit is none."""
 
     name = models.CharField(max_length=100, primary_key=True)
     delivery = models.CharField(
@@ -66,6 +87,28 @@ class Queue(models.Model):
         help_text="Of dead letters; empty: the default",
     )
     paused = models.BooleanField(default=False, help_text="Jobs are accepted, workers take none")
+    is_fair = models.BooleanField(
+        "fair", default=False, db_default=False, help_text="Tenants take turns, by their weights"
+    )
+    max_concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Jobs that run at once, over all workers; empty: no limit"
+    )
+    rate_count = models.PositiveIntegerField(
+        "rate: jobs", null=True, blank=True, help_text="That start in each period; empty: no limit"
+    )
+    rate_period_s = models.FloatField("rate: period (s)", null=True, blank=True)
+    rate_burst = models.PositiveIntegerField(
+        "rate: burst",
+        null=True,
+        blank=True,
+        help_text="That may start at once; empty: those of 0.1 s, 1 at least",
+    )
+    tenant_concurrency = models.PositiveIntegerField(
+        "concurrency of each tenant", null=True, blank=True, help_text="As above; empty: no limit"
+    )
+    tenant_rate_count = models.PositiveIntegerField("rate of each tenant: jobs", null=True, blank=True)
+    tenant_rate_period_s = models.FloatField("rate of each tenant: period (s)", null=True, blank=True)
+    tenant_rate_burst = models.PositiveIntegerField("rate of each tenant: burst", null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -99,10 +142,72 @@ class Queue(models.Model):
                 condition=models.Q(dead_retention_s__isnull=True) | models.Q(dead_retention_s__gte=0),
                 name="queue_dead_retention_not_negative",
             ),
+            models.CheckConstraint(
+                condition=_none_or_positive("max_concurrency", "tenant_concurrency"),
+                name="queue_concurrency_at_least_1",
+            ),
+            models.CheckConstraint(condition=_limits_fit("", "tenant_"), name="queue_rates_are_whole"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Tenant(models.Model):
+    """A tenant of a queue with limits: what differs from the others', and how far its turns have come.
+
+    tenants.py writes the first part, the governor the second.
+    """
+
+    queue = models.ForeignKey(Queue, models.CASCADE, related_name="tenants")
+    name = models.CharField(max_length=64, blank=True)
+    weight = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Turns in each round, 1 to 1000; empty: 1"
+    )
+    max_concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Jobs that run at once; empty: as each tenant of the queue"
+    )
+    rate_count = models.PositiveIntegerField(
+        "rate: jobs", null=True, blank=True, help_text="In each period; empty: as each tenant of the queue"
+    )
+    rate_period_s = models.FloatField("rate: period (s)", null=True, blank=True)
+    rate_burst = models.PositiveIntegerField("rate: burst", null=True, blank=True)
+    position = models.FloatField(default=0, db_default=0, editable=False)  # see fairness.py
+    rate_used_to_s = models.FloatField(null=True, editable=False)  # see limiting.py
+    unstarted = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    seen_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["queue", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["queue", "name"], name="tenant_once"),
+            models.CheckConstraint(
+                condition=models.Q(weight__isnull=True) | models.Q(weight__gte=1, weight__lte=1000),
+                name="tenant_weight_1_to_1000",
+            ),
+            models.CheckConstraint(
+                condition=_none_or_positive("max_concurrency"), name="tenant_concurrency_at_least_1"
+            ),
+            models.CheckConstraint(condition=_limits_fit(""), name="tenant_rate_is_whole"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name or '(none)'} of {self.queue_id}"
+
+
+class Turns(models.Model):
+    """How far the turns of a queue with limits have come. Whoever holds its row's lock hands them out; see governor.py."""
+
+    queue = models.CharField(max_length=100, primary_key=True)
+    position = models.FloatField(default=0)  # see fairness.py
+    rate_used_to_s = models.FloatField(null=True)  # see limiting.py
+    unstarted = models.PositiveIntegerField(default=0)
+    held = models.PositiveIntegerField(default=0)  # jobs with a turn, after the last look that gave any
+    pace = models.FloatField(default=0)  # ends per second
+    looked_at_s = models.FloatField(default=0)
+
+    def __str__(self) -> str:
+        return f"turns of {self.queue}"
 
 
 class Job(models.Model):
@@ -129,6 +234,9 @@ class Job(models.Model):
     published_at = models.DateTimeField(null=True, help_text="When the broker was last told; empty: not yet")
     owner = models.UUIDField(null=True, help_text="The worker of the last run")
     fence = models.PositiveIntegerField(default=0)
+    turn = models.PositiveSmallIntegerField(
+        choices=[(turn.value, turn.name.lower()) for turn in Turn], default=0, db_default=0, editable=False
+    )
     suspect = models.BooleanField(default=False, help_text="Was with a worker that died: runs one at a time")
     is_marked = models.BooleanField(default=False, help_text="A suspect whose start is on record")
     cancel_requested = models.BooleanField(default=False)
@@ -165,10 +273,15 @@ class Job(models.Model):
     class Meta:
         # Partial, so that a finished row leaves them; MySQL has none of that kind and gets whole ones in the migration.
         indexes = [
-            models.Index(
+            models.Index(  # without those that wait for their turn: the reconciler has nothing to do with them
                 fields=["published_at", "run_after"],
                 name="job_waiting",
-                condition=models.Q(state__in=[State.PENDING.value, State.FAILED.value]),
+                condition=models.Q(state__in=[State.PENDING.value, State.FAILED.value], turn__in=[0, 1, 3]),
+            ),
+            models.Index(
+                fields=["turn", "queue", "tenant", "-priority", "id"],
+                name="job_turn",
+                condition=~models.Q(turn=0),
             ),
             models.Index(
                 fields=["owner"], name="job_running", condition=models.Q(state=State.PROCESSING.value)
@@ -370,6 +483,9 @@ class Worker(models.Model):
     memory_bytes = models.PositiveBigIntegerField(
         null=True,
         help_text="Resident, of the process and its pool's children; empty where the system does not say",
+    )
+    ended = models.PositiveBigIntegerField(
+        default=0, db_default=0, help_text="Runs that have ended since it began"
     )
     asked = models.CharField(
         max_length=7,

@@ -11,16 +11,23 @@ from django.db import DatabaseError, transaction
 
 from foundation import audit
 
-from . import registry
+from . import quotas, registry
 from .broker import topology
 from .conf import conf
-from .models import Queue
+from .models import Delivery, Queue
+from .states import Turn
 
 _known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
+_governed = frozenset[str]()  # of what is known
+_with_few_turns = frozenset[str]()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LIMITS = (
+    "is_fair", "max_concurrency", "rate_count", "rate_period_s", "rate_burst",
+    "tenant_concurrency", "tenant_rate_count", "tenant_rate_period_s", "tenant_rate_burst",
+)  # fmt: skip
 EDITABLE = (
     "paused", "delivery", "max_retries", "backoff_base_s", "backoff_max_s", "soft_time_limit_s", "time_limit_s", "retention_s",
-    "dead_retention_s",
+    "dead_retention_s", *LIMITS,
 )  # fmt: skip
 
 
@@ -58,11 +65,13 @@ def policies(*, fresh: bool = False) -> dict[str, Queue]:
 
     While the database is away the last answer stands: how a run failed must not depend on it.
     """
-    global _known
+    global _known, _governed, _with_few_turns
     now = time.monotonic()
     if fresh or now - _known[0] > conf().QUEUE_REFRESH_S:
         try:
             _known = (now, {queue.name: queue for queue in Queue.objects.all()})
+            _governed = frozenset(name for name, queue in _known[1].items() if has_limits(queue))
+            _with_few_turns = frozenset(name for name in _governed if _is_limited(_known[1][name]))
         except DatabaseError:
             if fresh or not _known[1]:
                 raise
@@ -72,6 +81,39 @@ def policies(*, fresh: bool = False) -> dict[str, Queue]:
 def known() -> dict[str, Queue]:
     """Every queue's row as this process saw it last, without asking the database. A worker looks all the time."""
     return _known[1]
+
+
+def governed() -> frozenset[str]:
+    """The queues with limits as this process saw them last, without asking the database."""
+    return _governed
+
+
+def with_few_turns() -> frozenset[str]:
+    """Those of `governed` with a limit: a worker must not hold a turn that another could use, nor save starts up."""
+    return _with_few_turns
+
+
+def _is_limited(queue: Queue) -> bool:
+    limits = (queue.max_concurrency, queue.rate_count, queue.tenant_concurrency, queue.tenant_rate_count)
+    return any(limit is not None for limit in limits)
+
+
+def has_limits(queue: Queue) -> bool:
+    """Whether its jobs wait for their turns: it is fair, or something limits it. Broker delivery knows neither."""
+    return (queue.is_fair or _is_limited(queue)) and queue.delivery != Delivery.BROKER
+
+
+def is_governed(name: str) -> bool:
+    """As `has_limits`, of the queue of this name; False when it has no row."""
+    queue = policies().get(name)
+    return queue is not None and has_limits(queue)
+
+
+def first_turn(queue: Queue, *, is_due: bool) -> int:
+    """Of a new job, as its column takes it."""
+    if not has_limits(queue):
+        return int(Turn.NONE)
+    return int(Turn.WAITS if is_due else Turn.LATER)
 
 
 def forget() -> None:
@@ -122,13 +164,17 @@ def configure(
     ip: str | None = None,
     **changes: Any,
 ) -> Queue:
-    """Change the policy of a queue, any of EDITABLE. Audited."""
+    """Change the policy of a queue, any of EDITABLE. Audited.
+
+    Raises Queue.DoesNotExist; BadLimit for a limit that cannot be one, or with broker delivery.
+    """
     unknown = set(changes) - set(EDITABLE)
     if unknown:
         raise TypeError(f"a queue has no {', '.join(sorted(unknown))}")
     with transaction.atomic():
         queue = Queue.objects.select_for_update().get(name=name)
         before = {key: getattr(queue, key) for key in changes}
+        quotas.check({key: changes.get(key, getattr(queue, key)) for key in (*LIMITS, "delivery")})
         if before != changes:
             Queue.objects.filter(name=name).update(**changes)
             vars(queue).update(changes)

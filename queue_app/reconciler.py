@@ -12,8 +12,9 @@ from uuid import UUID
 
 import structlog
 
-from . import leases, ledger, queues, releasing, replays, rollups, wakeup
+from . import governor, leases, ledger, queues, releasing, replays, rollups, tenants, wakeup
 from .conf import conf
+from .governor import Governor
 from .models import Job
 from .states import State
 from .worker.engine import Engine
@@ -21,14 +22,20 @@ from .worker.engine import Engine
 log = structlog.get_logger(__name__)
 
 NAME = "reconciler"
+_ADOPT_S = 15.0  # three times the longest QUEUE_REFRESH_S
+_BATCHES = 10  # of due jobs in one look
 _PRUNE_S = 30.0  # between two looks for jobs past their retention, and for what a workflow has missed
 
 
 class Reconciler:
     """One worker's looks; it remembers what it saw last time where once is not enough to act."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, handing_out: Governor | None = None) -> None:
         self._engine = engine
+        self._governor = handing_out or Governor()
+        self._limited: dict[
+            str, float
+        ] = {}  # queues with limits, and until when their old jobs are looked for
         self._unheld: set[UUID] = set()
         self._pruned_at = time.monotonic()
         self._counter = rollups.Counter()
@@ -51,6 +58,7 @@ class Reconciler:
         publish_due()
         replays.work_off(look_s=conf().RECONCILE_S)
         _publish(ledger.age(conf().AGE_S))
+        self._look_after_turns()
         is_counted = self._counter.look()
         if time.monotonic() - self._pruned_at > _PRUNE_S:
             self._pruned_at = time.monotonic()
@@ -58,6 +66,17 @@ class Reconciler:
             if is_counted:  # what is deleted with its history cannot be counted any more
                 prune(at_least_s=rollups.SETTLE_S)
             rollups.compact()
+
+    def _look_after_turns(self) -> None:
+        """A queue that has just got limits has jobs without turns, and other processes store some until they know."""
+        now, governed = time.monotonic(), queues.governed()
+        self._limited = {name: self._limited.get(name, now + _ADOPT_S) for name in governed}
+        for name, until in self._limited.items():
+            if now <= until:
+                governor.adopt(name)
+        governor.let_go_of_unlimited()
+        if governed:
+            self._governor.ask(governed)
 
     def _take_back_unheld(self) -> None:
         """Jobs that the ledger gives this worker and the engine does not know, at two looks in a row: a claim whose answer
@@ -87,12 +106,18 @@ def release_lost() -> None:
 
 def publish_due() -> None:
     """Tell the broker about jobs whose time has come, and again about those whose messages it has lost."""
-    if not _publish(ledger.due()):
-        return  # it is down: asking it for the depth of a queue would only wait
+    governed = queues.governed()
+    for _ in range(_BATCHES):  # a queue whose limits were lifted may have a long backlog
+        found = ledger.due(governed)
+        if not _publish(found):
+            return  # it is down: asking it for the depth of a queue would only wait
+        if len(found) < ledger.BATCH:
+            break
     older_than_s = conf().REPUBLISH_S
     for queue in ledger.stale_queues(older_than_s):
         empty = wakeup.depth(queue) == 0
-        lost = ledger.stale(queue, older_than_s) if empty else ledger.overtaken(queue, older_than_s)
+        find = ledger.stale if empty else ledger.overtaken
+        lost = find(queue, older_than_s, governed)
         if lost:
             log.info("wakeups_republished", queue=queue, jobs=len(lost), overtaken=not empty)
             _publish(lost)
@@ -117,6 +142,7 @@ def prune(*, at_least_s: float = 0.0) -> None:
         if gone:
             log.info("jobs_pruned", queue=name, jobs=gone)
     releasing.prune(conf().RETENTION_S)
+    tenants.prune()
 
 
 def _publish(wakeups: Sequence[ledger.Wakeup]) -> bool:

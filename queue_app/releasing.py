@@ -16,11 +16,11 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from . import clock, composition, wakeup
+from . import clock, composition, queues, wakeup
 from .composition import Counts, Role, Standing
-from .ledger import BATCH, Clock, Wakeup
+from .ledger import BATCH, IN_LINE, TOLD, Clock, Wakeup
 from .models import Job, JobEvent, Member, Workflow
-from .states import NEVER, OVER, State
+from .states import NEVER, OVER, State, Turn
 
 _OPEN = ("", State.DEAD_LETTER.value, State.CANCELLED.value)  # outcomes that keep a gate shut
 _FINAL = (State.COMPLETED.value, State.CANCELLED.value)
@@ -155,13 +155,18 @@ def _let_go(members: Sequence[Member]) -> None:
 
 
 def _due(jobs: Sequence[UUID]) -> list[Wakeup]:
+    governed = queues.governed()
     found: list[Wakeup] = []
     for part in parts(jobs):
         held = _held(part).select_for_update().values_list("id", "queue", "priority")
         rows = [Wakeup(*row) for row in held]
-        _held([row.id for row in rows]).update(run_after=None, published_at=Clock())
+        told = [row for row in rows if row.queue not in governed]
+        in_line = [row for row in rows if row.queue in governed]
+        _held([row.id for row in told]).update(run_after=None, **TOLD)
+        if in_line:
+            _held([row.id for row in in_line]).update(run_after=None, **IN_LINE)
         _tell([row.id for row in rows], State.PENDING, {"action": "released"})
-        found += rows
+        found += told + [wakeup.look(queue) for queue in sorted({row.queue for row in in_line})]
     return found
 
 
@@ -181,7 +186,7 @@ def _becomes_due(member: Member) -> bool:
 def _cancel(members: Sequence[Member], reason: str) -> None:
     for part in parts([member.job for member in members]):
         jobs = list(_held(part).select_for_update().values_list("id", flat=True))
-        _held(jobs).update(state=State.CANCELLED, finished_at=Clock(), run_after=None)
+        _held(jobs).update(state=State.CANCELLED, finished_at=Clock(), run_after=None, turn=int(Turn.NONE))
         _tell(jobs, State.CANCELLED, {"reason": reason})
         Member.objects.filter(job__in=part).update(
             outcome=State.CANCELLED.value, is_tried=True, is_held=False

@@ -18,7 +18,7 @@ from django.db.models import Q, QuerySet
 
 from foundation import audit
 
-from . import clock, deadletter, ledger, pacing, wakeup
+from . import clock, deadletter, ledger, pacing, queues, wakeup
 from .deadletter import Choice, Refused
 from .models import Job, Replay
 
@@ -90,24 +90,25 @@ def _step(row_id: UUID, look_s: float) -> int:
         allowed = pacing.allowance(row.rate, (now - row.counted_to).total_seconds(), look_s=look_s)
         if not allowed.jobs:
             return 0
-        messages = _let_go(row, allowed)
-        transaction.on_commit(lambda: messages and wakeup.publish(messages), robust=True)
-    return len(messages)
+        done = _let_go(row, allowed)
+        transaction.on_commit(lambda: done.wakeups and wakeup.publish(done.wakeups), robust=True)
+    return done.jobs
 
 
-def _let_go(row: Replay, allowed: pacing.Allowance) -> list[ledger.Wakeup]:
-    messages, passed_over, last = ledger.replay_batch(_jobs(row), row.position, allowed.jobs, actor=row.actor)
+def _let_go(row: Replay, allowed: pacing.Allowance) -> ledger.Replayed:
+    governed = queues.governed()
+    done = ledger.replay_batch(_jobs(row), row.position, allowed.jobs, actor=row.actor, governed=governed)
     row.counted_to += timedelta(seconds=allowed.used_s)
-    row.replayed += len(messages)
-    row.passed_over += passed_over
-    if last is None:
+    row.replayed += done.jobs
+    row.passed_over += done.passed_over
+    if done.last is None:
         row.finished_at = clock.now()
         audit.record(actor=row.actor, action="replay.finish", target=row, after=_counts(row), source="system")
         log.info("replay_finished", replay=str(row.id), **_counts(row))
     else:
-        row.position = last
+        row.position = done.last
     row.save(update_fields=["counted_to", "replayed", "passed_over", "finished_at", "position"])
-    return messages
+    return done
 
 
 def _jobs(row: Replay) -> QuerySet[Job]:

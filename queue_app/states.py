@@ -20,6 +20,15 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"  # discarded, cancelled or expired
 
 
+class Turn(IntEnum):
+    """Where a job stands with the governor of its queue. A job of a queue without limits needs no turn."""
+
+    NONE = 0
+    LATER = 1  # waits, and not for its turn yet: its time has not come, or it has come back
+    WAITS = 2
+    HAS = 3  # counts against the limits from here until its run has ended
+
+
 class Asked(StrEnum):
     """What somebody wants of a worker. It hears of it at its next heartbeat."""
 
@@ -54,13 +63,15 @@ def check(before: State, after: State) -> None:
         raise WrongTransition(f"a job does not go from {before} to {after}")
 
 
-def may_be_claimed(state: State, *, is_owner: bool) -> bool:
+def may_be_claimed(state: State, *, is_owner: bool, turn: Turn = Turn.NONE) -> bool:
     """By a worker that owns the row already or not; the claim's SQL says the same (`statements.CLAIMABLE`).
 
     The one step that leads where the job stands, from PROCESSING to PROCESSING under a higher fence, is its owner's: the
     connection broke between the claim's commit and its answer, and the claim is asked for again.
     """
-    return State.PROCESSING in TRANSITIONS[state] or (state == State.PROCESSING and is_owner)
+    if state == State.PROCESSING:
+        return is_owner
+    return State.PROCESSING in TRANSITIONS[state] and turn in (Turn.NONE, Turn.HAS)
 
 
 def sources(after: State) -> frozenset[State]:

@@ -11,9 +11,9 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import firing, workers
+from . import firing, limits_told, workers
 from .broker import recorder
-from .ledger import is_due, waiting
+from .ledger import backlog, is_due
 from .models import Job, Queue
 from .states import State
 
@@ -34,7 +34,7 @@ def depths() -> list[Depth]:
     counts: dict[str, dict[str, int]] = {name: {} for name in paused}
     for queue, state, jobs in Job.objects.order_by().values_list("queue", "state").annotate(Count("id")):
         counts.setdefault(queue, {})[state] = jobs
-    oldest = _oldest_due_s()
+    oldest = oldest_due_s()
     return [
         Depth(
             queue=name,
@@ -67,11 +67,34 @@ def families() -> Iterator[Metric]:
         "How late the schedule is that should have fired first; 0 when none is.",
         value=firing.overdue_s(),
     )
+    yield from _limit_families()
     yield from recorder.families()
 
 
-def _oldest_due_s() -> dict[str, float]:
-    due = waiting().filter(is_due())
+def _limit_families() -> Iterator[Metric]:
+    """Of queues with limits only."""
+    most = GaugeMetricFamily(
+        "brain_queue_max_concurrency",
+        "Jobs that may run at once; none where there is no limit.",
+        labels=["queue"],
+    )
+    turns = GaugeMetricFamily(
+        "brain_queue_turns",
+        "Jobs by where they stand with the limits: held (running or about to), unstarted (of these), waiting.",
+        labels=["queue", "kind"],
+    )
+    for queue, use in limits_told.all_in_use():
+        if queue.max_concurrency is not None:
+            most.add_metric([queue.name], queue.max_concurrency)
+        for kind, count in use._asdict().items():
+            turns.add_metric([queue.name, kind], count)
+    yield most
+    yield turns
+
+
+def oldest_due_s() -> dict[str, float]:
+    """How long the oldest job that is due has waited, by queue."""
+    due = backlog().filter(is_due())
     since = due.order_by().values("queue").annotate(since=Min(Coalesce("run_after", "created_at")))
     now = timezone.now()
     return {row["queue"]: max(0.0, (now - row["since"]).total_seconds()) for row in since}

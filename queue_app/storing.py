@@ -103,7 +103,12 @@ def _is_the_same(holder: Job, unique: Unique, common: Mapping[str, Any], text: s
         mine.update(unique_key=None)
         return False
     if unique.debounce_s is not None and holder.unique_until is None:
-        changes = {"run_after": common["run_after"], "published_at": None, "payload": _in_row(text)}
+        changes = {
+            "run_after": common["run_after"],
+            "published_at": None,
+            "turn": ledger.NO_TURN,
+            "payload": _in_row(text),
+        }
         if not mine.filter(state__in=WAITING).update(**changes):
             mine.exclude(state__in=WAITING).update(
                 unique_key=None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api, api_dead, schedules_api, workflows_api
+from . import api, api_dead, limits_api, schedules_api, workflows_api
 
 app_name = "queue_api"
 
@@ -26,6 +26,8 @@ urlpatterns = [
     path("workflows/<uuid:pk>", workflows_api.WorkflowDetail.as_view(), name="workflow"),
     path("workflows/<uuid:pk>/jobs", workflows_api.WorkflowJobs.as_view(), name="workflow-jobs"),
     path("workflows/<uuid:pk>/cancel", workflows_api.WorkflowCancel.as_view(), name="workflow-cancel"),
+    path("queues/<str:name>/limits", limits_api.QueueLimits.as_view(), name="queue-limits"),
+    path("queues/<str:name>/tenants", limits_api.QueueTenants.as_view(), name="queue-tenants"),
     path("schedules", schedules_api.ScheduleList.as_view(), name="schedules"),
     path("schedules/<int:pk>", schedules_api.ScheduleDetail.as_view(), name="schedule"),
     path("schedules/<int:pk>/firings", schedules_api.ScheduleFirings.as_view(), name="schedule-firings"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
+from uuid import UUID
 
 import structlog
 from celery import current_app
@@ -20,12 +21,13 @@ from . import ledger
 from .broker import topology
 from .conf import conf
 from .ledger import Wakeup
-from .states import priority_class
+from .states import HIGHEST, priority_class
 from .transport import envelope
 from .transport.channel import Channel
 
 log = structlog.get_logger(__name__)
 
+LOOK = UUID(int=0)  # the id of no job: whoever consumes it looks whose turn it is
 RUN = "queue_app.run"  # the Celery task of strategy.py
 BATCH = 500  # messages in one round trip, where the transport can
 _DOWN_S = 1.0  # after a failure nobody waits for the broker for this long: the reconciler publishes instead
@@ -48,6 +50,11 @@ def publish(wakeups: Sequence[Wakeup]) -> bool:
             log.warning("wakeups_not_published", jobs=len(wakeups), error=type(error).__name__)
     ledger.unpublish([wakeup.id for wakeup in wakeups])
     return False
+
+
+def look(queue: str) -> Wakeup:
+    """For a queue with limits: jobs wait for their turn that did not a moment ago. Overtakes all that is published."""
+    return Wakeup(LOOK, queue, HIGHEST)
 
 
 def depth(queue: str) -> int:

@@ -15,6 +15,9 @@ class Window:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.is_shared = (
+            False  # queues with limits: a turn that lies here is one that no other worker can use
+        )
         self.observations = 0
         self._mean_s: float | None = None
 
@@ -29,8 +32,8 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Jobs to hold: slots × 2 at least, so that no slot waits for the database between two jobs."""
-        least = self.slots * 2
+        """Jobs to hold: slots × 2 at least, so that no slot waits for the database between two jobs; or, shared, slots."""
+        least = self.slots * (1 if self.is_shared else 2)
         if self._mean_s is None:
             return least
         fitting = int(self.slots * HOLD_S / max(self._mean_s, 1e-6))

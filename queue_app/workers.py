@@ -60,10 +60,11 @@ def beat(
     *,
     stuck: int = 0,
     memory_bytes: int | None = None,
+    ended: int = 0,
 ) -> bool:
     """Extend the lease and say how it stands. False when it has ended: the worker must register anew.
 
-    stuck: threads that do not come back.
+    stuck: threads that do not come back. ended: runs since the process began.
 
     A lease that has ended is not taken up again. Others may have been given the jobs, and those that they were not given
     yet go the way of every lost worker's.
@@ -77,6 +78,7 @@ def beat(
             running=[str(id) for id in running],
             stuck=stuck,
             memory_bytes=memory_bytes,
+            ended=ended,
         )
     )
 
@@ -135,6 +137,15 @@ def leave(worker_id: UUID) -> None:
 def living() -> QuerySet[Worker]:
     """The workers that hold a lease, newest first."""
     return Worker.objects.filter(lease_until__gt=Clock())
+
+
+def slots() -> dict[str, int]:
+    """By queue: how many jobs the workers that consume it can run at once. Those that were asked to end do not count."""
+    found: dict[str, int] = {}
+    for queues, concurrency in living().filter(asked=Asked.NOTHING).values_list("queues", "concurrency"):
+        for queue in queues:
+            found[queue] = found.get(queue, 0) + concurrency
+    return found
 
 
 def alive() -> int:

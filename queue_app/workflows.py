@@ -21,7 +21,7 @@ from orm_app.transactions import transaction
 from . import composition, intake, lineage, releasing, storing
 from .composition import BadWorkflow, Batch, Chain, Group, Kind, Node, Role, Slot
 from .models import Delivery, Job, Member, Workflow
-from .states import NEVER, State
+from .states import NEVER, State, Turn
 from .uuid7 import uuid7
 
 _KINDS: dict[type, Kind] = {Chain: Kind.CHAIN, Group: Kind.GROUP, Batch: Kind.BATCH}
@@ -145,7 +145,8 @@ def _hold(common: dict[str, Any], member: Member, options: dict[str, Any]) -> No
         member.run_at = common["run_after"]
     if options.get("expires") is not None:
         member.expires_s = intake.seconds("expires", options["expires"])
-    common.update(run_after=NEVER, expires_at=None, published_at=None)
+    turn = Turn.LATER if common["turn"] else Turn.NONE
+    common.update(run_after=NEVER, expires_at=None, published_at=None, turn=int(turn))
 
 
 def _store(new: Sequence[_New]) -> list[Job]:
@@ -163,7 +164,7 @@ def _store(new: Sequence[_New]) -> list[Job]:
             made[job.id] = job
     Member.objects.bulk_create([one.member for one in new], batch_size=500)
     jobs = [made[one.member.job] for one in new]
-    intake.publish_on_commit([job for job in jobs if job.published_at is not None])
+    intake.publish_on_commit(jobs)
     return jobs
 
 

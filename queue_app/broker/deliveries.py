@@ -47,9 +47,11 @@ def store_call(call: Call) -> None:
     id, now = UUID(events.job_id(headers["id"])), timezone.now()
     run_after = _moment(headers.get("eta"))
     run_after = run_after if run_after and run_after > clock.now() else None
+    policy = queues.find(queue)
+    turn = queues.first_turn(policy, is_due=run_after is None)
     common = {
         "name": name,
-        "queue": queues.find(queue).name,
+        "queue": policy.name,
         "delivery": LEDGER,
         "tenant": "",
         "priority": priority,
@@ -57,16 +59,17 @@ def store_call(call: Call) -> None:
         "max_attempts": 1 + (conf().MAX_RETRIES if max_retries is None else max_retries),
         "run_after": run_after,
         "expires_at": _moment(headers.get("expires")),
-        "published_at": None if run_after else now,
+        "published_at": None if run_after or turn else now,
         "unique_until": None,
         "workflow": None,
         "parent": lineage.parent(None),
         "request_id": descriptions.request_id(),
         "created_at": now,
+        "turn": turn,
     }
     storing.insert(common, [id], [text])
     if run_after is None:
-        message = ledger.Wakeup(id, queue, priority)
+        message = wakeup.look(queue) if turn else ledger.Wakeup(id, queue, priority)
         transaction.on_commit(lambda: wakeup.publish([message]), robust=True)
 
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("queue_app", "0010_replay"),
+        ("queue_app", "0012_turn"),
     ]
 
     operations = [

@@ -7,7 +7,7 @@ every step they take. `COLUMNS` is what a claim returns, in this order.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
@@ -20,9 +20,11 @@ COLUMNS = (
 # A row that may be claimed: it waits and its time has come. Or it is ours already: the answer to an earlier claim of
 # ours was lost with the connection, after its commit (`states.may_be_claimed`). A CASE, because no planner looks into it: with plain conditions
 # PostgreSQL reads all that waits by the partial index instead of a few rows by their ids (12 ms a claim at 20,000).
+# A row that waits for its turn (1 or 2) is not to be had, whatever message led to it.
 CLAIMABLE = (
     "CASE state WHEN 'PROCESSING' THEN owner = {worker}"
-    " WHEN 'PENDING' THEN coalesce(run_after <= {now}, {true}) WHEN 'FAILED' THEN coalesce(run_after <= {now}, {true})"
+    " WHEN 'PENDING' THEN turn IN (0, 3) AND coalesce(run_after <= {now}, {true})"
+    " WHEN 'FAILED' THEN turn IN (0, 3) AND coalesce(run_after <= {now}, {true})"
     " ELSE {false} END"
     " AND EXISTS (SELECT 1 FROM queue_app_worker WHERE id = {worker} AND lease_until > {now})"
 )
@@ -82,9 +84,17 @@ class Statements(Protocol):
         """Store new jobs and their first events; the ids of those whose unique keys were free."""
 
     def exchange(
-        self, cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+        self,
+        cursor: Any,
+        worker: UUID,
+        ids: Sequence[UUID],
+        ends: Sequence[End],
+        governed: Collection[str],
     ) -> tuple[list[Claimed], set[UUID]]:
-        """Record ends and claim jobs, in one transaction; none is claimed when the worker's lease has ended."""
+        """Record ends and claim jobs, in one transaction; none is claimed when the worker's lease has ended.
+
+        governed: queues of which nothing is claimed without a turn, even what was stored before they had limits.
+        """
 
     def finish(self, cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
         """Record the ends whose fences still hold; the ids of those."""
@@ -96,7 +106,7 @@ class Statements(Protocol):
 EACH = ("id", "payload", "unique_key")
 COMMON = (
     "name", "queue", "delivery", "tenant", "priority", "state", "max_attempts", "run_after", "expires_at", "published_at",
-    "unique_until", "parent", "request_id", "created_at", "workflow",
+    "unique_until", "parent", "request_id", "created_at", "workflow", "turn",
 )  # fmt: skip
 # Columns without a database default that a new job has no value for yet.
 UNSET = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import Any
@@ -34,6 +34,9 @@ _LOCK_CLAIMABLE = f"""
 SELECT {", ".join(COLUMNS)}, coalesce(expires_at <= {_NOW}, 0) FROM queue_app_job
 WHERE id IN %s AND {CLAIMABLE.format(now=_NOW, worker="%s", true="1", false="0")} FOR UPDATE SKIP LOCKED
 """
+_LOCK_CLAIMABLE_IN_TURN = _LOCK_CLAIMABLE.replace(
+    "FOR UPDATE", "AND (turn = 3 OR queue NOT IN %s) FOR UPDATE"
+)
 _CLAIM = f"""
 UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %s, started_at = {_NOW} WHERE id IN %s
 """
@@ -47,6 +50,7 @@ UPDATE queue_app_job AS j JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
   j.attempt = j.attempt + e.ran,
   j.suspect = 0,
   j.is_marked = 0,
+  j.turn = CASE WHEN e.state IN ('FAILED', 'PENDING') AND j.turn > 0 THEN 1 ELSE 0 END,
   j.result = coalesce(e.result, j.result),
   j.last_error = coalesce(e.error, j.last_error),
   j.run_after = coalesce({_NOW} + INTERVAL e.delay_s * 1000000 MICROSECOND, j.run_after),
@@ -71,16 +75,20 @@ def insert(cursor: Any, new: New) -> set[UUID]:
 
 
 def exchange(
-    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End], governed: Collection[str]
 ) -> tuple[list[Claimed], set[UUID]]:
     with transaction.atomic():
         accepted = finish(cursor, worker, ends) if ends else set()
-        return _claim(cursor, worker, ids) if ids else [], accepted
+        return _claim(cursor, worker, ids, governed) if ids else [], accepted
 
 
-def _claim(cursor: Any, worker: UUID, ids: Sequence[UUID]) -> list[Claimed]:
+def _claim(cursor: Any, worker: UUID, ids: Sequence[UUID], governed: Collection[str]) -> list[Claimed]:
     me = _id(worker)
-    cursor.execute(_LOCK_CLAIMABLE, [tuple(_id(id) for id in sorted(ids)), me, me])
+    values: list[Any] = [tuple(_id(id) for id in sorted(ids)), me, me]
+    if governed:
+        cursor.execute(_LOCK_CLAIMABLE_IN_TURN, [*values, tuple(governed)])
+    else:
+        cursor.execute(_LOCK_CLAIMABLE, values)
     taken = [job._replace(fence=job.fence + 1) for job in map(claimed, cursor.fetchall())]
     if taken:
         cursor.execute(_CLAIM, [me, tuple(_id(job.id) for job in taken)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ _NOW = "clock_timestamp()"
 _TYPES = {
     "priority": "int", "max_attempts": "int", "parent": "uuid", "workflow": "uuid", "run_after": "timestamptz", "expires_at": "timestamptz",
     "published_at": "timestamptz", "unique_until": "timestamptz", "created_at": "timestamptz",
+    "turn": "int",
 }  # fmt: skip
 
 # Few parameters, because each costs the client a quotation: what the jobs share is one JSON object, and their payloads
@@ -59,6 +60,7 @@ WITH taken AS (
 )
 SELECT * FROM taken
 """
+_CLAIM_IN_TURN = _CLAIM.replace("RETURNING", "AND (turn = 3 OR queue <> ALL(%(governed)s)) RETURNING")
 
 _FINISH = f"""
 WITH ended AS (
@@ -72,6 +74,7 @@ WITH ended AS (
     attempt = j.attempt + e.ran,
     suspect = false,
     is_marked = false,
+    turn = CASE WHEN e.state IN ('FAILED', 'PENDING') AND j.turn > 0 THEN 1 ELSE 0 END,
     result = coalesce(e.result::jsonb, j.result),
     last_error = coalesce(e.error::jsonb, j.last_error),
     run_after = coalesce({_NOW} + e.delay_s * interval '1 second', j.run_after),
@@ -103,14 +106,14 @@ def insert(cursor: Any, new: New) -> set[UUID]:
 
 
 def exchange(
-    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End], governed: Collection[str]
 ) -> tuple[list[Claimed], set[UUID]]:
-    texts, values = [_CHEAP_LOOKUPS], {"worker": worker, "ids": sorted(ids)}
+    texts, values = [_CHEAP_LOOKUPS], {"worker": worker, "ids": sorted(ids), "governed": list(governed)}
     if ends:
         texts.append(_FINISH)
         values |= _columns(ends)
     if ids:
-        texts.append(_CLAIM)
+        texts.append(_CLAIM_IN_TURN if governed else _CLAIM)
     # One message is one round trip, and one transaction when none is open.
     execute = _at_once if hasattr(cursor, "mogrify") else _in_turn
     rows = execute(cursor, texts, values)

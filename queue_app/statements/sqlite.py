@@ -7,7 +7,7 @@ waits for it again while it holds the database's only write lock.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import Any
@@ -37,6 +37,9 @@ SELECT json_group_array(id), json_group_array(json_array(
 )) FROM queue_app_job
 WHERE id IN (SELECT value FROM json_each(%(ids)s)) AND {CLAIMABLE.format(now=_NOW, worker="%(worker)s", true="1", false="0")}
 """
+_CLAIMABLE_IN_TURN = (
+    f"{_CLAIMABLE} AND (turn = 3 OR queue NOT IN (SELECT value FROM json_each(%(governed)s)))"
+)
 _CLAIM = f"""
 UPDATE queue_app_job SET state = 'PROCESSING', fence = fence + 1, owner = %s, started_at = {_NOW}
 WHERE id IN (SELECT value FROM json_each(%s))
@@ -64,6 +67,7 @@ UPDATE queue_app_job AS j SET
   attempt = j.attempt + e.ran,
   suspect = 0,
   is_marked = 0,
+  turn = CASE WHEN e.state IN ('FAILED', 'PENDING') AND j.turn > 0 THEN 1 ELSE 0 END,
   result = coalesce(e.result, j.result),
   last_error = coalesce(e.error, j.last_error),
   run_after = coalesce(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', e.delay_s || ' seconds'), j.run_after),
@@ -88,12 +92,12 @@ def insert(cursor: Any, new: New) -> set[UUID]:
 
 
 def exchange(
-    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End]
+    cursor: Any, worker: UUID, ids: Sequence[UUID], ends: Sequence[End], governed: Collection[str]
 ) -> tuple[list[Claimed], set[UUID]]:
     wanted, told = json.dumps([id.hex for id in ids]), _told(ends)
     with transaction.atomic():  # what is done here, all other writers wait for
         accepted = _finish(cursor, worker, told) if ends else "[]"
-        jobs = _claim(cursor, worker, wanted) if ids else "[]"
+        jobs = _claim(cursor, worker, wanted, governed) if ids else "[]"
     claims = [job._replace(fence=job.fence + 1) for job in map(claimed, json.loads(jobs))]
     return claims, set(map(UUID, json.loads(accepted)))
 
@@ -102,8 +106,12 @@ def finish(cursor: Any, worker: UUID, ends: Sequence[End]) -> set[UUID]:
     return set(map(UUID, json.loads(_finish(cursor, worker, _told(ends)))))
 
 
-def _claim(cursor: Any, worker: UUID, wanted: str) -> str:
-    cursor.execute(_CLAIMABLE, {"worker": worker.hex, "ids": wanted})
+def _claim(cursor: Any, worker: UUID, wanted: str, governed: Collection[str]) -> str:
+    values = {"worker": worker.hex, "ids": wanted}
+    if governed:
+        cursor.execute(_CLAIMABLE_IN_TURN, {**values, "governed": json.dumps(list(governed))})
+    else:
+        cursor.execute(_CLAIMABLE, values)
     ids, jobs = cursor.fetchone()
     if ids != "[]":
         cursor.execute(_CLAIM, [worker.hex, ids])

@@ -51,6 +51,9 @@ class Channel(base.Channel):
     delivery_limit = (
         20  # a message that was taken back from more dead consumers is parked; negative: there is no limit
     )
+    # Seconds that one who restores keeps the others out, at most. Stock Kombu's 300 keep everybody out for five minutes when
+    # a worker is killed in the middle of it; two at once would do no harm, as each message is taken back in a transaction.
+    unacked_mutex_expire = 5
     socket_timeout: Any = 5.0  # seconds; the polls wait for longer, but not on the socket
     socket_keepalive: Any = True
     socket_keepalive_options: Any = keepalive.OPTIONS

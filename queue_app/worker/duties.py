@@ -18,6 +18,7 @@ import structlog
 from celery import bootsteps, signals
 from celery.apps import worker as apps
 from celery.exceptions import WorkerShutdown
+from celery.worker import state
 from django.db import DatabaseError, connections
 
 from queue_app import firing, queues, reconciler, wakeup, workers
@@ -25,6 +26,7 @@ from queue_app.broker import celery_task, recording, topology
 from queue_app.broker.recorder import Recorder
 from queue_app.broker.undelivered import Undelivered
 from queue_app.conf import conf
+from queue_app.governor import Governor
 from queue_app.states import Asked
 
 from . import inspection, memory, prefetch, reception, strategy, thread_connections
@@ -51,15 +53,23 @@ class Duty(threading.Thread):
     def __init__(self, name: str, action: Callable[[], float | None], interval_s: float) -> None:
         super().__init__(name=f"queue-{name}", daemon=True)
         self._action, self._interval_s = action, interval_s
-        self._stopping = threading.Event()
+        self._is_stopping, self._woken = False, threading.Event()
 
     def run(self) -> None:
         try:
             wait_s = self._interval_s
-            while not self._stopping.wait(wait_s):
+            while True:
+                self._woken.wait(wait_s)
+                self._woken.clear()
+                if self._is_stopping:
+                    return
                 wait_s = self._do()
         finally:
             connections.close_all()
+
+    def hurry(self) -> None:
+        """Do it now, or once more when it is at it."""
+        self._woken.set()
 
     def _do(self) -> float:
         try:
@@ -71,7 +81,8 @@ class Duty(threading.Thread):
         return self._interval_s if wait_s is None else wait_s
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._is_stopping = True
+        self._woken.set()
         if self.is_alive():
             self.join(_JOIN_S)
 
@@ -138,6 +149,7 @@ class Membership(bootsteps.StartStopStep):
             call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
         )
         engine.renewed(began)
+        engine.window.is_shared = not queues.with_few_turns().isdisjoint(_consumed(worker.app))
         engine.runner = _runner(engine, worker)
         engine.start()
         strategy.serve(engine)
@@ -146,11 +158,15 @@ class Membership(bootsteps.StartStopStep):
         inspection.install(engine)
         self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
-        self._reconciler = reconciler.Reconciler(engine)
+        governor = Governor(lambda: handing_out.hurry())
+        handing_out = Duty("governor", governor.look, conf().RECONCILE_S)
+        engine.on_turns = governor.ask
+        self._reconciler = reconciler.Reconciler(engine, governor)
         self._scheduler = firing.Scheduler(lambda: engine.worker_id)
         liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
+            handing_out,
             Duty("cancels", partial(_pass_on_cancels, engine), conf().RECONCILE_S),
             Duty("reconciler", self._reconciler.look, conf().RECONCILE_S),
             Duty("scheduler", self._scheduler.look, conf().RECONCILE_S),
@@ -188,9 +204,11 @@ class Membership(bootsteps.StartStopStep):
     def _beat(self, worker: Any, engine: Engine) -> None:
         began, running, stuck = time.monotonic(), engine.running(), len(engine.runner.stuck())
         consumed, taken = _consumed(worker.app), memory.resident_bytes()
-        if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken):
+        ended = engine.ended + state.all_total_count[0]  # the second is Celery's count of its own tasks
+        if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken, ended=ended):
             engine.renewed(began)
             engine.window.slots = _slots(worker)
+            engine.window.is_shared = not queues.with_few_turns().isdisjoint(consumed)
             self._obey(worker, workers.heard(engine.worker_id))
             return
         old, new = engine.worker_id, self._register(worker)

@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
-from queue_app import ledger
+from queue_app import ledger, queues
 from queue_app.conf import conf
 from queue_app.runs import Run
 from queue_app.statements import Claimed, End
@@ -73,6 +73,10 @@ class Engine:
         self.window = Window(slots)
         self.runner: Any = None  # set by the owner, which knows the pool
         self.refused = 0  # ends that a fence did not let pass
+        self.ended = 0  # runs
+        self.on_turns: Callable[[set[str]], None] = (
+            _nobody  # told of queues with limits where turns may be free
+        )
         self._lease_s, self._call_soon = lease_s, call_soon
         self._lease_until = time.monotonic() + lease_s  # by our clock, from before the query: never too late
         self._inbox: deque[Message] = deque()
@@ -96,6 +100,10 @@ class Engine:
         self.received_at = time.monotonic()
         self._urgent.set()
         self._wake.set()
+
+    def asked(self, queue: str) -> None:
+        """From the strategy: jobs of the queue wait for their turns."""
+        self.on_turns({queue})
 
     def finished(self, run: Run, end: End, took_s: float | None) -> None:
         """From the runner. An end that is PENDING and did not run gives the job back."""
@@ -193,8 +201,10 @@ class Engine:
         ends = [entry.end for entry in open_]
         members = {entry.run.id: entry.run.workflow for entry in open_ if entry.run.workflow is not None}
         claimed: list[Claimed] = []
+        governed = queues.governed()
         if messages or ends:
-            claimed, accepted = self._exchange([message.id for message in messages], ends, members)
+            ids = [message.id for message in messages]
+            claimed, accepted = self._exchange(ids, ends, members, governed)
             self.refused += len(ends) - len(accepted)
             if len(accepted) < len(ends):
                 self._report_refused(ends, accepted)
@@ -205,6 +215,8 @@ class Engine:
             self._call_soon(_acknowledge, acks)
         if done:
             self._learn(done)
+        if governed:
+            self._tell_of_turns(done, governed)
         self._start(claimed)
         if self._done or self._inbox and self._room() > 0:
             self._wake.set()
@@ -229,31 +241,31 @@ class Engine:
         return self.window.size - len(self._messages)
 
     def _exchange(
-        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID]
+        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID], governed: Collection[str]
     ) -> tuple[list[Claimed], set[UUID]]:
         def write() -> tuple[list[Claimed], set[UUID]]:
             # After the lease their fences would be void: their messages come again, or the reconciler does.
             wanted = ids if time.monotonic() < self._lease_until else []
-            return ledger.exchange(self.worker_id, wanted, ends, members)
+            return ledger.exchange(self.worker_id, wanted, ends, members=members, governed=governed)
 
         try:
             return self._persist(write)
         except DatabaseError as error:
             log.error("ledger_batch_refused", error=type(error).__name__, reason=str(error).strip()[:200])
-            return self._exchange_singly(ids, ends, members)
+            return self._exchange_singly(ids, ends, members, governed)
 
     def _exchange_singly(
-        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID]
+        self, ids: list[UUID], ends: list[End], members: dict[UUID, UUID], governed: Collection[str]
     ) -> tuple[list[Claimed], set[UUID]]:
         """The database takes the batch under no circumstances: find the end that does not fit, and record it without."""
+        write = partial(ledger.exchange, self.worker_id, members=members, governed=governed)
         accepted: set[UUID] = set()
         for end in ends:
             try:
-                accepted |= self._persist(partial(ledger.exchange, self.worker_id, [], [end], members))[1]
+                accepted |= self._persist(partial(write, [], [end]))[1]
             except DatabaseError:
-                bare = partial(ledger.exchange, self.worker_id, [], [_unstorable(end)], members)
-                accepted |= self._persist(bare)[1]
-        return self._persist(partial(ledger.exchange, self.worker_id, ids, []))[0], accepted
+                accepted |= self._persist(partial(write, [], [_unstorable(end)]))[1]
+        return self._persist(partial(write, ids, []))[0], accepted
 
     def _persist(self, write: Callable[[], T]) -> T:
         """The result of `write`, tried until the database takes it: it may be away, busy or in a deadlock."""
@@ -321,12 +333,20 @@ class Engine:
         )
         if run.suspect:
             self._suspect_runs = False
+        if run.queue in queues.governed():
+            self.on_turns({run.queue})
         message = self._messages.pop(run.id, None)
         if message is not None:
             self._call_soon(_acknowledge, [message])
 
+    def _tell_of_turns(self, done: list[Done], governed: Collection[str]) -> None:
+        ended = {entry.run.queue for entry in done if entry.run.queue in governed}
+        if ended:
+            self.on_turns(ended)
+
     def _learn(self, done: list[Done]) -> None:
         took = [entry.took_s for entry in done if entry.took_s is not None]
+        self.ended += len(took)
         if took:
             self.window.observe(sum(took) / len(took))
 
@@ -346,6 +366,10 @@ def _over_before_start(job: Claimed) -> End | None:
         reason = "cancelled" if job.cancel_requested else "expired"
         return End(job.id, job.fence, State.CANCELLED, 0, detail=f'{{"reason": "{reason}"}}')
     return None
+
+
+def _nobody(queues: set[str]) -> None:
+    """Until there is a governor."""
 
 
 def _unstorable(end: End) -> End:

@@ -10,6 +10,7 @@ from celery import shared_task
 from celery.utils.log import get_logger
 
 from queue_app import wakeup
+from queue_app.broker import topology
 
 from .engine import Engine, Message
 
@@ -45,6 +46,11 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
             id = UUID(message.headers["id"])
         except (KeyError, ValueError, TypeError):
             logger.error("wakeup_without_an_id")
+            message.ack_log_error(logger, errors)
+            return
+        if id == wakeup.LOOK:
+            if _engine is not None:
+                _engine.asked(topology.queue_of(message.delivery_info.get("routing_key") or ""))
             message.ack_log_error(logger, errors)
             return
         if not collected:

@@ -25,7 +25,7 @@ from django.utils import timezone
 from foundation.models import AuditEntry
 from orm_app.databases import from_url
 from queue_app import queues, registry, task
-from queue_app.models import Firing, Job, JobEvent, Lease, Queue, Schedule, Worker
+from queue_app.models import Firing, Job, JobEvent, Lease, Queue, Schedule, Turns, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 CELERY = ["-m", "celery", "-A", "brain_project", "worker", "--without-mingle", "--without-gossip"]
@@ -185,6 +185,6 @@ def _database(
 def every_database(_database: None) -> Iterator[None]:
     """Committed rows, and none of them left for the next test."""
     yield
-    for model in (Firing, Schedule, Lease, JobEvent, Job, Worker, Queue):
+    for model in (Firing, Schedule, Lease, JobEvent, Job, Worker, Turns, Queue):
         model.objects.all().delete()
     AuditEntry.objects.expire(timezone.now())

@@ -46,7 +46,7 @@ def finish(
         said["error"] = ERROR
     ending = End(held.id, held.fence, state, 1, json.dumps(result), **said)
     members = {} if held.workflow is None else {held.id: held.workflow}
-    return held.id in ledger.exchange(worker.id, [], [ending], members)[1]
+    return held.id in ledger.exchange(worker.id, [], [ending], members=members)[1]
 
 
 def releases(job: UUID) -> int:

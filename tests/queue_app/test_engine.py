@@ -111,10 +111,10 @@ def test_engine__database_is_away_for_a_while__nothing_is_lost(
     jobs = enqueue_many("email_queue", [{"n": n} for n in range(5)])
     real, failures = ledger.exchange, iter(range(4))
 
-    def exchange(*arguments: Any) -> Any:
+    def exchange(*arguments: Any, **more: Any) -> Any:
         if next(failures, None) is not None:
             raise OperationalError("server closed the connection unexpectedly")
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(ledger, "exchange", exchange)
     engine, _ = start(completed)

@@ -18,7 +18,7 @@ from queue_app import deadletter, enqueue, enqueue_many, ledger, states, stats, 
 from queue_app.models import Job, JobEvent, Worker
 from queue_app.runs import FencedOut, Run
 from queue_app.statements import Claimed, End
-from queue_app.states import Priority, State
+from queue_app.states import Priority, State, Turn
 
 ERROR = json.dumps({"type": "OSError", "message": "no", "traceback": ""})
 PAYLOAD = {"to": "a@example.com", "subject": "hello", "task_id": 1}
@@ -144,6 +144,11 @@ def test_claim__row_in_each_state__goes_by_the_table(worker: Worker, state: Stat
         job = enqueue("email_queue", PAYLOAD)
         Job.objects.filter(id=job.id).update(state=state, owner=owner.id)
         assert bool(claim(worker, job)) is states.may_be_claimed(state, is_owner=owner is worker)
+        for turn in Turn:
+            job = enqueue("email_queue", PAYLOAD)
+            Job.objects.filter(id=job.id).update(state=state, owner=owner.id, turn=int(turn))
+            expected = states.may_be_claimed(state, is_owner=owner is worker, turn=turn)
+            assert bool(claim(worker, job)) is expected, turn
 
 
 def test_claim__not_due_or_lease_ended__gets_nothing(worker: Worker) -> None:

@@ -35,7 +35,7 @@ from queue_app.lineage import BadParent, running
 from queue_app.models import Job, JobEvent, Member, Worker, Workflow
 from queue_app.runs import FencedOut, Run
 from queue_app.statements import End
-from queue_app.states import NEVER, State
+from queue_app.states import NEVER, State, Turn
 
 from .flows import at_once, claim, end, finish, forget, job_of, releases, states_of
 
@@ -357,7 +357,7 @@ def test_exchange__many_of_a_group_end_together__few_statements(worker: Worker) 
     held = claim(worker, *flow.members.filter(is_held=False).values_list("job", flat=True))
     ends = [End(one.id, one.fence, State.COMPLETED, 1) for one in held]
     with CaptureQueriesContext(connection) as seen:
-        ledger.exchange(worker.id, [], ends, {one.id: flow.id for one in held})
+        ledger.exchange(worker.id, [], ends, members={one.id: flow.id for one in held})
     assert len(seen) < 20
     assert not job_of(flow, 100).is_held
 
@@ -421,3 +421,19 @@ def test_prune__workflow_is_not_over__its_results_and_dead_letters_stay(worker: 
     assert (Member.objects.count(), releasing.prune(60)) == (0, 0)
     Workflow.objects.update(finished_at=timezone.now() - timedelta(days=30))
     assert releasing.prune(60) == 1
+
+
+def test_chain__on_a_queue_with_limits__what_is_let_go_waits_for_its_turn(
+    worker: Worker, sent: list[UUID]
+) -> None:
+    flow = enqueue_workflow(chain(mail(1), mail(2)))
+    first, second = (job_of(flow, at) for at in range(2))
+    queues.configure("email_queue", max_concurrency=1, actor=None, source="system")
+    queues.policies(fresh=True)  # as every worker reads it every few seconds
+    assert end(worker, first.id)
+    second.refresh_from_db()
+    assert (second.turn, second.published_at, second.run_after) == (Turn.WAITS, None, None)
+    assert sent == [first.id, wakeup.LOOK]  # whoever hands turns out is told
+    held = enqueue_workflow(chain(mail(3), mail(4)))
+    assert [job_of(held, at).turn for at in range(2)] == [Turn.WAITS, Turn.LATER]
+    assert sent[-1] == wakeup.LOOK

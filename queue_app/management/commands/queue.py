@@ -1,4 +1,4 @@
-"""`manage.py queue`: run a worker; look at queues and workers; cancel jobs; dead letters; schedules; workflows."""
+"""`manage.py queue`: run workers; look at queues and workers; cancel jobs; dead letters; schedules; limits; workflows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from celery import current_app
 from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
-from queue_app import cancelling, deadletter, replays, stats, workers
+from queue_app import cancelling, deadletter, limits_told, replays, stats, workers
 from queue_app.management import workflow_verbs
+from queue_app.management.autoscale_verb import AutoscaleVerb
+from queue_app.management.limit_verbs import LimitVerbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
-from queue_app.models import Job, Replay, Worker
+from queue_app.models import Job, Queue, Replay, Worker
 from queue_app.states import Asked, State
 
 # verb, what it asks, what is then said of the workers, help
@@ -30,7 +32,7 @@ _ASKS = (
 
 class Command(BrainCommand):
     help = (
-        "Run a worker (no subcommand), show the queues, cancel jobs, deal with dead letters or schedules. "
+        "Run a worker (no subcommand), show the queues, cancel jobs, deal with dead letters, schedules or limits. "
         "Example: manage.py queue replay --all --queue email_queue"
     )
 
@@ -39,6 +41,7 @@ class Command(BrainCommand):
             "-c", "--concurrency", type=_positive, help="threads of the worker (default: the cores)"
         )
         parser.add_argument("-Q", "--queues", help="comma separated; default: every queue, new ones too")
+        parser.add_argument("-n", "--name", help="of the worker (default: celery@HOST); %%h is the host")
         self.verb(
             "status", self.status, "Depth, age and workers. Exits 3 when jobs wait and no worker is alive."
         )
@@ -73,6 +76,8 @@ class Command(BrainCommand):
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
         workflow_verbs.WorkflowVerbs(self).define()
+        AutoscaleVerb(self).define()
+        LimitVerbs(self, _trace).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""
@@ -81,26 +86,35 @@ class Command(BrainCommand):
             arguments += ["--concurrency", str(options["concurrency"])]
         if options["queues"]:
             arguments += ["--queues", options["queues"]]
+        if options["name"]:
+            arguments += ["--hostname", options["name"]]
         current_app.worker_main(arguments)  # raises SystemExit with the worker's own code
 
     def status(self, **options: Any) -> int:
         depths, alive = stats.depths(), workers.alive()
         states = [state.value for state in State]
+        told = {queue.name: _in_use(queue, use) for queue, use in limits_told.all_in_use()}
         rows = [
             [
                 depth.queue,
                 *(depth.jobs[state] for state in states),
                 round(depth.oldest_due_s, 1),
                 depth.paused,
+                told.get(depth.queue, ""),
             ]
             for depth in depths
         ]
-        self.table(["queue", *states, "oldest_due_s", "paused"], rows)
+        self.table(["queue", *states, "oldest_due_s", "paused", "limits"], rows)
         waits = any(depth.oldest_due_s for depth in depths if not depth.paused)
         stuck = waits and not alive
         self.line(f"{alive} worker{'' if alive == 1 else 's'} alive", style="red" if stuck else "")
         found = {
-            depth.queue: {**depth.jobs, "oldest_due_s": depth.oldest_due_s, "paused": depth.paused}
+            depth.queue: {
+                **depth.jobs,
+                "oldest_due_s": depth.oldest_due_s,
+                "paused": depth.paused,
+                "limits": told.get(depth.queue, ""),
+            }
             for depth in depths
         }
         self.document({"queues": found, "workers": alive})
@@ -223,6 +237,10 @@ class Command(BrainCommand):
         for problem in refused:
             self.line(problem, style="red")
         return FAILED if refused else OK
+
+
+def _in_use(queue: Queue, use: limits_told.Use) -> str:
+    return f"{limits_told.of_queue(queue)} ({use.held} in use, {use.waiting} wait)"
 
 
 def _chosen(options: dict[str, Any]) -> deadletter.Choice:

@@ -21,7 +21,18 @@ from tests.drills.outcome import Broken, Outcome
 
 from .drill import DRILLS, Drill
 
-FAMILIES = ("kills", "poison", "stops", "brokers", "failover", "databases", "clocks", "schedules", "versions")
+FAMILIES = (
+    "kills",
+    "poison",
+    "stops",
+    "brokers",
+    "failover",
+    "databases",
+    "clocks",
+    "schedules",
+    "limits",
+    "versions",
+)
 _STOP_S = 60.0  # for a drill to put its servers away after Ctrl-C
 
 

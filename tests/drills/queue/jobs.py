@@ -14,6 +14,7 @@ from queue_app import task
 from queue_app.runs import Run
 
 QUEUE = "drill"
+LIMITED = "limited"
 
 
 @task(queue=QUEUE, name="drills.effect")
@@ -56,9 +57,26 @@ def broker_line(self: Any, file: str, takes_s: float) -> None:
 
 
 def append(file: str, job: str, fence: int) -> None:
+    _write(file, f"{job} {fence} {time.monotonic():.4f}\n")
+
+
+def _write(file: str, line: str) -> None:
     """One O_APPEND write of less than a page: no line is torn, whatever happens to the process."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(descriptor, f"{job} {fence} {time.monotonic():.4f}\n".encode())
+        os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
+
+
+@task(queue=LIMITED, name="drills.span")
+def span(payload: dict[str, Any], job: Run) -> None:
+    """Says when it starts and ends, and in which process."""
+    _tell(payload, "start", job)
+    time.sleep(payload["takes_s"])
+    _tell(payload, "end", job)
+    append(payload["file"], str(job.id), job.fence)
+
+
+def _tell(payload: dict[str, Any], what: str, job: Run) -> None:
+    _write(f"{payload['file']}.spans", f"{what} {os.getpgrp()} {job.id} {job.fence} {time.monotonic():.4f}\n")

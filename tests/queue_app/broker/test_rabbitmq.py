@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection, Queue
 
+from queue_app import queues
 from queue_app.models import Job, Worker
 from tests.queue_app.conftest import CELERY, until
 
@@ -110,6 +111,26 @@ def test_ledger__wake_ups_of_every_class__are_consumed(start: Start, broker: str
     )
     until(lambda: Job.objects.filter(state="COMPLETED").count() == 4, "all are run", 60)
     assert sorted(Path(file).read_text().split()) == ["0", "3", "6", "9"]
+
+
+def test_limits__jobs_of_every_class__get_their_turns_at_once(
+    start: Start, broker: str, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "traces")
+    queues.create_queue("traces")
+    queues.configure("traces", is_fair=True, max_concurrency=1, actor=None, source="system")
+    start(*THREADS, BROKER_URL=broker)
+    for priority in (0, 9):
+        call(
+            "from queue_app import enqueue\n"
+            f"enqueue('jobs.trace', {{'file': {file!r}, 'number': {priority}}}, priority={priority})",
+            BROKER_URL=broker,
+        )
+    until(lambda: Job.objects.filter(state="COMPLETED", name="jobs.trace").count() == 2, "both have run")
+    waits = [
+        job.started_at - job.created_at for job in Job.objects.filter(name="jobs.trace") if job.started_at
+    ]
+    assert max(waits).total_seconds() < 1
 
 
 def test_depth__messages_in_every_class__are_summed(broker: str, transactional_db: None) -> None:

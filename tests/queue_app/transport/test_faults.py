@@ -54,6 +54,27 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_kill_9__of_the_one_who_restores__keeps_nobody_out_for_long(connect: Connect, server: Server) -> None:
+    victim = connect()
+    publish(victim, 1)
+    assert victim.default_channel.basic_get("q") is not None
+    (tag,) = server.unacked()
+    server.redis.zadd(f"{server.prefix}unacked_index", {tag: 1.0})  # long ago
+    pid = os.fork()
+    if pid == 0:
+        try:
+            qos = connect().default_channel.qos
+            qos._take_back = lambda tag, client: os.kill(os.getpid(), signal.SIGKILL)
+            qos.restore_visible()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert server.redis.exists(f"{server.prefix}unacked_mutex")
+    other = connect().default_channel.qos
+    until(lambda: other.restore_visible() or not server.unacked(), "another restores", 10)
+    assert len(server.bodies()) == 1
+
+
 @pytest.mark.slow
 def test_killed_server__workers_idle_and_busy__go_on_when_it_is_back(
     start_worker: Start, tmp_path: Path, file: Path

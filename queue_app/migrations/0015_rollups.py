@@ -15,7 +15,7 @@ def compare_letters(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("queue_app", "0013_workflows"),
+        ("queue_app", "0014_worker_ended"),
     ]
 
     operations = [

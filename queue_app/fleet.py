@@ -1,0 +1,203 @@
+"""The worker processes of `manage.py queue autoscale`: as many as autoscale.py wants, each an ordinary worker.
+
+    look at the queues → wanted → start · ask the newest to stop (SIGTERM: they finish what they run) · replace the fallen
+
+Every worker is its own process and holds its own lease: when the fleet's process dies, they go on. A fleet that is started
+anew sees them as workers of others, and starts fewer of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from django.db import DatabaseError, connections
+from django.db.models import Count, Sum
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from . import queues, stats, wakeup, workers
+from .autoscale import Autoscaler, Sight
+from .conf import conf
+from .ledger import is_due, waiting
+
+log = structlog.get_logger(__name__)
+
+_MOST_COUNTED = 100_000  # jobs: more make no difference, and counting them would
+_BACKOFF_S = (
+    1.0,
+    2.0,
+    5.0,
+    15.0,
+    30.0,
+)  # before a worker that ended by itself is replaced; then the last one again
+_HEALTHY_S = 60.0  # a worker that has run this long ends the series
+_KILL_S = 15.0  # after WARM_STOP_S, before a worker that was asked to stop is killed
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Process:
+    """A worker that this fleet has started."""
+
+    popen: subprocess.Popen[bytes]
+    started_at: float
+    asked_at: float | None = field(default=None)  # to stop
+
+    @property
+    def has_ended(self) -> bool:
+        return self.popen.poll() is not None
+
+
+class Fleet:
+    """command: of one worker; its number is appended as `--name`. names: the queues that it serves; none: every queue."""
+
+    def __init__(self, command: Sequence[str], scaler: Autoscaler, names: Collection[str], say: Say) -> None:
+        self._command, self._scaler, self._names, self._say = list(command), scaler, set(names), say
+        self._numbers = itertools.count(1)
+        self._processes: list[Process] = []
+        self._falls, self._not_before = 0, 0.0
+        self._fallen: set[int] = set()  # process ids whose rows still have a lease
+        self._wanted = 0
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """`run` ends as soon as the workers have."""
+        self._stopping.set()
+
+    def run(self, every_s: float) -> None:
+        """Until `stop`; then every worker is asked to stop, and waited for."""
+        try:
+            while not self._stopping.is_set():
+                self.look()
+                self._stopping.wait(every_s)
+        finally:
+            self._end()
+
+    def look(self) -> None:
+        """Once: see how it stands, and bring the fleet to its size."""
+        self._bury()
+        sight = self._sight()
+        if sight is not None:
+            wanted = self._scaler.wanted(sight)
+            # The others' are part of what is there: they are not ours to stop.
+            self._resize(max(0, wanted - (sight.processes - len(self.working))), sight)
+        self._replace()
+        self._kill_late()
+
+    @property
+    def working(self) -> list[Process]:
+        """Those that were not asked to stop."""
+        return [process for process in self._processes if process.asked_at is None]
+
+    # --- see ---
+    def _sight(self) -> Sight | None:
+        """None when nobody can say now."""
+        try:
+            return sight_of(self._names, starting=self._starting(), fallen=self._fallen)
+        except DatabaseError as error:
+            log.warning("autoscale_without_a_look", error=type(error).__name__)
+            return None
+        finally:
+            connections.close_all()
+
+    def _starting(self) -> int:
+        """Ours that have no row yet."""
+        rows = set(workers.living().filter(host=socket.gethostname()).values_list("pid", flat=True))
+        return sum(process.popen.pid not in rows for process in self.working)
+
+    # --- act ---
+    def _resize(self, size: int, sight: Sight) -> None:
+        before, self._wanted = self._wanted, size
+        if size != before:
+            self._say(
+                f"{before} → {size} workers: {sight.backlog} wait, the oldest for {sight.oldest_s:.1f} s"
+            )
+        for process in self.working[size:]:
+            process.asked_at = time.monotonic()
+            process.popen.send_signal(signal.SIGTERM)
+
+    def _replace(self) -> None:
+        """Have as many as are wanted. Workers that fall one after another are not started without a pause."""
+        if time.monotonic() < self._not_before:
+            return
+        while len(self.working) < self._wanted:
+            name = f"fleet{os.getpid()}-{next(self._numbers)}@%h"
+            popen = subprocess.Popen([*self._command, "--name", name])
+            self._fallen.discard(popen.pid)  # the system gives numbers out again
+            self._processes.append(Process(popen, time.monotonic()))
+
+    def _bury(self) -> None:
+        for process in [process for process in self._processes if process.has_ended]:
+            self._processes.remove(process)
+            if process.asked_at is None:
+                self._mourn(process)
+
+    def _mourn(self, process: Process) -> None:
+        lived_s = time.monotonic() - process.started_at
+        self._fallen.add(process.popen.pid)
+        self._falls = 1 if lived_s > _HEALTHY_S else self._falls + 1
+        pause_s = _BACKOFF_S[min(self._falls, len(_BACKOFF_S)) - 1]
+        self._not_before = time.monotonic() + pause_s
+        self._say(
+            f"worker {process.popen.pid} ended with {process.popen.returncode}; another in {pause_s:g} s"
+        )
+
+    def _kill_late(self) -> None:
+        late = time.monotonic() - conf().WARM_STOP_S - _KILL_S
+        for process in self._processes:
+            if process.asked_at is not None and process.asked_at < late:
+                process.popen.kill()
+
+    def _end(self) -> None:
+        self._wanted = 0
+        for process in self.working:
+            process.asked_at = time.monotonic()
+            process.popen.send_signal(signal.SIGTERM)
+        while self._processes:
+            for process in list(self._processes):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.popen.wait(0.2)
+            self._bury()
+            self._kill_late()
+
+
+def sight_of(names: Collection[str], *, starting: int = 0, fallen: Collection[int] = ()) -> Sight:
+    """How the queues stand. names: none means all. starting: workers that have no row yet. fallen: process ids of this
+    host's workers that are dead, whatever their leases say.
+
+    Raises DatabaseError. A broker that does not answer counts as empty: the ledger's jobs are known without it.
+    """
+    chosen = set(names) or queues.consumable()
+    paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
+    chosen -= paused
+    due = waiting().filter(is_due(), queue__in=chosen).order_by()
+    backlog = max(len(due.values_list("id", flat=True)[:_MOST_COUNTED]), sum(map(_messages, chosen)))
+    oldest = stats.oldest_due_s()
+    living = workers.living().exclude(host=socket.gethostname(), pid__in=fallen)
+    there = living.aggregate(ended=Sum("ended"), count=Count("id"))
+    return Sight(
+        at=time.monotonic(),
+        backlog=backlog,
+        oldest_s=max((oldest.get(name, 0.0) for name in chosen), default=0.0),
+        ended=there["ended"] or 0,
+        processes=there["count"] + starting,
+    )
+
+
+def _messages(queue: str) -> int:
+    """Plain tasks have no row before they have run; the ledger's wake-ups are among these, so the larger number counts."""
+    try:
+        return wakeup.depth(queue)
+    except (RedisError, KombuError, OSError):
+        return 0

@@ -1,0 +1,78 @@
+"""The admin page of tenants: what one may take of a queue that differs from the others'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.forms import BooleanField, ModelForm
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from foundation import audit
+from foundation.admin import RoleModelAdmin
+
+from . import limits_told, quotas, tenants
+from .models import Tenant
+
+
+class TenantForm(ModelForm):
+    is_new = BooleanField(
+        label="New", required=False, help_text="No job of this tenant need be in the queue yet", initial=False
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ["queue", "name", *tenants.EDITABLE]
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        if self.errors:
+            return values
+        try:
+            quotas.check({key: values[key] for key in tenants.EDITABLE})
+            if self.instance.pk is None:
+                tenants.check_known(values["queue"].name, values["name"], is_new=values["is_new"])
+        except quotas.BadLimit as error:
+            self.add_error(error.field, error.problem)
+        except tenants.UnknownTenant as error:
+            self.add_error("name", str(error))
+        return values
+
+
+@admin.register(Tenant)
+class TenantAdmin(RoleModelAdmin):
+    form = TenantForm
+    list_display = ["name_or_none", "queue", "turns", "limits", "seen_at"]
+    list_filter = ["queue"]
+    list_filter_submit = False
+    search_fields = ["name"]
+    search_help_text = "Part of a tenant's name"
+    ordering = ["queue", "name"]
+
+    def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
+        limits = ["weight", "max_concurrency", ("rate_count", "rate_period_s", "rate_burst")]
+        return [("queue", "name"), *limits, *(["is_new"] if obj is None else ["seen_at"])]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[str]:
+        return [] if obj is None else ["queue", "name", "seen_at"]
+
+    @display(description="tenant", ordering="name")
+    def name_or_none(self, tenant: Tenant) -> str:
+        return tenant.name or "(none)"
+
+    @display(description="weight", ordering="weight")
+    def turns(self, tenant: Tenant) -> int:
+        return tenant.weight or 1
+
+    @display(description="limits of its own")
+    def limits(self, tenant: Tenant) -> str:
+        return limits_told.of_tenant(tenant) or "-"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # how far its rate has come would go with it; empty fields take its limits away
+
+    def save_model(self, request: HttpRequest, obj: Tenant, form: ModelForm, change: bool) -> None:
+        changes = {key: form.cleaned_data[key] for key in tenants.EDITABLE}
+        row = tenants.configure(obj.queue_id, obj.name, is_new=True, **changes, **audit.by(request, "admin"))
+        obj.pk = row.pk

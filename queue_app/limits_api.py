@@ -1,0 +1,116 @@
+"""The REST API of limits: /api/v1/queue/queues/<name>/limits and …/tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from django.http import Http404
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from foundation import audit
+
+from . import limits_told, queues, quotas, tenants
+from .models import Queue, Tenant
+
+T = TypeVar("T")
+
+
+class Strict(serializers.Serializer[Any]):
+    """Refuses fields that it does not have: a misspelt limit must not pass for one that is set."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = set(data) - set(self.fields) if isinstance(data, Mapping) else ()
+        if unknown:
+            raise ValidationError({name: ["is not known here"] for name in sorted(unknown)})
+        return super().to_internal_value(data)
+
+
+def _count() -> serializers.IntegerField:
+    return serializers.IntegerField(required=False, allow_null=True)
+
+
+class LimitsSerializer(Strict):
+    """What can be a limit is said by quotas.check alone."""
+
+    is_fair = serializers.BooleanField(required=False)
+    max_concurrency, rate_count, rate_burst = _count(), _count(), _count()
+    tenant_concurrency, tenant_rate_count, tenant_rate_burst = _count(), _count(), _count()
+    rate_period_s = serializers.FloatField(required=False, allow_null=True)
+    tenant_rate_period_s = serializers.FloatField(required=False, allow_null=True)
+
+
+class TenantSerializer(Strict):
+    name = serializers.CharField(allow_blank=True)
+    is_new = serializers.BooleanField(default=False)
+    weight, max_concurrency, rate_count, rate_burst = _count(), _count(), _count(), _count()
+    rate_period_s = serializers.FloatField(required=False, allow_null=True)
+
+
+class QueueLimits(APIView):
+    """GET: the limits and what is in use. PATCH: change some of them; null takes one away."""
+
+    def get(self, request: Request, name: str) -> Response:
+        return Response(_shown(_found(name)))
+
+    def patch(self, request: Request, name: str) -> Response:
+        queue, given = _found(name), LimitsSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        changes = dict(given.validated_data)
+        _checked(lambda: queues.configure(queue.name, **changes, **audit.by(request, "api")))
+        return Response(_shown(Queue.objects.get(name=name)))
+
+
+class QueueTenants(APIView):
+    """GET: the tenants and what they have in use. PATCH `{"name": …, "weight": 3}`: change what one may take."""
+
+    def get(self, request: Request, name: str) -> Response:
+        _found(name)
+        return Response({"results": [_tenant(found) for found in tenants.standing(name)]})
+
+    def patch(self, request: Request, name: str) -> Response:
+        queue, given = _found(name), TenantSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        changes = dict(given.validated_data)
+        tenant = changes.pop("name")
+        row = _checked(lambda: tenants.configure(queue.name, tenant, **changes, **audit.by(request, "api")))
+        return Response({"name": row.name, **_policy(row)})
+
+
+def _shown(queue: Queue) -> dict[str, Any]:
+    limits = {key: getattr(queue, key) for key in queues.LIMITS}
+    return {"name": queue.name, **limits, "in_use": limits_told.in_use(queue.name)._asdict()}
+
+
+def _tenant(found: tenants.Standing) -> dict[str, Any]:
+    standing = {
+        "name": found.name,
+        "waiting": found.waiting,
+        "held": found.held,
+        "unstarted": found.unstarted,
+    }
+    return {**standing, **_policy(found.row or Tenant(name=found.name))}
+
+
+def _policy(row: Tenant) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in tenants.EDITABLE}
+
+
+def _found(name: str) -> Queue:
+    try:
+        return queues.find(name)
+    except queues.UnknownQueue as error:
+        raise Http404(str(error)) from error
+
+
+def _checked(act: Callable[[], T]) -> T:
+    try:
+        return act()
+    except quotas.BadLimit as error:
+        raise ValidationError({error.field: [error.problem]}) from error
+    except tenants.UnknownTenant as error:
+        raise ValidationError({"name": [str(error)]}) from error

@@ -1,0 +1,108 @@
+"""`manage.py queue autoscale` with real workers: up with a backlog, down without one, and whole again after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from queue_app import enqueue_many, workers
+from queue_app.autoscale import Autoscaler, Goal
+from queue_app.fleet import Fleet, sight_of
+from queue_app.models import Job
+
+from .conftest import ROOT, WorkerProcess, environment, until
+from .jobs_app import tasks
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+START_S = 60.0  # for processes that import Django, on a busy machine
+AUTOSCALE = ["manage.py", "queue", "-c", "1", "autoscale", "--latency", "1", "--hold", "3", "--every", "0.3"]
+
+
+@pytest.fixture
+def start_fleet(tmp_path: Path, empty_valkey: None) -> Iterator[Callable[..., WorkerProcess]]:
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str) -> WorkerProcess:
+        fleet = WorkerProcess([*AUTOSCALE, *arguments], tmp_path / f"fleet-{len(started)}.log", environment())
+        started.append(fleet)
+        return fleet
+
+    yield start
+    for fleet in started:
+        fleet.kill()
+
+
+def test_autoscale__a_burst__grows_runs_every_job_once_shrinks_and_ends_in_order(
+    start_fleet: Callable[..., WorkerProcess], file: Path
+) -> None:
+    fleet = start_fleet("--min", "1", "--max", "3")
+    until(lambda: workers.alive() == 1, "one worker", START_S)
+    enqueue_many(tasks.trace, [{"file": str(file), "number": n, "takes_s": 0.1} for n in range(300)])
+    until(lambda: workers.alive() == 3, "as many as may be", START_S)
+    until(lambda: Job.objects.filter(state="COMPLETED").count() == 300, "all jobs end", START_S)
+    until(lambda: workers.alive() == 1, "one is left", START_S)
+    assert sorted(map(int, file.read_text().split())) == list(range(300))
+    assert "→ 3 workers" in fleet.log or "→ 2 workers" in fleet.log
+    assert fleet.terminate(START_S) == 0
+    assert workers.alive() == 0
+
+
+def test_autoscale__a_worker_is_killed__another_takes_its_place(
+    start_fleet: Callable[..., WorkerProcess],
+) -> None:
+    fleet = start_fleet("--min", "1", "--max", "1")
+    first = until(lambda: workers.living().first(), "one worker", START_S)
+    os.kill(first.pid, signal.SIGKILL)
+    until(lambda: f"worker {first.pid} ended with -9" in fleet.log, "its end is noticed", START_S)
+    until(lambda: workers.living().exclude(pid=first.pid).exists(), "another", START_S)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--min", "3", "--max", "2"], "from 3 to 2 is no range of processes"),
+        (["--latency", "0"], "latency 0 s is not a positive number"),
+        (["--every", "-1"], "every -1 s is not a positive number"),
+    ],
+)
+def test_autoscale__numbers_that_cannot_be__says_so_and_starts_nothing(
+    arguments: list[str], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "queue", "autoscale", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_replace__workers_that_end_at_once__are_not_started_without_a_pause(empty_valkey: None) -> None:
+    said: list[str] = []
+    command = [sys.executable, "-c", "raise SystemExit(7)"]
+    fleet = Fleet(command, Autoscaler(Goal(10, 1, 1)), ["default"], said.append)
+    fleet.look()
+    (process,) = fleet.working
+    process.popen.wait(10)
+    for _ in range(20):
+        fleet.look()
+    assert fleet.working == []
+    assert said[-1] == f"worker {process.popen.pid} ended with 7; another in 1 s"
+
+
+def test_sight_of__jobs_that_are_due_later_or_paused__do_not_count(empty_valkey: None, file: Path) -> None:
+    enqueue_many(tasks.trace, [{"file": str(file), "number": n} for n in range(3)])
+    enqueue_many(tasks.trace, [{"file": str(file), "number": 3}], delay=60)
+    sight = sight_of(["traces"])
+    assert (sight.backlog, sight.processes, sight.ended) == (3, 0, 0)
+    assert sight.oldest_s >= 0
+    assert sight_of(["default"]).backlog == 0
