@@ -16,6 +16,7 @@ from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Faile
 from queue_app import cancelling, deadletter, replays, stats, workers
 from queue_app.management import workflow_verbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
+from queue_app.management.stats_verbs import StatsVerb
 from queue_app.models import Job, Replay, Worker
 from queue_app.states import Asked, State
 
@@ -73,6 +74,7 @@ class Command(BrainCommand):
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
         workflow_verbs.WorkflowVerbs(self).define()
+        StatsVerb(self).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""
