@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from prometheus_client import Metric
@@ -24,12 +24,16 @@ from .models import Job, Queue, Rollup
 from .spans import Question
 from .states import State
 
+_OVER = (State.COMPLETED.value, State.CANCELLED.value)
 _BOUNDS = range(0, LAST, 10)  # the buckets that Prometheus gets: each is 2.6 times the one before
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """One queue. oldest_due_s: how long its oldest job that is due has waited, in seconds; 0 when none is."""
+    """One queue. oldest_due_s: how long its oldest job that is due has waited, in seconds; 0 when none is.
+
+    jobs: those that there are now; completed and cancelled ones of all time.
+    """
 
     queue: str
     paused: bool
@@ -38,10 +42,17 @@ class Depth:
 
 
 def depths() -> list[Depth]:
-    """Every queue that has a row or jobs, by name. Three statements, however many queues there are."""
+    """Every queue that has a row, open jobs or statistics, by name. Four statements, however many queues there are.
+
+    What is over is never counted row by row: completed and cancelled are of all time, and some seconds behind.
+    """
     paused = dict(Queue.objects.values_list("name", "paused"))
     counts: dict[str, dict[str, int]] = {name: {} for name in paused}
-    for queue, state, jobs in Job.objects.order_by().values_list("queue", "state").annotate(Count("id")):
+    for queue, state, jobs in _over():
+        counts.setdefault(queue, {})[state] = jobs
+    is_over = Q(state__in=_OVER)  # as the condition of the partial index says it
+    open_ = Job.objects.filter(~is_over).order_by().values_list("queue", "state").annotate(n=Count("*"))
+    for queue, state, jobs in open_:
         counts.setdefault(queue, {})[state] = jobs
     oldest = oldest_due_s()
     return [
@@ -53,6 +64,13 @@ def depths() -> list[Depth]:
         )
         for name in sorted(counts)
     ]
+
+
+def _over() -> Iterator[tuple[str, State, int]]:
+    of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by().values("queue")
+    for row in of_all_time.annotate(Sum("completed"), Sum("cancelled")):
+        yield row["queue"], State.COMPLETED, row["completed__sum"]
+        yield row["queue"], State.CANCELLED, row["cancelled__sum"]
 
 
 def series(asked: Question) -> list[tuple[datetime, Tally]]:
@@ -83,7 +101,11 @@ def _rows(asked: Question) -> Iterator[Rollup]:
 
 def families() -> Iterator[Metric]:
     """The queue's metrics, read from the ledger at scrape time."""
-    jobs = GaugeMetricFamily("brain_queue_jobs", "Jobs by queue and state.", labels=["queue", "state"])
+    jobs = GaugeMetricFamily(
+        "brain_queue_jobs",
+        "Jobs by queue and state; COMPLETED and CANCELLED of all time.",
+        labels=["queue", "state"],
+    )
     oldest = GaugeMetricFamily(
         "brain_queue_oldest_due_seconds", "Age of the oldest job that is due and waits.", labels=["queue"]
     )

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from foundation import roles
@@ -15,8 +17,9 @@ from foundation.commands import USAGE, Failed
 from queue_app import rollups, spans, stats
 from queue_app.histograms import bucket
 from queue_app.models import Rollup
+from queue_app.states import State
 
-from .dead_letters import client_of
+from .dead_letters import client_of, job
 
 pytestmark = pytest.mark.django_db
 
@@ -115,3 +118,14 @@ def test_families__counters_and_histograms__are_of_all_time() -> None:
         if sample.name == "brain_queue_steps_total"
     }
     assert (kinds["completed"], kinds["dead"]) == (5, 1)
+
+
+def test_depths__jobs_that_are_over__come_from_the_statistics_and_their_rows_are_not_counted() -> None:
+    for state in (State.COMPLETED, State.DEAD_LETTER, State.PENDING):
+        job(state)
+    with CaptureQueriesContext(connection) as asked_of_jobs:
+        found = {depth.queue: depth.jobs for depth in stats.depths()}
+    assert (found["mail"]["COMPLETED"], found["mail"]["PENDING"]) == (5, 0)
+    mail = found["email_queue"]
+    assert (mail["COMPLETED"], mail["DEAD_LETTER"], mail["PENDING"]) == (0, 1, 1)
+    assert len(asked_of_jobs) == 4
