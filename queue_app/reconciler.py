@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import governor, leases, ledger, queues, releasing, replays, tenants, wakeup
+from . import governor, leases, ledger, queues, releasing, replays, rollups, tenants, wakeup
 from .conf import conf
 from .governor import Governor
 from .models import Job
@@ -38,6 +38,7 @@ class Reconciler:
         ] = {}  # queues with limits, and until when their old jobs are looked for
         self._unheld: set[UUID] = set()
         self._pruned_at = time.monotonic()
+        self._counter = rollups.Counter()
         self._leadership = leases.Leadership(NAME, lambda: engine.worker_id, lease_s=lambda: conf().LEASE_S)
 
     def look(self) -> float:
@@ -58,10 +59,13 @@ class Reconciler:
         replays.work_off(look_s=conf().RECONCILE_S)
         _publish(ledger.age(conf().AGE_S))
         self._look_after_turns()
+        is_counted = self._counter.look()
         if time.monotonic() - self._pruned_at > _PRUNE_S:
             self._pruned_at = time.monotonic()
             tell_workflows()
-            prune()
+            if is_counted:  # what is deleted with its history cannot be counted any more
+                prune(at_least_s=rollups.SETTLE_S)
+            rollups.compact()
 
     def _look_after_turns(self) -> None:
         """A queue that has just got limits has jobs without turns, and other processes store some until they know."""
@@ -126,15 +130,15 @@ def tell_workflows() -> None:
         log.warning("workflow_steps_missed", jobs=missed)
 
 
-def prune() -> None:
-    """Delete jobs that ended longer ago than their queue keeps them."""
+def prune(*, at_least_s: float = 0.0) -> None:
+    """Delete jobs that ended longer ago than their queue keeps them, which is `at_least_s` in any case."""
     for name, policy in queues.policies().items():
         keep_s = conf().RETENTION_S if policy.retention_s is None else policy.retention_s
+        keep_s = max(keep_s, at_least_s)
         gone = ledger.prune(name, State.COMPLETED, keep_s) + ledger.prune(name, State.CANCELLED, keep_s)
         dead_s = policy.dead_retention_s
-        gone += ledger.prune(
-            name, State.DEAD_LETTER, max(keep_s, conf().DEAD_RETENTION_S) if dead_s is None else dead_s
-        )
+        dead_s = max(keep_s, conf().DEAD_RETENTION_S) if dead_s is None else max(dead_s, at_least_s)
+        gone += ledger.prune(name, State.DEAD_LETTER, dead_s)
         if gone:
             log.info("jobs_pruned", queue=name, jobs=gone)
     releasing.prune(conf().RETENTION_S)

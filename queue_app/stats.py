@@ -1,26 +1,39 @@
-"""How the queues stand: counts by state and the age of the oldest waiting job, for the command, the admin and Prometheus."""
+"""How the queues stand and what they did: the one door to read it by, for the command, the API, the admin and Prometheus.
+
+How they stand is read from the jobs; what they did from the rollups, which are some seconds behind.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from . import firing, limits_told, workers
+from . import firing, limits_told, rollups, spans, workers
 from .broker import recorder
+from .histograms import COUNTS, LAST, Histogram, Tally, total, upper_s
 from .ledger import backlog, is_due
-from .models import Job, Queue
+from .models import Job, Queue, Rollup
+from .spans import Question
 from .states import State
+
+_OVER = (State.COMPLETED.value, State.CANCELLED.value)
+_BOUNDS = range(0, LAST, 10)  # the buckets that Prometheus gets: each is 2.6 times the one before
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """One queue. oldest_due_s: how long its oldest job that is due has waited, in seconds; 0 when none is."""
+    """One queue. oldest_due_s: how long its oldest job that is due has waited, in seconds; 0 when none is.
+
+    jobs: those that there are now; completed and cancelled ones of all time.
+    """
 
     queue: str
     paused: bool
@@ -29,10 +42,17 @@ class Depth:
 
 
 def depths() -> list[Depth]:
-    """Every queue that has a row or jobs, by name. Three statements, however many queues there are."""
+    """Every queue that has a row, open jobs or statistics, by name. Four statements, however many queues there are.
+
+    What is over is never counted row by row: completed and cancelled are of all time, and some seconds behind.
+    """
     paused = dict(Queue.objects.values_list("name", "paused"))
     counts: dict[str, dict[str, int]] = {name: {} for name in paused}
-    for queue, state, jobs in Job.objects.order_by().values_list("queue", "state").annotate(Count("id")):
+    for queue, state, jobs in _over():
+        counts.setdefault(queue, {})[state] = jobs
+    is_over = Q(state__in=_OVER)  # as the condition of the partial index says it
+    open_ = Job.objects.filter(~is_over).order_by().values_list("queue", "state").annotate(n=Count("*"))
+    for queue, state, jobs in open_:
         counts.setdefault(queue, {})[state] = jobs
     oldest = oldest_due_s()
     return [
@@ -46,9 +66,46 @@ def depths() -> list[Depth]:
     ]
 
 
+def _over() -> Iterator[tuple[str, State, int]]:
+    of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by().values("queue")
+    for row in of_all_time.annotate(Sum("completed"), Sum("cancelled")):
+        yield row["queue"], State.COMPLETED, row["completed__sum"]
+        yield row["queue"], State.CANCELLED, row["cancelled__sum"]
+
+
+def series(asked: Question) -> list[tuple[datetime, Tally]]:
+    """What happened in each step, the oldest first, steps without anything too.
+
+    Minutes that are hours by now, and hours that are days, are told where their span begins.
+    """
+    found = {start: Tally() for start in spans.starts(asked)}
+    for row in _rows(asked):
+        found[max(asked.since, rollups.floor(row.at, asked.step_s))].add(rollups.tally_of(row))
+    return list(found.items())
+
+
+def summary(asked: Question) -> dict[tuple[str, str], Tally]:
+    """What happened in the whole time, by queue and task."""
+    found: dict[tuple[str, str], Tally] = {}
+    for row in _rows(asked):
+        found.setdefault((row.queue, row.name), Tally()).add(rollups.tally_of(row))
+    return dict(sorted(found.items()))
+
+
+def _rows(asked: Question) -> Iterator[Rollup]:
+    wanted = {field: getattr(asked, field) for field in spans.FILTERS if getattr(asked, field)}
+    steps = (rollups.MINUTE_S, rollups.HOUR_S, rollups.DAY_S)
+    rows = Rollup.objects.filter(step_s__in=steps, at__gte=asked.since, at__lt=asked.until, **wanted)
+    return rows.order_by().iterator()
+
+
 def families() -> Iterator[Metric]:
     """The queue's metrics, read from the ledger at scrape time."""
-    jobs = GaugeMetricFamily("brain_queue_jobs", "Jobs by queue and state.", labels=["queue", "state"])
+    jobs = GaugeMetricFamily(
+        "brain_queue_jobs",
+        "Jobs by queue and state; COMPLETED and CANCELLED of all time.",
+        labels=["queue", "state"],
+    )
     oldest = GaugeMetricFamily(
         "brain_queue_oldest_due_seconds", "Age of the oldest job that is due and waits.", labels=["queue"]
     )
@@ -68,7 +125,35 @@ def families() -> Iterator[Metric]:
         value=firing.overdue_s(),
     )
     yield from _limit_families()
+    yield from _rollup_families()
     yield from recorder.families()
+
+
+def _rollup_families() -> Iterator[Metric]:
+    """Of all time, so that the counters never fall; by queue and task, of which there are few."""
+    runs = CounterMetricFamily(
+        "brain_queue_steps", "Steps of jobs by queue, task and kind.", labels=["queue", "task", "kind"]
+    )
+    queues: dict[str, list[Tally]] = {}
+    for row in Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by("queue", "name"):
+        for kind in COUNTS:
+            runs.add_metric([row.queue, row.name, kind], getattr(row, kind))
+        queues.setdefault(row.queue, []).append(rollups.tally_of(row))
+    waits = HistogramMetricFamily("brain_queue_wait_seconds", "From due to started.", labels=["queue"])
+    durations = HistogramMetricFamily("brain_queue_run_seconds", "From started to its end.", labels=["queue"])
+    for queue, tallies in queues.items():
+        tally = total(tallies)
+        waits.add_metric([queue], _cumulated(tally.wait), tally.wait_s)
+        durations.add_metric([queue], _cumulated(tally.run), tally.run_s)
+    yield from (runs, waits, durations)
+
+
+def _cumulated(histogram: Histogram) -> list[Any]:
+    bounds = [
+        (f"{upper_s(bound):.4g}", sum(n for number, n in histogram.items() if number <= bound))
+        for bound in _BOUNDS
+    ]
+    return [*bounds, ("+Inf", sum(histogram.values()))]
 
 
 def _limit_families() -> Iterator[Metric]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import api, api_dead, limits_api, schedules_api, workflows_api
+from . import api, api_dead, limits_api, schedules_api, stats_api, workflows_api
 
 app_name = "queue_api"
 
@@ -22,6 +22,7 @@ urlpatterns = [
     path("dead-letters/replays/<uuid:pk>", api_dead.ReplayDetail.as_view(), name="replay"),
     path("dead-letters/replays/<uuid:pk>/stop", api_dead.ReplayStop.as_view(), name="replay-stop"),
     path("queues", api.QueueList.as_view(), name="queues"),
+    path("stats", stats_api.Stats.as_view(), name="stats"),
     path("workflows", workflows_api.WorkflowList.as_view(), name="workflows"),
     path("workflows/<uuid:pk>", workflows_api.WorkflowDetail.as_view(), name="workflow"),
     path("workflows/<uuid:pk>/jobs", workflows_api.WorkflowJobs.as_view(), name="workflow-jobs"),

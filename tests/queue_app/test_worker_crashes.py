@@ -9,8 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from queue_app import enqueue, reconciler
-from queue_app.models import Job, Lease, Worker
+from queue_app import enqueue, reconciler, rollups
+from queue_app.histograms import Tally, total
+from queue_app.models import Job, JobEvent, Lease, Rollup, Worker
 
 from .conftest import POOLS, WorkerProcess, until
 from .jobs_app import tasks
@@ -47,6 +48,24 @@ def test_kill_9__leading_reconciler__the_other_worker_finds_due_jobs_within_the_
     until(lambda: not open_jobs(), "the due jobs are run", due_s + lease_s * 4 / 3 + margin_s)
     assert sorted(map(int, file.read_text().split())) == list(range(10))
     assert lead() not in (None, leader.id)
+
+
+def test_kill_9__worker_that_counts__every_step_is_counted_once(start_worker: Start, file: Path) -> None:
+    fleet = {worker.process.pid: worker for worker in (start_worker(*THREADS), start_worker(*THREADS))}
+    for number in range(30):
+        trace(file, number, takes_s=0.05)
+    until(lambda: counted().completed, "some are counted")
+    for number in range(30, 60):
+        trace(file, number, takes_s=0.05)
+    until(lambda: len(set(file.read_text().split())) >= 40, "some more have run")
+    fleet[Worker.objects.get(id=lead()).pid].signal(signal.SIGKILL)
+    until(lambda: counted().completed == 60, "the other worker counts the rest")
+    assert counted().started == JobEvent.objects.filter(state="PROCESSING", detail={}).count()
+    assert JobEvent.objects.filter(state="COMPLETED").count() == 60
+
+
+def counted() -> Tally:
+    return total(rollups.tally_of(row) for row in Rollup.objects.filter(step_s=rollups.MINUTE_S))
 
 
 def lead() -> UUID | None:

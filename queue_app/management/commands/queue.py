@@ -18,6 +18,7 @@ from queue_app.management import workflow_verbs
 from queue_app.management.autoscale_verb import AutoscaleVerb
 from queue_app.management.limit_verbs import LimitVerbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
+from queue_app.management.stats_verbs import StatsVerb
 from queue_app.models import Job, Queue, Replay, Worker
 from queue_app.states import Asked, State
 
@@ -76,6 +77,7 @@ class Command(BrainCommand):
         self._choice(self.verb("discard", self.discard, "Give dead letters up."))
         ScheduleVerbs(self, _trace).define()
         workflow_verbs.WorkflowVerbs(self).define()
+        StatsVerb(self).define()
         AutoscaleVerb(self).define()
         LimitVerbs(self, _trace).define()
 
