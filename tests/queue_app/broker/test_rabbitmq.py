@@ -95,7 +95,7 @@ def test_prefetch__tasks_get_long__follows_and_no_message_is_lost_or_doubled(
     until(lambda: waiting(broker, "default") == 0, "the worker holds all that wait")
     assert len(done()) < 620
     until(lambda: len(done()) == 630, "the long ones have run", 60)
-    publish(range(630, 660), 0.2)
+    publish(range(630, 660), 0.6)
     assert waiting(broker, "default") > 15  # another worker could have them
     until(lambda: len(done()) == 660, "all have run", 60)
     assert sorted(done()) == list(range(660))
