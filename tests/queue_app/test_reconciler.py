@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -55,6 +56,8 @@ def test_look__leader_has_stopped__the_next_one_leads_at_once(due: Job) -> None:
 def test_look__leader_was_killed__the_next_one_leads_when_its_lease_is_over(due: Job) -> None:
     leader, other = reconciler(), reconciler()
     assert leader._leadership.holds()
-    Lease.objects.filter(name=NAME).update(until=timezone.now())
+    Lease.objects.filter(name=NAME).update(
+        until=timezone.now() - timedelta(seconds=1)
+    )  # SQLite counts milliseconds
     assert other.look() == conf().RECONCILE_S
     assert is_published(due)
