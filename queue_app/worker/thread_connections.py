@@ -6,6 +6,7 @@ one. Here Celery's tasks keep theirs as the ledger's jobs do.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
@@ -13,7 +14,7 @@ from celery.fixups.django import DjangoFixup
 from django.conf import settings
 from django.core.cache import close_caches
 from django.core.cache.backends.base import BaseCache
-from django.db import connections
+from django.db import Error, connections
 from django.utils.module_loading import import_string
 
 _AGE_S = 60
@@ -44,6 +45,9 @@ def tidy() -> None:
         if used.in_atomic_block or used.errors_occurred:
             # Within a block Django keeps a closed connection closed until the block ends, and this one never does.
             used.in_atomic_block = used.closed_in_transaction = False
+            # A cursor that an exception's traceback still holds keeps SQLite's transaction, and its lock, past the close.
+            with suppress(Error):
+                used.rollback()
             used.close()
         else:
             used.close_if_unusable_or_obsolete()
