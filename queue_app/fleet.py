@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from . import queues, stats, wakeup, workers
 from .autoscale import Autoscaler, Sight
 from .conf import conf
-from .ledger import is_due, waiting
+from .ledger import backlog, is_due
 
 log = structlog.get_logger(__name__)
 
@@ -181,14 +181,14 @@ def sight_of(names: Collection[str], *, starting: int = 0, fallen: Collection[in
     chosen = set(names) or queues.consumable()
     paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
     chosen -= paused
-    due = waiting().filter(is_due(), queue__in=chosen).order_by()
-    backlog = max(len(due.values_list("id", flat=True)[:_MOST_COUNTED]), sum(map(_messages, chosen)))
+    due = backlog().filter(is_due(), queue__in=chosen).order_by()
+    counted = len(due.values_list("id", flat=True)[:_MOST_COUNTED])
     oldest = stats.oldest_due_s()
     living = workers.living().exclude(host=socket.gethostname(), pid__in=fallen)
     there = living.aggregate(ended=Sum("ended"), count=Count("id"))
     return Sight(
         at=time.monotonic(),
-        backlog=backlog,
+        backlog=max(counted, sum(map(_messages, chosen))),
         oldest_s=max((oldest.get(name, 0.0) for name in chosen), default=0.0),
         ended=there["ended"] or 0,
         processes=there["count"] + starting,

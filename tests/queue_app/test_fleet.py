@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from queue_app import enqueue_many, workers
+from queue_app import enqueue_many, queues, workers
 from queue_app.autoscale import Autoscaler, Goal
 from queue_app.fleet import Fleet, sight_of
 from queue_app.models import Job
@@ -106,3 +106,10 @@ def test_sight_of__jobs_that_are_due_later_or_paused__do_not_count(empty_valkey:
     assert (sight.backlog, sight.processes, sight.ended) == (3, 0, 0)
     assert sight.oldest_s >= 0
     assert sight_of(["default"]).backlog == 0
+
+
+def test_sight_of__jobs_that_wait_for_their_turn__count(empty_valkey: None, file: Path) -> None:
+    queues.find("traces")
+    queues.configure("traces", is_fair=True, actor=None, source="system")
+    enqueue_many(tasks.trace, [{"file": str(file), "number": n} for n in range(3)])
+    assert sight_of(["traces"]).backlog == 3
