@@ -66,7 +66,11 @@ class BrainCommand(BaseCommand):
         """Add the subcommand `name`; returns its parser for its own arguments."""
         if self._verbs is None:
             self._verbs = self._parser.add_subparsers(title="subcommands", metavar="", dest="verb")
-        parser: ArgumentParser = self.explained(self._verbs.add_parser(name, help=help, description=help))
+        return self.action(self._verbs, name, run, help)
+
+    def action(self, group: Any, name: str, run: Run, help: str) -> ArgumentParser:
+        """The same in a verb's own group: `manage.py queue schedules create`. group: of the verb's add_subparsers."""
+        parser: ArgumentParser = self.explained(group.add_parser(name, help=help, description=help))
         parser.set_defaults(run=run)
         # After the verb too; SUPPRESS keeps its default from undoing a --json that stood before the verb.
         parser.add_argument("--json", action="store_true", default=SUPPRESS, help="The result as JSON.")

@@ -109,11 +109,7 @@ class ScheduleVerbs:
         self._command.line(f"{name}: deleted")
 
     def _add(self, actions: Any, action: str, run: Any, help: str, *, named: bool = True) -> Any:
-        parser = self._command.explained(actions.add_parser(action, help=help, description=help))
-        parser.set_defaults(run=run)
-        parser.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help="The result as JSON."
-        )
+        parser = self._command.action(actions, action, run, help)
         if named:
             parser.add_argument("name", metavar="NAME")
         return parser
