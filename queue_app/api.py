@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,6 +32,25 @@ _SUMMARY = [
 class Conflict(APIException):
     status_code = 409
     default_code = "conflict"
+
+
+@contextmanager
+def conflict_if(*errors: type[Exception]) -> Iterator[None]:
+    """These errors are the client's to read, as 409."""
+    try:
+        yield
+    except errors as error:
+        raise Conflict(str(error)) from error
+
+
+class Strict(serializers.BaseSerializer[Any]):
+    """Refuses fields that it does not have: a misspelt one must not pass for one that is set."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = set(data) - set(self.fields) if isinstance(data, Mapping) else ()
+        if unknown:
+            raise ValidationError({name: ["is not known here"] for name in sorted(unknown)})
+        return super().to_internal_value(data)
 
 
 class EventSerializer(serializers.ModelSerializer[JobEvent]):
@@ -96,10 +117,8 @@ class JobReplay(APIView):
 
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
-        try:
+        with conflict_if(deadletter.Refused):
             deadletter.replay(job, **audit.by(request, "api"))
-        except deadletter.Refused as error:
-            raise Conflict(str(error)) from error
         return Response(JobSerializer(job).data)
 
 
@@ -110,10 +129,8 @@ class JobCancel(APIView):
         job = get_object_or_404(Job, id=pk)
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        try:
+        with conflict_if(cancelling.Over):
             cancelling.cancel(job, force=asked.validated_data["force"], **audit.by(request, "api"))
-        except cancelling.Over as error:
-            raise Conflict(str(error)) from error
         return Response(JobSerializer(job).data)
 
 
@@ -121,8 +138,8 @@ class WorkerSerializer(serializers.ModelSerializer[Worker]):
     class Meta:
         model = Worker
         fields = [
-            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "asked",
-            "started_at", "last_seen_at", "lease_until",
+            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended",
+            "asked", "started_at", "last_seen_at", "lease_until",
         ]  # fmt: skip
 
 
@@ -147,10 +164,8 @@ class WorkerAsk(APIView):
         worker = get_object_or_404(Worker, id=pk)
         given = AskSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        try:
+        with conflict_if(workers.Refused):
             asked = workers.ask(worker, given.validated_data["asked"], **audit.by(request, "api"))
-        except workers.Refused as error:
-            raise Conflict(str(error)) from error
         return Response(WorkerSerializer(asked).data)
 
 

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from foundation import audit
 
 from . import deadletter, replays
-from .api import Conflict
+from .api import conflict_if
 from .deadletter import Choice
 from .models import Job, Replay
 from .offload import PayloadLost
@@ -79,10 +79,8 @@ class ReplayList(generics.ListAPIView[Replay]):
         asked = StartSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         rate = asked.validated_data.pop("rate")
-        try:
+        with conflict_if(replays.NothingDead):
             row = replays.start(Choice(**asked.validated_data), rate=rate, **audit.by(request, "api"))
-        except replays.NothingDead as error:
-            raise Conflict(str(error)) from error
         return Response(ReplaySerializer(row).data, status=status.HTTP_202_ACCEPTED)
 
 
@@ -96,10 +94,8 @@ class ReplayStop(APIView):
 
     def post(self, request: Request, pk: UUID) -> Response:
         get_object_or_404(Replay, id=pk)
-        try:
+        with conflict_if(replays.Ended):
             row = replays.stop(pk, **audit.by(request, "api"))
-        except replays.Ended as error:
-            raise Conflict(str(error)) from error
         return Response(ReplaySerializer(row).data)
 
 
@@ -111,9 +107,8 @@ class PayloadEdit(APIView):
         asked = PayloadSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         try:
-            changes = deadletter.edit(job, asked.validated_data["payload"], **audit.by(request, "api"))
+            with conflict_if(deadletter.Refused, UnknownTask, PayloadLost):
+                changes = deadletter.edit(job, asked.validated_data["payload"], **audit.by(request, "api"))
         except BadPayload as error:
             raise ValidationError({"payload": [str(error)]}) from error
-        except (deadletter.Refused, UnknownTask, PayloadLost) as error:
-            raise Conflict(str(error)) from error
         return Response({"id": str(job.id), "changes": changes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.http import Http404
@@ -15,26 +15,17 @@ from rest_framework.views import APIView
 from foundation import audit
 
 from . import limits_told, queues, quotas, tenants
+from .api import Strict
 from .models import Queue, Tenant
 
 T = TypeVar("T")
-
-
-class Strict(serializers.Serializer[Any]):
-    """Refuses fields that it does not have: a misspelt limit must not pass for one that is set."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = set(data) - set(self.fields) if isinstance(data, Mapping) else ()
-        if unknown:
-            raise ValidationError({name: ["is not known here"] for name in sorted(unknown)})
-        return super().to_internal_value(data)
 
 
 def _count() -> serializers.IntegerField:
     return serializers.IntegerField(required=False, allow_null=True)
 
 
-class LimitsSerializer(Strict):
+class LimitsSerializer(Strict, serializers.Serializer[Any]):
     """What can be a limit is said by quotas.check alone."""
 
     is_fair = serializers.BooleanField(required=False)
@@ -44,7 +35,7 @@ class LimitsSerializer(Strict):
     tenant_rate_period_s = serializers.FloatField(required=False, allow_null=True)
 
 
-class TenantSerializer(Strict):
+class TenantSerializer(Strict, serializers.Serializer[Any]):
     name = serializers.CharField(allow_blank=True)
     is_new = serializers.BooleanField(default=False)
     weight, max_concurrency, rate_count, rate_burst = _count(), _count(), _count(), _count()

@@ -18,13 +18,13 @@ from rest_framework.views import APIView
 from foundation import audit, roles
 
 from . import clock, schedules
-from .api import Conflict
+from .api import Strict, conflict_if
 from .models import Firing, Schedule
 
 T = TypeVar("T")
 
 
-class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
+class ScheduleSerializer(Strict, serializers.ModelSerializer[Schedule]):
     when = serializers.SerializerMethodField()
     next_in_words = serializers.SerializerMethodField()
 
@@ -42,12 +42,6 @@ class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
         if schedule.paused or schedule.next_at is None:
             return None
         return schedules.next_words(schedule, schedule.next_at, clock.now())
-
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = set(data) - set(self.fields) if isinstance(data, dict) else ()
-        if unknown:
-            raise ValidationError({name: ["a schedule has no such field"] for name in sorted(unknown)})
-        return super().to_internal_value(data)
 
     def create(self, validated_data: dict[str, Any]) -> Schedule:
         return _checked(schedules.create, **validated_data, **audit.by(self.context["request"], "api"))
@@ -158,8 +152,7 @@ def _found(pk: int) -> Schedule:
 
 def _checked(act: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     try:
-        return act(*args, **kwargs)
+        with conflict_if(schedules.Refused):
+            return act(*args, **kwargs)
     except schedules.BadSchedule as error:
         raise ValidationError({field: [told] for field, told in error.errors.items()}) from error
-    except schedules.Refused as error:
-        raise Conflict(str(error)) from error

@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 from foundation import audit
 
 from . import trees
-from .api import CancelSerializer, Conflict, NewestFirst
+from .api import CancelSerializer, NewestFirst, conflict_if
 from .composition import Kind
 from .models import Job, Member, Workflow
 
@@ -110,8 +110,6 @@ class JobTreeCancel(APIView):
 
 def cut(root: Job | Workflow, request: Request, *, force: bool) -> dict[str, Any]:
     """How many jobs were cancelled and asked to stop, as the answer says it. Raises Conflict."""
-    try:
+    with conflict_if(trees.NothingToCancel, trees.TooLarge):
         done = trees.cancel_tree(root, force=force, **audit.by(request, "api"))
-    except (trees.NothingToCancel, trees.TooLarge) as error:
-        raise Conflict(str(error)) from error
     return {f"jobs_{name}": count for name, count in done._asdict().items()}
