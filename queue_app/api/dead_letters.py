@@ -14,14 +14,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from queue_app import deadletter, replays
+from queue_app.deadletter import Choice
+from queue_app.models import Job, Replay
+from queue_app.offload import PayloadLost
+from queue_app.payloads import BadPayload
+from queue_app.registry import UnknownTask
 
-from . import deadletter, replays
-from .api import conflict_if
-from .deadletter import Choice
-from .models import Job, Replay
-from .offload import PayloadLost
-from .payloads import BadPayload
-from .registry import UnknownTask
+from .answers import conflict_if
 
 
 class ReplaySerializer(serializers.ModelSerializer[Replay]):

@@ -15,11 +15,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from queue_app import trees
+from queue_app.composition import Kind
+from queue_app.models import Job, Member, Workflow
 
-from . import trees
-from .api import CancelSerializer, NewestFirst, conflict_if
-from .composition import Kind
-from .models import Job, Member, Workflow
+from .answers import NewestFirst, conflict_if
+from .jobs import CancelSerializer
 
 
 class WorkflowSerializer(serializers.ModelSerializer[Workflow]):

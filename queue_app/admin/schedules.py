@@ -20,9 +20,8 @@ from unfold.widgets import UnfoldAdminSplitDateTimeWidget
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, done, shortened
-
-from . import clock, schedules
-from .models import Firing, Schedule
+from queue_app import clock, schedules
+from queue_app.models import Firing, Schedule
 
 _SHOWN = 10  # firings and next runs on a schedule's page
 _COLOURS = {

@@ -9,8 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from . import clock, spans, stats
-from .histograms import COUNTS, Tally, quantiles
+from queue_app import clock, spans, stats
+from queue_app.histograms import COUNTS, Tally, quantiles
 
 
 class Stats(APIView):

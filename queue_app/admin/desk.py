@@ -13,10 +13,9 @@ from django.urls import path, reverse
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin
-
-from . import deadletter, replays
-from .deadletter import Choice
-from .models import Replay
+from queue_app import deadletter, replays
+from queue_app.deadletter import Choice
+from queue_app.models import Replay
 
 _SHOWN = 20  # replays
 

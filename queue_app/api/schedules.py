@@ -16,10 +16,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from queue_app import clock, schedules
+from queue_app.models import Firing, Schedule
 
-from . import clock, schedules
-from .api import Strict, conflict_if
-from .models import Firing, Schedule
+from .answers import Strict, conflict_if
 
 T = TypeVar("T")
 

@@ -11,9 +11,8 @@ from unfold.decorators import display
 
 from foundation import audit
 from foundation.admin import RoleModelAdmin
-
-from . import limits_told, quotas, tenants
-from .models import Tenant
+from queue_app import limits_told, quotas, tenants
+from queue_app.models import Tenant
 
 
 class TenantForm(ModelForm):

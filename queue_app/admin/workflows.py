@@ -17,10 +17,9 @@ from unfold.enums import ActionVariant
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, done, shortened
-
-from . import trees, workflows
-from .composition import Status
-from .models import Job, Member, Workflow
+from queue_app import trees, workflows
+from queue_app.composition import Status
+from queue_app.models import Job, Member, Workflow
 
 _COLOURS = {
     Status.RUNNING.value: "primary",

@@ -1,9 +1,7 @@
-"""The queue's REST API: jobs and queues to read, jobs to cancel, dead letters to replay."""
+"""The REST API of jobs: /api/v1/queue/jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,46 +9,22 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from rest_framework import generics, serializers
-from rest_framework.exceptions import APIException, ValidationError
-from rest_framework.pagination import CursorPagination
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from queue_app import cancelling, deadletter, offload
+from queue_app.models import Job, JobEvent
+from queue_app.states import State
 
-from . import cancelling, deadletter, offload, stats, workers
-from .models import Job, JobEvent, Worker
-from .states import Asked, State
+from .answers import NewestFirst, conflict_if
 
 _SUMMARY = [
     "id", "task", "queue", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
     "is_held", "workflow", "parent", "request_id", "created_at", "started_at", "finished_at",
 ]  # fmt: skip
-
-
-class Conflict(APIException):
-    status_code = 409
-    default_code = "conflict"
-
-
-@contextmanager
-def conflict_if(*errors: type[Exception]) -> Iterator[None]:
-    """These errors are the client's to read, as 409."""
-    try:
-        yield
-    except errors as error:
-        raise Conflict(str(error)) from error
-
-
-class Strict(serializers.BaseSerializer[Any]):
-    """Refuses fields that it does not have: a misspelt one must not pass for one that is set."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = set(data) - set(self.fields) if isinstance(data, Mapping) else ()
-        if unknown:
-            raise ValidationError({name: ["is not known here"] for name in sorted(unknown)})
-        return super().to_internal_value(data)
 
 
 class EventSerializer(serializers.ModelSerializer[JobEvent]):
@@ -84,13 +58,6 @@ class JobSerializer(JobSummarySerializer):
 
 class CancelSerializer(serializers.Serializer[Any]):
     force = serializers.BooleanField(default=False)
-
-
-class NewestFirst(CursorPagination):
-    ordering = "-id"  # uuid7: by time
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 500
 
 
 class JobList(generics.ListAPIView[Job]):
@@ -132,52 +99,3 @@ class JobCancel(APIView):
         with conflict_if(cancelling.Over):
             cancelling.cancel(job, force=asked.validated_data["force"], **audit.by(request, "api"))
         return Response(JobSerializer(job).data)
-
-
-class WorkerSerializer(serializers.ModelSerializer[Worker]):
-    class Meta:
-        model = Worker
-        fields = [
-            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended",
-            "asked", "started_at", "last_seen_at", "lease_until",
-        ]  # fmt: skip
-
-
-class AskSerializer(serializers.Serializer[Any]):
-    asked = serializers.ChoiceField(choices=[asked.value for asked in Asked], allow_blank=True)
-
-
-class WorkerList(generics.ListAPIView[Worker]):
-    """Workers that are alive, newest first."""
-
-    serializer_class = WorkerSerializer
-    pagination_class = None
-
-    def get_queryset(self) -> QuerySet[Worker]:
-        return workers.living()
-
-
-class WorkerAsk(APIView):
-    """POST `{"asked": "quiet" | "stop" | "recycle" | ""}`. 409 when it is not alive, or ends already."""
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        worker = get_object_or_404(Worker, id=pk)
-        given = AskSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        with conflict_if(workers.Refused):
-            asked = workers.ask(worker, given.validated_data["asked"], **audit.by(request, "api"))
-        return Response(WorkerSerializer(asked).data)
-
-
-class QueueList(APIView):
-    def get(self, request: Request) -> Response:
-        return Response({"results": [_depth(depth) for depth in stats.depths()]})
-
-
-def _depth(depth: stats.Depth) -> dict[str, Any]:
-    return {
-        "name": depth.queue,
-        "paused": depth.paused,
-        "oldest_due_s": round(depth.oldest_due_s, 3),
-        "jobs": depth.jobs,
-    }

@@ -13,10 +13,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from queue_app import limits_told, queues, quotas, tenants
+from queue_app.models import Queue, Tenant
 
-from . import limits_told, queues, quotas, tenants
-from .api import Strict
-from .models import Queue, Tenant
+from .answers import Strict
 
 T = TypeVar("T")
 

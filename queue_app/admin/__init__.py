@@ -1,0 +1,11 @@
+"""The queue's admin pages, each of which registers itself."""
+
+from __future__ import annotations
+
+from . import desk as desk
+from . import jobs as jobs
+from . import queues as queues
+from . import schedules as schedules
+from . import tenants as tenants
+from . import workers as workers
+from . import workflows as workflows
