@@ -23,7 +23,8 @@ GROUPS = [
         "Queue",
         [
             ("Jobs", "work", "queue_app_job"),
-            ("Dead letters", "heart_broken", "queue_app_replay"),
+            ("Dead letters", "heart_broken", "queue_app_desk"),
+            ("Bulk actions", "checklist", "queue_app_bulkaction"),
             ("Queues", "stacks", "queue_app_queue"),
             ("Tenants", "groups", "queue_app_tenant"),
             ("Schedules", "schedule", "queue_app_schedule"),

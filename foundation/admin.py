@@ -9,9 +9,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db import models
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
@@ -19,11 +22,33 @@ from unfold.dataclasses import UnfoldAction
 from . import roles
 from .models import AuditEntry
 
+MOST_COUNTED = 10_000  # rows of a list: whoever wants more of them filters
+
+
+class BoundedPaginator(Paginator[Any]):
+    """Counts no further than MOST_COUNTED and pages no further, so that a list of millions costs what its page costs."""
+
+    template_name = "admin/pagination_bounded.html"
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.object_list.order_by()[: MOST_COUNTED + 1].count())
+
+    @property
+    def is_more(self) -> bool:
+        """Whether there are rows beyond the last page."""
+        return self.count > MOST_COUNTED
+
+    @property
+    def counted(self) -> str:
+        return f"more than {MOST_COUNTED:,}" if self.is_more else f"{self.count:,}"
+
 
 class RoleModelAdmin(ModelAdmin):
     """Viewers look, operators change and run actions, admins add and delete. Model permissions play no part."""
 
     list_per_page = 50
+    paginator = BoundedPaginator
     show_full_result_count = False  # counts a whole table for one line of text
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -147,6 +172,11 @@ def shortened(identifier: str) -> str:
     if len(identifier) <= 12:
         return identifier or "-"
     return format_html('<code title="{}">…{}</code>', identifier, identifier[-8:])
+
+
+def asking(title: str, description: str, submit: str, form: type[Form] | None = None) -> dict[str, Any]:
+    """The dialog by which an action asks first: Unfold's `@action(dialog=…)`."""
+    return {"title": title, "description": description, "form_class": form, "form_submit_text": submit}
 
 
 def done(request: HttpRequest, page: str) -> HttpResponse:

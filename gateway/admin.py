@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from foundation import audit, roles
-from foundation.admin import RoleModelAdmin, done
+from foundation.admin import RoleModelAdmin, asking, done
 
 from . import changes, document, routing, tokens
 from .models import ApiKey, Consumer, JwtIssuer, Plan, Route, Target, Upstream
@@ -225,12 +225,9 @@ class ConsumerAdmin(AuditedAdmin):
         description="New API key",
         permissions=["operate"],
         icon="add",
-        dialog={
-            "title": "Make a new API key?",
-            "description": "It is shown once, on the next page. The other keys stay valid.",
-            "form_class": None,
-            "form_submit_text": "Make it",
-        },
+        dialog=asking(
+            "Make a new API key?", "It is shown once, on the next page. The other keys stay valid.", "Make it"
+        ),
     )
     def issue_key(self, request: HttpRequest, form: forms.Form, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)
@@ -243,12 +240,11 @@ class ConsumerAdmin(AuditedAdmin):
         permissions=["operate"],
         icon="block",
         variant=ActionVariant.DANGER,
-        dialog={
-            "title": "Revoke all keys of this consumer?",
-            "description": "Its programs are turned away from now on, until they get a new key.",
-            "form_class": None,
-            "form_submit_text": "Revoke them",
-        },
+        dialog=asking(
+            "Revoke all keys of this consumer?",
+            "Its programs are turned away from now on, until they get a new key.",
+            "Revoke them",
+        ),
     )
     def revoke_keys(self, request: HttpRequest, form: forms.Form, object_id: int) -> HttpResponse:
         consumer = get_object_or_404(Consumer, pk=object_id)

@@ -1,15 +1,18 @@
-"""Replays of many dead letters: a row that outlives the request, worked off at its rate by the reconciler's leader.
+"""One action on many jobs: a row that outlives the request, worked off at its rate by the reconciler's leader.
 
-start → row → each look: as many as the rate allows, oldest first, in one transaction with the row → finished
+start → row → each look: the next jobs by their ids, as many as the rate allows, in one transaction with the row → finished
 
-What fails again while a replay runs has a later `finished_at` and is left for people to look at: a replay ends.
+Each job is met once, and none that is enqueued after the start. What fails again while a replay runs has a later
+`finished_at` and is left for people to look at: a bulk action ends.
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable, Collection
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -18,50 +21,74 @@ from django.db.models import Q, QuerySet
 
 from foundation import audit
 
-from . import clock, deadletter, ledger, pacing, queues, wakeup
-from .deadletter import Choice, Refused
-from .models import Job, Replay
+from . import cancelling, clock, finding, ledger, pacing, queues, releasing, selection, states, wakeup
+from .ledger import Done
+from .models import BulkAction, Delivery, Job
+from .selection import Selection
+from .states import Bulk
 
 log = structlog.get_logger(__name__)
 
 LOWEST_RATE, HIGHEST_RATE = 0.001, 100_000.0  # per second
+_LOOK_S = 0.5  # of an action without a rate: as many batches as this time takes
+_SEARCHED = 5_000  # jobs whose arguments are looked at in one batch
 
 
-class NothingDead(Refused):
-    """No dead letter is among those that were asked for."""
+class NothingToDo(ValueError):
+    """No job of those that were asked for is in a state for it."""
 
 
-class Ended(Refused):
-    """The replay is over already."""
+class Ended(ValueError):
+    """The bulk action is over already."""
 
 
-def start(choice: Choice, *, rate: float | None = None, **trace: Any) -> Replay:
-    """rate: jobs per second; None: as fast as it goes. trace: as `audit.by`. Raises NothingDead, or ValueError."""
+def start(
+    action: str, wanted: Selection, *, rate: float | None = None, force: bool = False, **trace: Any
+) -> BulkAction:
+    """rate: jobs per second; None: as fast as it goes. force: of a cancel. trace: as `audit.by`.
+
+    Raises NothingToDo, or ValueError.
+    """
+    what = Bulk(action)
     check_rate(rate)
+    if force and what != Bulk.CANCEL:
+        raise ValueError("force goes with cancel alone")
     with transaction.atomic():
-        wanted = deadletter.chosen(choice).count()
-        if not wanted:
-            raise NothingDead(f"no dead letter {choice.told}")
         now = clock.now()
+        count = _candidates(what, wanted, now).count()
+        if not count:
+            raise NothingToDo(f"nothing to {what}: {wanted.told}")
         actor = "system" if trace["actor"] is None else str(trace["actor"])
-        row = Replay.objects.create(
-            **choice._asdict(), rate=rate, wanted=wanted, actor=actor[:150], created_at=now, counted_to=now
+        row = BulkAction.objects.create(
+            action=what.value,
+            selection=wanted.as_texts(),
+            rate=rate,
+            is_forced=force,
+            wanted=count,
+            actor=actor[:150],
+            created_at=now,
+            counted_to=now,
         )
-        asked = {**choice._asdict(), "rate": rate, "wanted": wanted}
-        audit.record(action="replay.start", target=row, after=asked, **trace)
+        asked = {"selection": row.selection, "rate": rate, "force": force, "wanted": count}
+        audit.record(action=f"bulk.{what}", target=row, after=asked, **trace)
     return row
 
 
-def stop(row_id: UUID, **trace: Any) -> Replay:
-    """What it has replayed by now stays replayed. Raises Ended, or Replay.DoesNotExist."""
+def stop(row_id: UUID, **trace: Any) -> BulkAction:
+    """What it has done by now stays done. Raises Ended, or BulkAction.DoesNotExist."""
     with transaction.atomic():
-        row = Replay.objects.select_for_update().get(id=row_id)
+        row = BulkAction.objects.select_for_update().get(id=row_id)
         if row.finished_at is not None:
-            raise Ended(f"replay {row.id} is over already")
+            raise Ended(f"bulk action {row.id} is over already")
         row.is_stopped, row.finished_at = True, clock.now()
         row.save(update_fields=["is_stopped", "finished_at"])
-        audit.record(action="replay.stop", target=row, after=_counts(row), **trace)
+        audit.record(action="bulk.stop", target=row, after=_counts(row), **trace)
     return row
+
+
+def count(action: str, wanted: Selection) -> int:
+    """How many jobs it would look at if it were started now."""
+    return _candidates(Bulk(action), wanted, clock.now()).count()
 
 
 def check_rate(rate: float | None) -> None:
@@ -75,50 +102,144 @@ def check_rate(rate: float | None) -> None:
 
 
 def work_off(*, look_s: float) -> int:
-    """Let go what the rates of the open replays allow now. look_s: seconds between two looks. Returns how many jobs."""
-    ids = list(Replay.objects.filter(finished_at=None).order_by("created_at").values_list("id", flat=True))
-    return sum(_step(row_id, look_s) for row_id in ids)
+    """Do what the rates of the open bulk actions allow now. look_s: seconds between two looks. Returns how many jobs."""
+    ids = list(
+        BulkAction.objects.filter(finished_at=None).order_by("created_at").values_list("id", flat=True)
+    )
+    return sum(_look(row_id, look_s) for row_id in ids)
 
 
-def _step(row_id: UUID, look_s: float) -> int:
+def work_off_one(row_id: UUID) -> int:
+    """The same for one that has no rate, in the caller's process."""
+    return _look(row_id, _LOOK_S)
+
+
+def prune(older_than_s: float) -> int:
+    """Delete the rows of bulk actions that ended this long ago. Returns how many."""
+    over = BulkAction.objects.filter(finished_at__lt=clock.now() - timedelta(seconds=older_than_s))
+    return over.delete()[0]
+
+
+# --- one look --------------------------------------------------------------------------------------------------------
+def _look(row_id: UUID, look_s: float) -> int:
+    began, jobs = time.monotonic(), 0
+    while True:
+        done, goes_on = _step(row_id, look_s)
+        jobs += done
+        if not goes_on or time.monotonic() - began > _LOOK_S:
+            return jobs
+
+
+def _step(row_id: UUID, look_s: float) -> tuple[int, bool]:
+    """How many jobs, and whether there is more to do at once."""
     with transaction.atomic():
         # Two leaders for a moment share no row: the second leaves it alone.
         row = _unheld().filter(id=row_id, finished_at=None).first()
         if row is None:
-            return 0
+            return 0, False
         now = clock.now()
         allowed = pacing.allowance(row.rate, (now - row.counted_to).total_seconds(), look_s=look_s)
         if not allowed.jobs:
-            return 0
-        done = _let_go(row, allowed)
+            return 0, False
+        part = _next(row, allowed.jobs)
+        done = _ACTIONS[Bulk(row.action)](part.ids, row) if part.ids else Done(0)
+        _note(row, part, done, allowed)
         transaction.on_commit(lambda: done.wakeups and wakeup.publish(done.wakeups), robust=True)
-    return done.jobs
+    # Jobs that were looked at and not meant use up nothing of the rate.
+    return done.jobs, row.finished_at is None and (row.rate is None or not part.ids)
 
 
-def _let_go(row: Replay, allowed: pacing.Allowance) -> ledger.Replayed:
-    governed = queues.governed()
-    done = ledger.replay_batch(_jobs(row), row.position, allowed.jobs, actor=row.actor, governed=governed)
-    row.counted_to += timedelta(seconds=allowed.used_s)
-    row.replayed += done.jobs
-    row.passed_over += done.passed_over
-    if done.last is None:
+class _Part(NamedTuple):
+    """ids: of jobs that are meant. last: how far was looked; None: there are no more."""
+
+    ids: list[UUID]
+    seen: int
+    last: UUID | None
+
+
+def _next(row: BulkAction, most: int) -> _Part:
+    wanted = _selection(row)
+    ahead = _candidates(Bulk(row.action), wanted, row.created_at).order_by("id")
+    if row.position is not None:
+        ahead = ahead.filter(id__gt=row.position)
+    if not wanted.arguments:
+        ids = list(ahead.values_list("id", flat=True)[:most])
+        return _Part(ids, len(ids), ids[-1] if ids else None)
+    looked = list(ahead.values_list("id", flat=True)[:_SEARCHED])
+    meant = finding.matching(Job.objects.filter(id__in=looked), wanted).order_by("id")
+    ids = list(meant.values_list("id", flat=True)[:most])
+    if len(ids) == most:
+        return _Part(ids, looked.index(ids[-1]) + 1, ids[-1])
+    return _Part(ids, len(looked), looked[-1] if looked else None)
+
+
+def _note(row: BulkAction, part: _Part, done: Done, allowed: pacing.Allowance) -> None:
+    if part.ids or row.rate is None:
+        row.counted_to += timedelta(seconds=allowed.used_s)
+    row.seen += part.seen
+    row.done += done.jobs
+    row.passed_over += len(part.ids) - done.jobs
+    if part.last is None:
         row.finished_at = clock.now()
-        audit.record(actor=row.actor, action="replay.finish", target=row, after=_counts(row), source="system")
-        log.info("replay_finished", replay=str(row.id), **_counts(row))
+        audit.record(actor=row.actor, action="bulk.finish", target=row, after=_counts(row), source="system")
+        log.info("bulk_action_finished", bulk_action=str(row.id), action=row.action, **_counts(row))
     else:
-        row.position = done.last
-    row.save(update_fields=["counted_to", "replayed", "passed_over", "finished_at", "position"])
-    return done
+        row.position = part.last
+    row.save(update_fields=["counted_to", "seen", "done", "passed_over", "finished_at", "position"])
 
 
-def _jobs(row: Replay) -> QuerySet[Job]:
-    was_dead = Q(finished_at=None) | Q(finished_at__lte=row.created_at)
-    return deadletter.chosen(Choice(row.queue, row.task, row.fingerprint)).filter(was_dead)
+# --- what it does ----------------------------------------------------------------------------------------------------
+def _replay(ids: Collection[UUID], row: BulkAction) -> Done:
+    return ledger.replay_many(ids, actor=row.actor, governed=queues.governed())
 
 
-def _unheld() -> QuerySet[Replay]:
-    return Replay.objects.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
+def _run(ids: Collection[UUID], row: BulkAction) -> Done:
+    return ledger.run_many(ids, actor=row.actor, governed=queues.governed())
 
 
-def _counts(row: Replay) -> dict[str, int]:
-    return {"wanted": row.wanted, "replayed": row.replayed, "passed_over": row.passed_over}
+def _discard(ids: Collection[UUID], row: BulkAction) -> Done:
+    return ledger.discard_many(ids, actor=row.actor)
+
+
+def _cancel(ids: Collection[UUID], row: BulkAction) -> Done:
+    flows = Job.objects.filter(id__in=ids, workflow__isnull=False).values_list("workflow", flat=True)
+    releasing.lock({flow for flow in flows.distinct() if flow is not None})
+    cancelled, asked = ledger.cancel_many(ids, actor=row.actor, force=row.is_forced)
+    revoked = 0
+    for job in Job.objects.filter(id__in=ids, delivery=Delivery.BROKER).exclude(state__in=states.OVER):
+        cancelling.revoke(job, force=row.is_forced)
+        revoked += 1
+    return Done(cancelled + asked + revoked)
+
+
+_ACTIONS: dict[Bulk, Callable[[Collection[UUID], BulkAction], Done]] = {
+    Bulk.REPLAY: _replay,
+    Bulk.DISCARD: _discard,
+    Bulk.CANCEL: _cancel,
+    Bulk.RUN: _run,
+}
+
+
+def _candidates(action: Bulk, wanted: Selection, began: Any) -> QuerySet[Job]:
+    """The jobs in a state for it, the condition on their arguments left out. began: later ones are not meant."""
+    found = finding.indexed(wanted).filter(id__lte=finding.newest_until(began + timedelta(seconds=2)))
+    found = found.filter(created_at__lte=began)
+    if action in (Bulk.REPLAY, Bulk.DISCARD):
+        return found.filter(ledger.DEAD).filter(Q(finished_at=None) | Q(finished_at__lte=began))
+    if action == Bulk.RUN:
+        return found.filter(ledger.WAITS, run_after__gt=ledger.Clock(), run_after__lt=states.NEVER)
+    return found.filter(ledger.OPEN)
+
+
+def _selection(row: BulkAction) -> Selection:
+    return selection.read(row.selection, row.created_at)
+
+
+def _unheld() -> QuerySet[BulkAction]:
+    return BulkAction.objects.select_for_update(
+        skip_locked=connection.features.has_select_for_update_skip_locked
+    )
+
+
+def _counts(row: BulkAction) -> dict[str, int]:
+    return {name: getattr(row, name) for name in ("wanted", "seen", "done", "passed_over")}

@@ -69,6 +69,9 @@ class QueueConf:
     ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # then days go: 400 days
     RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
     DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
+    BULK_RETENTION_S: float = setting(
+        2_592_000.0, low=60, high=315_360_000
+    )  # of what bulk actions did: 30 days
     WORKER_RETENTION_S: float = setting(86_400.0, low=60, high=31_536_000)  # rows of workers that are gone
 
 

@@ -12,25 +12,23 @@ from django.db.models.functions import Cast
 
 from foundation import audit
 
-from . import ledger, offload, payload_edit, payloads, queues, registry, secret_fields, storing, wakeup
+from . import (
+    finding,
+    ledger,
+    offload,
+    payload_edit,
+    payloads,
+    queues,
+    registry,
+    secret_fields,
+    storing,
+    wakeup,
+)
 from .conf import conf
 from .ledger import Wakeup
 from .models import Job, JobEvent
+from .selection import Selection
 from .states import State
-
-
-class Choice(NamedTuple):
-    """Which dead letters; an empty field leaves all in, so an empty choice means every one."""
-
-    queue: str = ""
-    task: str = ""
-    fingerprint: str = ""
-
-    @property
-    def told(self) -> str:
-        """For messages: "of queue a and task b"."""
-        parts = [f"{name} {value!r}" for name, value in self._asdict().items() if value]
-        return f"of {' and '.join(parts)}" if parts else "at all"
 
 
 class Group(NamedTuple):
@@ -149,24 +147,15 @@ def discard_many(jobs: QuerySet[Job], *, actor: Any, source: str, **trace: Any) 
     return sum(_done(discard, job_id, actor=actor, source=source, **trace) for job_id in _dead(jobs))
 
 
-def dead(queue: str | None = None) -> QuerySet[Job]:
-    """The dead letters, newest first; of one queue or of all."""
-    jobs = Job.objects.filter(ledger.DEAD).order_by("-id")
-    return jobs if queue is None else jobs.filter(queue=queue)
+def dead(wanted: Selection = Selection()) -> QuerySet[Job]:  # noqa: B008  (frozen)
+    """The dead letters among the jobs of a selection, newest first."""
+    return finding.jobs(wanted).filter(ledger.DEAD).order_by("-id")
 
 
-def chosen(choice: Choice) -> QuerySet[Job]:
-    """The dead letters that a choice means, newest first."""
-    jobs = dead(choice.queue or None)
-    if choice.task:
-        jobs = jobs.filter(name=choice.task)
-    return jobs.filter(fingerprint=choice.fingerprint) if choice.fingerprint else jobs
-
-
-def groups(choice: Choice, *, most: int = 100) -> list[Group]:
-    """The chosen dead letters by what they failed of, the most frequent first. Two queries, however many there are."""
+def groups(wanted: Selection = Selection(), *, most: int = 100) -> list[Group]:  # noqa: B008  (frozen)
+    """The dead letters by what they failed of, the most frequent first. Two queries, however many there are."""
     found = (
-        chosen(choice)
+        dead(wanted)
         .order_by()
         .values("fingerprint")
         .annotate(

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import clock, lineage, payloads, queues, states, storing, unique, wakeup
+from . import clock, lineage, payloads, queues, selection, states, storing, unique, wakeup
 from .broker import handlers
 from .conf import conf
 from .ledger import Wakeup
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     expires: Seconds | None  # not started later than this after its time
     unique: Unique | unique.Key | None  # one job for all enqueues with this key; see Unique
     tenant: str
+    tags: Iterable[str]  # to be found by
     parent: Job | UUID | None  # by default the running job whose handler enqueues
     request_id: str | None  # by default the current one
     max_retries: int | None  # runs after the first one; by default the task's, the queue's, the conf's
@@ -132,6 +133,7 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
         "created_at": now,
         "workflow": None,
         "turn": turn,
+        "tags": selection.tags(options.get("tags") or ()),
     }  # fmt: skip
 
 
@@ -139,8 +141,8 @@ def _send(
     task: Task, common: dict[str, Any], texts: Sequence[str], values: Sequence[Any], terms: Unique | None
 ) -> list[Job]:
     """The queue says broker: messages instead of rows, which the recorder makes."""
-    if terms is not None or task.secret_fields:
-        what = "unique" if terms is not None else "secret fields"
+    if terms is not None or task.secret_fields or common["tags"]:
+        what = "unique" if terms is not None else "secret fields" if task.secret_fields else "tags"
         raise ValueError(f"queue {common['queue']!r} has broker delivery, where {what} cannot be had")
     ids = [uuid7() for _ in texts]
     handlers.publish(common, ids, texts)

@@ -21,7 +21,7 @@ from django.db.models.functions import Least, Now
 
 from . import statements, states
 from .fingerprints import fingerprint
-from .models import Blob, Delivery, Job, JobEvent, Member, Worker, Workflow
+from .models import Blob, Delivery, Job, JobEvent, Member, Tag, Worker, Workflow
 from .statements import Claimed, End
 from .states import State, Turn
 
@@ -77,14 +77,20 @@ class Condition(Lookup):
 # As texts in the statement: SQLite takes a partial index only where the query repeats its condition without parameters.
 # Unqualified, so that they also hold in a subquery, where the table has another name.
 _OPEN = Condition("state IN ('PENDING', 'FAILED') AND delivery = 'ledger'")
-_WAITS = Condition("state IN ('PENDING', 'FAILED') AND delivery = 'ledger' AND turn IN (0, 1, 3)")
+WAITS = Condition("state IN ('PENDING', 'FAILED') AND delivery = 'ledger' AND turn IN (0, 1, 3)")
+OPEN = Condition("state IN ('PENDING', 'PROCESSING', 'FAILED')")
 DEAD = Condition("state = 'DEAD_LETTER'")
 _RUNS = Condition("state = 'PROCESSING' AND delivery = 'ledger'")
 
 
+def in_state(state: State) -> Condition:
+    """As a text, for the sake of the index of all that are not COMPLETED."""
+    return Condition(f"state = '{State(state).value}'")
+
+
 def waiting() -> QuerySet[Job]:
     """The ledger's jobs that wait for a worker, due or not; those that wait for their turn are the governor's."""
-    return Job.objects.filter(_WAITS)
+    return Job.objects.filter(WAITS)
 
 
 def backlog() -> QuerySet[Job]:
@@ -187,46 +193,63 @@ def replay(job: Job, *, actor: str, is_governed: bool = False) -> bool:
     )  # fmt: skip
 
 
-class Replayed(NamedTuple):
-    """What a batch of a replay did. wakeups: to publish after the commit; of jobs that wait for their turn there is none.
+class Done(NamedTuple):
+    """What was done to a part of many jobs. wakeups: to publish after the commit; of jobs that wait for a turn there is none."""
 
-    passed_over: their arguments are not on record. last: the last id looked at; None when none was left.
-    """
-
-    wakeups: list[Wakeup]
     jobs: int
-    passed_over: int
-    last: UUID | None
+    wakeups: list[Wakeup] = []
 
 
-def replay_batch(
-    jobs: QuerySet[Job], after: UUID | None, most: int, *, actor: str, governed: Collection[str] = ()
-) -> Replayed:
-    """As `replay`, of the next dead jobs among `jobs` by their ids; governed: queues with limits.
+def replay_many(ids: Collection[UUID], *, actor: str, governed: Collection[str] = ()) -> Done:
+    """As `replay`, of the dead ones among them whose arguments are on record; governed: queues with limits.
 
     Inside the caller's transaction. Rows that somebody else holds are left to him.
     """
-    ahead = jobs.filter(DEAD, **({} if after is None else {"id__gt": after})).order_by("id")
-    found = list(
-        _locked(ahead).only(
-            "id", "queue", "priority", "payload", "delivery", "attempt", "crash_count", "workflow"
-        )[:most]
-    )
-    if not found:
-        return Replayed([], 0, 0, None)
-    kept = [job for job in found if "not_kept" not in (job.payload or {})]
-    told = [job for job in kept if job.queue not in governed]
-    in_line = [job.id for job in kept if job.queue in governed]
+    found = _locked(Job.objects.filter(DEAD, id__in=ids)).order_by("id")
+    columns = ("id", "queue", "priority", "payload", "delivery", "attempt", "crash_count", "workflow")
+    kept = [job for job in found.only(*columns) if "not_kept" not in (job.payload or {})]
     again: dict[str, Any] = {"state": State.PENDING, "run_after": None, "finished_at": None, **_AFRESH}
-    Job.objects.filter(id__in=[job.id for job in told]).update(**again, **TOLD)
-    if in_line:
-        Job.objects.filter(id__in=in_line).update(**again, **IN_LINE)
+    wakeups = _let_go(kept, governed, **again)
     JobEvent.objects.bulk_create(
         JobEvent(job_id=job.id, state=State.PENDING, detail=_replayed(job, actor)) for job in kept
     )
     _note((job.id, job.workflow, State.PENDING) for job in kept)
-    wakeups = [Wakeup(job.id, job.queue, job.priority) for job in told]
-    return Replayed(wakeups, len(kept), len(found) - len(kept), found[-1].id)
+    return Done(len(kept), wakeups)
+
+
+def run_many(ids: Collection[UUID], *, actor: str, governed: Collection[str] = ()) -> Done:
+    """Those that wait for their time, or to be tried again, are due now. As `replay_many`.
+
+    Not those that wait for other jobs of their workflows, nor the broker's, whose messages say when.
+    """
+    found = _locked(waiting().filter(id__in=ids, run_after__gt=Clock(), run_after__lt=states.NEVER))
+    later = list(found.order_by("id").only("id", "queue", "priority", "state"))
+    wakeups = _let_go(later, governed, run_after=None)
+    detail = {"action": "run now", "actor": actor}
+    JobEvent.objects.bulk_create(JobEvent(job_id=job.id, state=job.state, detail=detail) for job in later)
+    return Done(len(later), wakeups)
+
+
+def discard_many(ids: Collection[UUID], *, actor: str) -> Done:
+    """As `discard`. As `replay_many`."""
+    found = list(_locked(Job.objects.filter(DEAD, id__in=ids)).order_by("id").only("id", "workflow"))
+    Job.objects.filter(id__in=[job.id for job in found]).update(state=State.CANCELLED)
+    detail = {"action": "discarded", "actor": actor}
+    JobEvent.objects.bulk_create(
+        JobEvent(job_id=job.id, state=State.CANCELLED, detail=detail) for job in found
+    )
+    _note((job.id, job.workflow, State.CANCELLED) for job in found)
+    return Done(len(found))
+
+
+def _let_go(jobs: Sequence[Job], governed: Collection[str], **changes: Any) -> list[Wakeup]:
+    """Locked jobs are due: those of queues with limits stand in line, the others are to be published."""
+    told = [job for job in jobs if job.queue not in governed]
+    in_line = [job.id for job in jobs if job.queue in governed]
+    Job.objects.filter(id__in=[job.id for job in told]).update(**changes, **TOLD)
+    if in_line:
+        Job.objects.filter(id__in=in_line).update(**changes, **IN_LINE)
+    return [Wakeup(job.id, job.queue, job.priority) for job in told]
 
 
 def discard(job: Job, *, actor: str) -> bool:
@@ -397,6 +420,7 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
         with transaction.atomic():
             JobEvent.objects.filter(job_id__in=ids).delete()
             Blob.objects.filter(job_id__in=ids).delete()
+            Tag.objects.filter(job_id__in=ids).delete()
             Member.objects.filter(job__in=ids).delete()
             Job.objects.filter(id__in=ids).delete()
     return len(ids)

@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import DatabaseError, transaction
 
 from foundation import audit
@@ -14,7 +15,7 @@ from foundation import audit
 from . import quotas, registry
 from .broker import topology
 from .conf import conf
-from .models import Delivery, Queue
+from .models import Delivery, Job, Queue
 from .states import Turn
 
 _known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
@@ -33,6 +34,18 @@ EDITABLE = (
 
 class UnknownQueue(ValueError):
     """No queue of this name: no task names it and nobody created it."""
+
+
+class BadPolicy(ValueError):
+    """errors: field → what is wrong with it."""
+
+    def __init__(self, errors: dict[str, list[str]]) -> None:
+        super().__init__("; ".join(f"{field}: {' '.join(told)}" for field, told in errors.items()))
+        self.errors = errors
+
+
+class InUse(ValueError):
+    """The queue cannot be deleted; the message says why."""
 
 
 def declared() -> set[str]:
@@ -166,7 +179,7 @@ def configure(
 ) -> Queue:
     """Change the policy of a queue, any of EDITABLE. Audited.
 
-    Raises Queue.DoesNotExist; BadLimit for a limit that cannot be one, or with broker delivery.
+    Raises Queue.DoesNotExist; BadLimit for a limit that cannot be one, or with broker delivery; BadPolicy for another value.
     """
     unknown = set(changes) - set(EDITABLE)
     if unknown:
@@ -176,9 +189,45 @@ def configure(
         before = {key: getattr(queue, key) for key in changes}
         quotas.check({key: changes.get(key, getattr(queue, key)) for key in (*LIMITS, "delivery")})
         if before != changes:
-            Queue.objects.filter(name=name).update(**changes)
             vars(queue).update(changes)
+            _check(queue)
+            Queue.objects.filter(name=name).update(**changes)
             forget()
             trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
             audit.record(action="queue.configure", target=queue, before=before, after=changes, **trace)
     return queue
+
+
+def pause(name: str, *, is_paused: bool, **trace: Any) -> Queue:
+    """Have workers take none of its jobs, or take them again. trace: as `audit.by`. Raises UnknownQueue."""
+    return configure(find(name).name, paused=is_paused, **trace)
+
+
+def delete(
+    name: str, *, actor: Any, source: str, request_id: str | None = None, ip: str | None = None
+) -> None:
+    """Forget a queue's policy and tenants. Raises InUse while it has jobs or a task names it; UnknownQueue."""
+    with transaction.atomic():
+        queue = Queue.objects.select_for_update().filter(name=name).first()
+        if queue is None:
+            raise UnknownQueue(f"no queue is called {name!r}")
+        if name in declared():
+            raise InUse(f"queue {name!r} is named by a task, or is the default one")
+        if Job.objects.filter(queue=name).exists():
+            raise InUse(f"queue {name!r} has jobs, and their retention is its policy's")
+        trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
+        policy = {field: getattr(queue, field) for field in EDITABLE}
+        audit.record(actor=actor, action="queue.delete", target=queue, before=policy, **trace)
+        queue.delete()
+        forget()
+
+
+def _check(queue: Queue) -> None:
+    try:
+        queue.full_clean(validate_unique=False)
+    except ValidationError as error:
+        told = {
+            ("policy" if key == NON_FIELD_ERRORS else key): list(map(str, texts))
+            for key, texts in error.message_dict.items()
+        }
+        raise BadPolicy(told) from error

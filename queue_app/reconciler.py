@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import governor, leases, ledger, queues, releasing, replays, rollups, tenants, wakeup
+from . import bulk, governor, leases, ledger, queues, releasing, rollups, tenants, wakeup
 from .conf import conf
 from .governor import Governor
 from .models import Job
@@ -56,7 +56,7 @@ class Reconciler:
     def _look_after_all(self) -> None:
         release_lost()
         publish_due()
-        replays.work_off(look_s=conf().RECONCILE_S)
+        bulk.work_off(look_s=conf().RECONCILE_S)
         _publish(ledger.age(conf().AGE_S))
         self._look_after_turns()
         is_counted = self._counter.look()
@@ -142,6 +142,7 @@ def prune(*, at_least_s: float = 0.0) -> None:
         if gone:
             log.info("jobs_pruned", queue=name, jobs=gone)
     releasing.prune(conf().RETENTION_S)
+    bulk.prune(conf().BULK_RETENTION_S)
     tenants.prune()
 
 

@@ -38,6 +38,15 @@ class Asked(StrEnum):
     RECYCLE = "recycle"  # stop, and start the same program again
 
 
+class Bulk(StrEnum):
+    """What can be done to many jobs at once."""
+
+    REPLAY = "replay"  # dead letters
+    DISCARD = "discard"  # dead letters
+    CANCEL = "cancel"  # what waits or runs
+    RUN = "run"  # what waits for its time or its retry: at once
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     # PROCESSING → PENDING: its worker died or gave it back. DEAD_LETTER → PENDING: replayed.
     State.PENDING: frozenset({State.PROCESSING, State.CANCELLED}),

@@ -18,7 +18,7 @@ from orm_app.transactions import transaction
 
 from . import ledger, offload, payloads
 from .conf import conf
-from .models import Job
+from .models import Job, Tag
 from .states import OVER, WAITING
 from .unique import Unique
 from .uuid7 import uuid7
@@ -38,7 +38,8 @@ def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]
 
 def insert(common: Mapping[str, Any], ids: Sequence[UUID], texts: Sequence[str]) -> None:
     """Rows of these ids: what `store` does for its own."""
-    if connection.vendor == "postgresql" and not connection.in_atomic_block and _is_one_statement(texts):
+    is_alone = not common.get("tags") and _is_one_statement(texts)
+    if connection.vendor == "postgresql" and not connection.in_atomic_block and is_alone:
         ledger.insert(common, ids, texts)
     else:
         _insert(common, ids, texts, ())
@@ -130,6 +131,10 @@ def _insert(
     made = ledger.insert(common, ids, texts, keys)
     if large:
         offload.store((id, text) for id, text in large.items() if id in made)
+    if common.get("tags"):
+        Tag.objects.bulk_create(
+            [Tag(job_id=id, name=tag) for id in ids if id in made for tag in common["tags"]], batch_size=1000
+        )
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .api import dead_letters, jobs, limits, queues, schedules, stats, workers, workflows
+from .api import bulk_actions, dead_letters, jobs, limits, queues, schedules, stats, workers, workflows
 
 app_name = "queue_api"
 
@@ -13,20 +13,26 @@ urlpatterns = [
     path("jobs/<uuid:pk>", jobs.JobDetail.as_view(), name="job"),
     path("jobs/<uuid:pk>/cancel", jobs.JobCancel.as_view(), name="job-cancel"),
     path("jobs/<uuid:pk>/replay", jobs.JobReplay.as_view(), name="job-replay"),
+    path("jobs/<uuid:pk>/discard", jobs.JobDiscard.as_view(), name="job-discard"),
+    path("jobs/<uuid:pk>/run", jobs.JobRun.as_view(), name="job-run"),
     path("jobs/<uuid:pk>/cancel-tree", workflows.JobTreeCancel.as_view(), name="job-cancel-tree"),
     path("workers", workers.WorkerList.as_view(), name="workers"),
     path("workers/<uuid:pk>/ask", workers.WorkerAsk.as_view(), name="worker-ask"),
     path("jobs/<uuid:pk>/payload", dead_letters.PayloadEdit.as_view(), name="job-payload"),
     path("dead-letters", dead_letters.DeadLetters.as_view(), name="dead-letters"),
-    path("dead-letters/replays", dead_letters.ReplayList.as_view(), name="replays"),
-    path("dead-letters/replays/<uuid:pk>", dead_letters.ReplayDetail.as_view(), name="replay"),
-    path("dead-letters/replays/<uuid:pk>/stop", dead_letters.ReplayStop.as_view(), name="replay-stop"),
+    path("bulk-actions", bulk_actions.BulkActionList.as_view(), name="bulk-actions"),
+    path("bulk-actions/<uuid:pk>", bulk_actions.BulkActionDetail.as_view(), name="bulk-action"),
+    path("bulk-actions/<uuid:pk>/stop", bulk_actions.BulkActionStop.as_view(), name="bulk-action-stop"),
     path("queues", queues.QueueList.as_view(), name="queues"),
     path("stats", stats.Stats.as_view(), name="stats"),
     path("workflows", workflows.WorkflowList.as_view(), name="workflows"),
     path("workflows/<uuid:pk>", workflows.WorkflowDetail.as_view(), name="workflow"),
     path("workflows/<uuid:pk>/jobs", workflows.WorkflowJobs.as_view(), name="workflow-jobs"),
     path("workflows/<uuid:pk>/cancel", workflows.WorkflowCancel.as_view(), name="workflow-cancel"),
+    path("queues/<str:name>", queues.QueueDetail.as_view(), name="queue"),
+    path("queues/<str:name>/pause", queues.QueuePause.as_view(), name="queue-pause"),
+    path("queues/<str:name>/resume", queues.QueueResume.as_view(), name="queue-resume"),
+    path("queues/<str:name>/purge", queues.QueuePurge.as_view(), name="queue-purge"),
     path("queues/<str:name>/limits", limits.QueueLimits.as_view(), name="queue-limits"),
     path("queues/<str:name>/tenants", limits.QueueTenants.as_view(), name="queue-tenants"),
     path("schedules", schedules.ScheduleList.as_view(), name="schedules"),

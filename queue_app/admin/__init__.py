@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import desk as desk
+from . import bulk_actions as bulk_actions
 from . import jobs as jobs
 from . import queues as queues
 from . import schedules as schedules

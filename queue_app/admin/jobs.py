@@ -1,29 +1,35 @@
-"""The admin page of jobs: their history, and the actions on dead letters."""
+"""The admin page of jobs: filters, history, and what can be done to one, to some or to all of a selection."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.forms import Form
-from django.http import HttpRequest, HttpResponse
+from django.forms import BooleanField, Form
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldBooleanWidget
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, as_block, as_json, done, shortened
-from queue_app import deadletter, ledger, offload
-from queue_app.models import Job, JobEvent, Queue
-from queue_app.states import WAITING, Priority, State, Turn
+from foundation.admin import ReadOnlyModelAdmin, as_block, as_json, asking, done, shortened
+from queue_app import cancelling, deadletter, offload, promoting
+from queue_app.models import Delivery, Job, JobEvent
+from queue_app.selection import BadSelection
+from queue_app.states import OVER, WAITING, Bulk, Priority, State, Turn
 
+from . import bulk_actions, filters, payload_page
 from .cells import page_link, to_the_millisecond, worker_link, worker_of
+from .filters import FILTERS
 from .workflows import cancel_trees
 
 _SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
@@ -45,29 +51,16 @@ _TURNS = {
 }
 
 
-class QueueFilter(admin.SimpleListFilter):
-    title = "queue"
-    parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in Queue.objects.values_list("name", flat=True)]
-
-    def queryset(self, request: HttpRequest, jobs: QuerySet[Job]) -> QuerySet[Job]:
-        return jobs.filter(queue=self.value()) if self.value() else jobs
+_REFUSALS = (deadletter.Refused, cancelling.Over, promoting.NotLater)
 
 
-class FingerprintFilter(admin.SimpleListFilter):
-    """By the links of the dead letters' page; the failures of a bad day would be a long list."""
-
-    title = "failure"
-    parameter_name = "fingerprint"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        asked = request.GET.get(self.parameter_name, "")
-        return [(asked, asked)] if asked else []
-
-    def queryset(self, request: HttpRequest, jobs: QuerySet[Job]) -> QuerySet[Job]:
-        return jobs.filter(ledger.DEAD, fingerprint=self.value()) if self.value() else jobs
+class CancelForm(BaseDialogForm):
+    force = BooleanField(
+        required=False,
+        label="By force",
+        help_text="Do not wait until the run notices",
+        widget=UnfoldBooleanWidget,
+    )
 
 
 class JobEventInline(TabularInline):
@@ -107,20 +100,58 @@ class JobEventInline(TabularInline):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyModelAdmin):
-    list_display = ["short_id", "name", "queue", "badge", "urgency", "attempts", "traced", "created_at"]
-    list_filter = ["state", QueueFilter, FingerprintFilter]
-    list_filter_submit = False
+    list_display = [
+        "short_id",
+        "name",
+        "queue",
+        "badge",
+        "urgency",
+        "attempts",
+        "labels",
+        "traced",
+        "created_at",
+    ]
+    list_filter = FILTERS
+    list_filter_submit = True
     search_fields = ["id", "request_id"]
     search_help_text = "Job id or request id, whole"
     ordering = ["-id"]  # uuid7: by time
     inlines = [JobEventInline]
-    actions = ["replay_selected", "discard_selected", "cancel_trees_selected"]
-    actions_detail = ["replay_this", "discard_this"]
+    actions = [
+        "replay_selected",
+        "discard_selected",
+        "run_selected",
+        "cancel_selected",
+        "cancel_trees_selected",
+    ]
+    actions_detail = ["replay_this", "edit_this", "discard_this", "run_this", "cancel_this"]
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(payload_page.edit)
+        return [path("<uuid:pk>/payload/", view, name="queue_app_job_payload"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """What the address asks for is checked first; what cannot be is told and left out."""
+        told: dict[str, str] = {}
+        try:
+            filters.asked(request.GET)
+        except BadSelection as error:
+            told = error.errors
+        query = filters.renamed(request.GET, without=told)
+        if query.urlencode() != request.GET.urlencode() and request.method == "GET":
+            for name, problem in told.items():
+                self.message_user(request, f"{name.capitalize()} {problem}.", messages.ERROR)
+            return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
+        return super().changelist_view(request, extra_context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         jobs = super().get_queryset(request)
         if request.resolver_match and request.resolver_match.url_name.endswith("_changelist"):
-            return jobs.defer("payload", "result", "last_error")  # up to a MiB each, and the list shows none
+            # Up to a MiB each, and the list shows none.
+            light = jobs.defer("payload", "result", "last_error").prefetch_related("tag_rows")
+            return filters.narrowed(light, filters.asked(request.GET))
         return jobs.annotate(**worker_of("owner"))
 
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> list[Any]:
@@ -129,6 +160,7 @@ class JobAdmin(ReadOnlyModelAdmin):
             ("name", "queue"),
             ("urgency", "crash_count"),
             ("tenant", "its_turn"),
+            ("labels", "fingerprint"),
             ("id", "request_id"),
             ("part_of", "enqueued_by"),
         ]
@@ -175,6 +207,10 @@ class JobAdmin(ReadOnlyModelAdmin):
         named = {priority.value: priority.name.lower() for priority in Priority}
         name = named.get(job.priority)
         return f"{name} ({job.priority})" if name else str(job.priority)
+
+    @display(description="tags")
+    def labels(self, job: Job) -> str:
+        return ", ".join(job.tags) or "-"
 
     @display(description="turn")
     def its_turn(self, job: Job) -> str:
@@ -227,17 +263,28 @@ class JobAdmin(ReadOnlyModelAdmin):
         return as_json(job.result)
 
     @action(description="Replay the dead letters among them", permissions=["operate"])
-    def replay_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        count = deadletter.replay_many(jobs, **audit.by(request, "admin"))
-        self.message_user(request, f"{count} replayed.", messages.SUCCESS if count else messages.WARNING)
+    def replay_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        return self._act_on(request, jobs, Bulk.REPLAY, deadletter.replay, "replayed")
 
     @action(description="Discard the dead letters among them", permissions=["operate"])
-    def discard_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        count = deadletter.discard_many(jobs, **audit.by(request, "admin"))
-        self.message_user(request, f"{count} discarded.", messages.SUCCESS if count else messages.WARNING)
+    def discard_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        return self._act_on(request, jobs, Bulk.DISCARD, deadletter.discard, "discarded")
+
+    @action(description="Run those now that wait for their time or a retry", permissions=["operate"])
+    def run_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        return self._act_on(request, jobs, Bulk.RUN, promoting.run_now, "due now")
+
+    @action(description="Cancel those that wait or run", permissions=["operate"])
+    def cancel_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        return self._act_on(request, jobs, Bulk.CANCEL, cancelling.cancel, "cancelled, or asked to stop")
 
     @action(description="Cancel them with all that they have enqueued", permissions=["operate"])
     def cancel_trees_selected(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        if is_of_all_pages(request):
+            self.message_user(
+                request, "Trees are cancelled by the page: choose jobs of this one.", messages.ERROR
+            )
+            return
         count = cancel_trees(jobs, **audit.by(request, "admin"))
         self.message_user(request, f"{count} cancelled.", messages.SUCCESS if count else messages.WARNING)
 
@@ -246,12 +293,11 @@ class JobAdmin(ReadOnlyModelAdmin):
         permissions=["operate"],
         icon="replay",
         variant=ActionVariant.PRIMARY,
-        dialog={
-            "title": "Replay this job?",
-            "description": "It runs again under its own id, with a whole new series of attempts.",
-            "form_class": None,
-            "form_submit_text": "Replay it",
-        },
+        dialog=asking(
+            "Replay this job?",
+            "It runs again under its own id, with a whole new series of attempts.",
+            "Replay it",
+        ),
     )
     def replay_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, deadletter.replay, "Replayed: it waits for a worker again.")
@@ -261,25 +307,88 @@ class JobAdmin(ReadOnlyModelAdmin):
         permissions=["operate"],
         icon="delete",
         variant=ActionVariant.DANGER,
-        dialog={
-            "title": "Discard this job?",
-            "description": "It will be cancelled and can not be replayed any more.",
-            "form_class": None,
-            "form_submit_text": "Discard it",
-        },
+        dialog=asking(
+            "Discard this job?", "It will be cancelled and can not be replayed any more.", "Discard it"
+        ),
     )
     def discard_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, deadletter.discard, "Discarded.")
 
+    @action(description="Edit payload", permissions=["operate"], icon="edit")
+    def edit_this(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:queue_app_job_payload", args=[object_id]))
+
+    @action(
+        description="Run now",
+        permissions=["operate"],
+        icon="play_arrow",
+        variant=ActionVariant.PRIMARY,
+        dialog=asking("Run this job now?", "It waits no longer for its time or its retry.", "Run it"),
+    )
+    def run_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
+        return self._act(request, object_id, promoting.run_now, "It is due now.")
+
+    @action(
+        description="Cancel",
+        permissions=["operate"],
+        icon="cancel",
+        variant=ActionVariant.DANGER,
+        dialog=asking(
+            "Cancel this job?",
+            "At once while it waits; one that runs is asked to stop, or made to by force.",
+            "Cancel it",
+            CancelForm,
+        ),
+    )
+    def cancel_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
+        cancel = partial(cancelling.cancel, force=form.cleaned_data["force"])
+        return self._act(request, object_id, cancel, "Cancelled, or asked to stop.")
+
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        dead = Job.objects.filter(id=object_id, state=State.DEAD_LETTER).exists()
-        return super().get_actions_detail(request, object_id) if dead else []
+        job = Job.objects.only("state", "run_after", "delivery").filter(id=object_id).first()
+        wanted = _possible(job) if job else set()
+        found = super().get_actions_detail(request, object_id)
+        return [one for one in found if any(one.action_name.endswith(f"_{name}") for name in wanted)]
+
+    def _act_on(
+        self, request: HttpRequest, jobs: QuerySet[Job], action: Bulk, one: Any, done: str
+    ) -> HttpResponse | None:
+        """The chosen ones at once; all that the list's address means as a bulk action, after a question."""
+        if is_of_all_pages(request):
+            return bulk_actions.ask(self, request, action)
+        results = [_refused(one, job, audit.by(request, "admin")) for job in jobs]
+        count = results.count("")
+        self.message_user(request, f"{count} {done}.", messages.SUCCESS if count else messages.WARNING)
+        return None
 
     def _act(self, request: HttpRequest, object_id: str, act: Any, told: str) -> HttpResponse:
         job = get_object_or_404(Job, id=object_id)
         try:
             act(job, **audit.by(request, "admin"))
             self.message_user(request, told, messages.SUCCESS)
-        except deadletter.Refused as error:
+        except _REFUSALS as error:
             self.message_user(request, str(error), messages.ERROR)
         return done(request, reverse("admin:queue_app_job_change", args=[object_id]))
+
+
+def is_of_all_pages(request: HttpRequest) -> bool:
+    """Whether "select all" was clicked, and not rows of the page."""
+    return request.POST.get("select_across", "0") not in ("", "0")
+
+
+def _possible(job: Job) -> set[str]:
+    """The actions that its state allows."""
+    if job.state == State.DEAD_LETTER:
+        return {"replay_this", "edit_this", "discard_this"}
+    if job.state in OVER:
+        return set()
+    waits = job.state in WAITING and job.run_after is not None and not job.is_held
+    return {"cancel_this", *(["run_this"] if waits and job.delivery == Delivery.LEDGER else [])}
+
+
+def _refused(act: Any, job: Job, trace: dict[str, Any]) -> str:
+    try:
+        act(job, **trace)
+    except _REFUSALS as error:
+        return str(error)
+    return ""

@@ -19,7 +19,7 @@ from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeWidget
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, done, shortened
+from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, asking, done, shortened
 from queue_app import clock, schedules
 from queue_app.models import Firing, Schedule
 
@@ -178,12 +178,11 @@ class ScheduleAdmin(RoleModelAdmin):
         permissions=["operate"],
         icon="play_arrow",
         variant=ActionVariant.PRIMARY,
-        dialog={
-            "title": "Run this schedule now?",
-            "description": "Its job is enqueued at once, paused or not, beside one that may still run.",
-            "form_class": None,
-            "form_submit_text": "Run it",
-        },
+        dialog=asking(
+            "Run this schedule now?",
+            "Its job is enqueued at once, paused or not, beside one that may still run.",
+            "Run it",
+        ),
     )
     def run_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, schedules.run_now, "Enqueued.")
@@ -192,12 +191,11 @@ class ScheduleAdmin(RoleModelAdmin):
         description="Pause",
         permissions=["operate"],
         icon="pause",
-        dialog={
-            "title": "Pause this schedule?",
-            "description": "It fires no more. What comes due meanwhile does not fire later either.",
-            "form_class": None,
-            "form_submit_text": "Pause it",
-        },
+        dialog=asking(
+            "Pause this schedule?",
+            "It fires no more. What comes due meanwhile does not fire later either.",
+            "Pause it",
+        ),
     )
     def pause_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, schedules.pause, "Paused.")
@@ -206,12 +204,7 @@ class ScheduleAdmin(RoleModelAdmin):
         description="Resume",
         permissions=["operate"],
         icon="resume",
-        dialog={
-            "title": "Resume this schedule?",
-            "description": "It fires again, from now on.",
-            "form_class": None,
-            "form_submit_text": "Resume it",
-        },
+        dialog=asking("Resume this schedule?", "It fires again, from now on.", "Resume it"),
     )
     def resume_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._act(request, object_id, schedules.resume, "Resumed.")
@@ -220,12 +213,12 @@ class ScheduleAdmin(RoleModelAdmin):
         description="Backfill",
         permissions=["operate"],
         icon="history",
-        dialog={
-            "title": "Enqueue what was missed?",
-            "description": "A job for each moment from start to end (UTC) that has none yet.",
-            "form_class": BackfillForm,
-            "form_submit_text": "Enqueue them",
-        },
+        dialog=asking(
+            "Enqueue what was missed?",
+            "A job for each moment from start to end (UTC) that has none yet.",
+            "Enqueue them",
+            BackfillForm,
+        ),
     )
     def backfill_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         ends = form.cleaned_data["start"], form.cleaned_data["end"]

@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, done, shortened
+from foundation.admin import ReadOnlyModelAdmin, asking, done, shortened
 from queue_app import workers
 from queue_app.models import Worker
 from queue_app.states import Asked
@@ -27,15 +27,6 @@ _STATUS = {
     Asked.STOP: "stopping",
     Asked.RECYCLE: "recycling",
 }
-
-
-def _asking(title: str, description: str) -> dict[str, Any]:
-    return {
-        "title": title,
-        "description": description,
-        "form_class": None,
-        "form_submit_text": title.removesuffix("?"),
-    }
 
 
 @admin.register(Worker)
@@ -87,7 +78,9 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         description="Quiet",
         permissions=["operate"],
         icon="pause",
-        dialog=_asking("Quiet this worker?", "It ends what it runs and takes no new jobs."),
+        dialog=asking(
+            "Quiet this worker?", "It ends what it runs and takes no new jobs.", "Quiet this worker"
+        ),
     )
     def quiet(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._ask(request, object_id, Asked.QUIET, "It takes no new jobs.")
@@ -96,7 +89,9 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         description="Take jobs again",
         permissions=["operate"],
         icon="play_arrow",
-        dialog=_asking("Let this worker take jobs again?", "It was asked to be quiet."),
+        dialog=asking(
+            "Let this worker take jobs again?", "It was asked to be quiet.", "Let this worker take jobs again"
+        ),
     )
     def unquiet(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._ask(request, object_id, Asked.NOTHING, "It takes jobs again.")
@@ -105,8 +100,10 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         description="Recycle",
         permissions=["operate"],
         icon="restart_alt",
-        dialog=_asking(
-            "Recycle this worker?", "It ends what it runs, as at a stop, and starts anew under the same pid."
+        dialog=asking(
+            "Recycle this worker?",
+            "It ends what it runs, as at a stop, and starts anew under the same pid.",
+            "Recycle this worker",
         ),
     )
     def recycle(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
@@ -117,9 +114,10 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         permissions=["operate"],
         icon="stop",
         variant=ActionVariant.DANGER,
-        dialog=_asking(
+        dialog=asking(
             "Stop this worker?",
             "It ends what it runs, gives the rest back and exits. Whatever supervises it may start it again.",
+            "Stop this worker",
         ),
     )
     def stop(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:

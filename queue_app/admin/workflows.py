@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, done, shortened
+from foundation.admin import ReadOnlyModelAdmin, asking, done, shortened
 from queue_app import trees, workflows
 from queue_app.composition import Status
 from queue_app.models import Job, Member, Workflow
@@ -92,12 +92,11 @@ class WorkflowAdmin(ReadOnlyModelAdmin):
         permissions=["operate"],
         icon="cancel",
         variant=ActionVariant.DANGER,
-        dialog={
-            "title": "Cancel this workflow?",
-            "description": "With all that its jobs have enqueued. Those that run are asked to stop.",
-            "form_class": None,
-            "form_submit_text": "Cancel it",
-        },
+        dialog=asking(
+            "Cancel this workflow?",
+            "With all that its jobs have enqueued. Those that run are asked to stop.",
+            "Cancel it",
+        ),
     )
     def cancel_this(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         flow = get_object_or_404(Workflow, id=object_id)

@@ -8,21 +8,24 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from rest_framework import generics, serializers
+from rest_framework import generics, serializers, status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
-from queue_app import cancelling, deadletter, offload
+from queue_app import by_hand, cancelling, deadletter, finding, offload, promoting
 from queue_app.models import Job, JobEvent
-from queue_app.states import State
+from queue_app.payloads import BadPayload
+from queue_app.queues import UnknownQueue
+from queue_app.registry import UnknownTask
 
-from .answers import NewestFirst, conflict_if
+from .answers import NewestFirst, Strict, conflict_if
+from .bulk_actions import selected
 
 _SUMMARY = [
-    "id", "task", "queue", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
+    "id", "task", "queue", "tenant", "tags", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
     "is_held", "workflow", "parent", "request_id", "created_at", "started_at", "finished_at",
 ]  # fmt: skip
 
@@ -35,6 +38,7 @@ class EventSerializer(serializers.ModelSerializer[JobEvent]):
 
 class JobSummarySerializer(serializers.ModelSerializer[Job]):
     task = serializers.CharField(source="name")
+    tags = serializers.ListField(child=serializers.CharField())
     run_after = serializers.SerializerMethodField()
 
     class Meta:
@@ -60,23 +64,45 @@ class CancelSerializer(serializers.Serializer[Any]):
     force = serializers.BooleanField(default=False)
 
 
+class NewJobSerializer(Strict, serializers.Serializer[Any]):
+    """What can be enqueued is said by `enqueue` alone."""
+
+    task = serializers.CharField(max_length=200)
+    payload = serializers.DictField(default=dict)
+    queue = serializers.CharField(required=False, max_length=100)
+    priority = serializers.IntegerField(required=False)
+    delay_s = serializers.FloatField(required=False)
+    run_at = serializers.DateTimeField(required=False)
+    expires_s = serializers.FloatField(required=False)
+    unique = serializers.CharField(required=False)
+    tenant = serializers.CharField(required=False, allow_blank=True)
+    tags = serializers.ListField(child=serializers.CharField(), required=False)
+    max_retries = serializers.IntegerField(required=False)
+
+
 class JobList(generics.ListAPIView[Job]):
-    """Jobs, newest first. Filters: `state`, `queue`, `request_id`."""
+    """GET: jobs, newest first. Filters: the fields of `Selection`. POST: enqueue one."""
 
     serializer_class = JobSummarySerializer
     pagination_class = NewestFirst
+    paging = ("cursor", "page_size")
 
     def get_queryset(self) -> QuerySet[Job]:
-        asked = self.request.query_params
-        if asked.get("state") and asked["state"] not in set(State):
-            raise ValidationError({"state": [f"is not one of {', '.join(State)}"]})
-        wanted = {key: asked[key] for key in ("state", "queue", "request_id") if asked.get(key)}
-        return Job.objects.defer("payload", "result", "last_error").filter(**wanted)
+        asked = self.request.query_params.dict()
+        wanted = selected({name: text for name, text in asked.items() if name not in self.paging})
+        return finding.jobs(wanted).defer("payload", "result", "last_error").prefetch_related("tag_rows")
+
+    def post(self, request: Request) -> Response:
+        given = NewJobSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        job = _enqueued(dict(given.validated_data), audit.by(request, "api"))
+        code = status.HTTP_200_OK if job.is_duplicate else status.HTTP_201_CREATED
+        return Response({"id": str(job.id), "is_duplicate": job.is_duplicate}, status=code)
 
 
 class JobDetail(generics.RetrieveAPIView[Job]):
     serializer_class = JobSerializer
-    queryset = Job.objects.prefetch_related("events")
+    queryset = Job.objects.prefetch_related("events", "tag_rows")
 
 
 class JobReplay(APIView):
@@ -86,6 +112,26 @@ class JobReplay(APIView):
         job = get_object_or_404(Job, id=pk)
         with conflict_if(deadletter.Refused):
             deadletter.replay(job, **audit.by(request, "api"))
+        return Response(JobSerializer(job).data)
+
+
+class JobDiscard(APIView):
+    """POST: give a dead job up. 409 when it is not dead."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        job = get_object_or_404(Job, id=pk)
+        with conflict_if(deadletter.Refused):
+            deadletter.discard(job, **audit.by(request, "api"))
+        return Response(JobSerializer(job).data)
+
+
+class JobRun(APIView):
+    """POST: run a job now that waits for its time or its retry. 409 when it does not."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        job = get_object_or_404(Job, id=pk)
+        with conflict_if(promoting.NotLater):
+            promoting.run_now(job, **audit.by(request, "api"))
         return Response(JobSerializer(job).data)
 
 
@@ -99,3 +145,24 @@ class JobCancel(APIView):
         with conflict_if(cancelling.Over):
             cancelling.cancel(job, force=asked.validated_data["force"], **audit.by(request, "api"))
         return Response(JobSerializer(job).data)
+
+
+_WORDS = {"delay_s": "delay", "expires_s": "expires"}  # field → option of `enqueue`
+
+
+def _enqueued(given: dict[str, Any], trace: dict[str, Any]) -> Job:
+    try:
+        return by_hand.enqueue(
+            given.pop("task"),
+            given.pop("payload"),
+            trace=trace,
+            **{_WORDS.get(name, name): value for name, value in given.items()},
+        )
+    except BadPayload as error:
+        raise ValidationError({"payload": [str(error)]}) from error
+    except UnknownTask as error:
+        raise ValidationError({"task": [str(error)]}) from error
+    except UnknownQueue as error:
+        raise ValidationError({"queue": [str(error)]}) from error
+    except ValueError as error:
+        raise ValidationError(str(error)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.http import Http404
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -17,6 +16,7 @@ from queue_app import limits_told, queues, quotas, tenants
 from queue_app.models import Queue, Tenant
 
 from .answers import Strict
+from .queues import found
 
 T = TypeVar("T")
 
@@ -46,10 +46,10 @@ class QueueLimits(APIView):
     """GET: the limits and what is in use. PATCH: change some of them; null takes one away."""
 
     def get(self, request: Request, name: str) -> Response:
-        return Response(_shown(_found(name)))
+        return Response(_shown(found(name)))
 
     def patch(self, request: Request, name: str) -> Response:
-        queue, given = _found(name), LimitsSerializer(data=request.data)
+        queue, given = found(name), LimitsSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         changes = dict(given.validated_data)
         _checked(lambda: queues.configure(queue.name, **changes, **audit.by(request, "api")))
@@ -60,11 +60,11 @@ class QueueTenants(APIView):
     """GET: the tenants and what they have in use. PATCH `{"name": …, "weight": 3}`: change what one may take."""
 
     def get(self, request: Request, name: str) -> Response:
-        _found(name)
-        return Response({"results": [_tenant(found) for found in tenants.standing(name)]})
+        found(name)
+        return Response({"results": [_tenant(standing) for standing in tenants.standing(name)]})
 
     def patch(self, request: Request, name: str) -> Response:
-        queue, given = _found(name), TenantSerializer(data=request.data)
+        queue, given = found(name), TenantSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         changes = dict(given.validated_data)
         tenant = changes.pop("name")
@@ -89,13 +89,6 @@ def _tenant(found: tenants.Standing) -> dict[str, Any]:
 
 def _policy(row: Tenant) -> dict[str, Any]:
     return {key: getattr(row, key) for key in tenants.EDITABLE}
-
-
-def _found(name: str) -> Queue:
-    try:
-        return queues.find(name)
-    except queues.UnknownQueue as error:
-        raise Http404(str(error)) from error
 
 
 def _checked(act: Callable[[], T]) -> T:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .jobs import Blob, Job, JobEvent
+from .bulk import BulkAction
+from .jobs import Blob, Job, JobEvent, Tag
 from .queues import Delivery, Queue, Tenant, Turns
-from .replays import Replay
 from .rollups import Rollup
 from .schedules import Firing, Schedule
 from .workers import Lease, Worker
@@ -12,6 +12,7 @@ from .workflows import Member, Workflow
 
 __all__ = [
     "Blob",
+    "BulkAction",
     "Delivery",
     "Firing",
     "Job",
@@ -19,9 +20,9 @@ __all__ = [
     "Lease",
     "Member",
     "Queue",
-    "Replay",
     "Rollup",
     "Schedule",
+    "Tag",
     "Tenant",
     "Turns",
     "Worker",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from queue_app.states import HIGHEST, LOWEST, NEVER, State, Turn
 
@@ -99,6 +100,16 @@ class Job(models.Model):
                 name="job_dead",
                 condition=models.Q(state=State.DEAD_LETTER.value),
             ),
+            # For lists and bulk actions, which go by id: each finds its rows in the order that they are shown in.
+            models.Index(fields=["queue", "id"], name="job_of_queue"),
+            models.Index(fields=["name", "id"], name="job_of_task"),
+            models.Index(fields=["tenant", "id"], name="job_of_tenant", condition=~models.Q(tenant="")),
+            models.Index(
+                fields=["owner", "id"], name="job_of_worker", condition=models.Q(owner__isnull=False)
+            ),
+            models.Index(
+                fields=["state", "id"], name="job_in_state", condition=~models.Q(state=State.COMPLETED.value)
+            ),
             models.Index(fields=["request_id"], name="job_requested", condition=~models.Q(request_id="")),
             models.Index(fields=["parent"], name="job_child", condition=models.Q(parent__isnull=False)),
         ]
@@ -112,6 +123,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.id}"
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """The words that it was given to be found by. A query, where they were not prefetched (`tag_rows`)."""
+        return tuple(sorted(row.name for row in self.tag_rows.all()))
 
     @property
     def is_held(self) -> bool:
@@ -137,6 +153,19 @@ class JobEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.state} at {self.at:%H:%M:%S}"
+
+
+class Tag(models.Model):
+    """A word that a job was given to be found by. Written with the job, by storing.py, and never changed."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="tag_rows", db_constraint=False)
+    name = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name", "job"], name="tag_once")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Blob(models.Model):

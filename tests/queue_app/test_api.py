@@ -24,11 +24,17 @@ pytestmark = pytest.mark.django_db
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "gateway.yaml")
 JOBS, QUEUES = "/api/v1/queue/jobs", "/api/v1/queue/queues"
+BULK = "/api/v1/queue/bulk-actions"
 
 
 @pytest.fixture
 def viewer() -> Client:
     return client_of(roles.VIEWER)
+
+
+@pytest.fixture
+def admin() -> Client:
+    return client_of(roles.ADMIN)
 
 
 @pytest.fixture
@@ -259,40 +265,137 @@ def test_dead_letters__groups_then_replay_at_a_rate_then_stop(operator):
     dead = job(fingerprint="0123456789abcdef")
     (group,) = operator.get(f"{DEAD}?queue=email_queue").json()["results"]
     assert (group["jobs"], group["type"], group["newest"]) == (1, ERROR["type"], str(dead.pk))
-    asked = {"fingerprint": group["fingerprint"], "rate": 5}
-    started = operator.post(f"{DEAD}/replays", asked, "application/json")
-    assert (started.status_code, started.json()["wanted"], started.json()["actor"]) == (
-        202,
-        1,
-        "some-operator",
-    )
-    one = f"{DEAD}/replays/{started.json()['id']}"
-    assert operator.get(one).json()["replayed"] == 0
+    asked = {"action": "replay", "selection": {"fingerprint": group["fingerprint"]}, "rate": 5}
+    counted = operator.post(BULK, {**asked, "dry_run": True}, "application/json")
+    assert (counted.status_code, counted.json()) == (200, {"wanted": 1})
+    started = operator.post(BULK, asked, "application/json")
+    told = started.json()
+    assert (started.status_code, told["wanted"], told["actor"]) == (202, 1, "some-operator")
+    one = f"{BULK}/{told['id']}"
+    assert (operator.get(one).json()["done"], operator.get(one).json()["progress"]) == (0, 0.0)
     assert operator.post(f"{one}/stop").json()["is_stopped"] is True
     problem(operator.post(f"{one}/stop"), 409)
-    assert ids(operator.get(f"{DEAD}/replays")) == [started.json()["id"]]
+    assert ids(operator.get(BULK)) == [told["id"]]
 
 
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
         ({}, 400),
-        ({"all": True, "queue": "a"}, 400),
-        ({"all": True, "rate": 0}, 400),
-        ({"queue": "nowhere"}, 409),
+        ({"action": "melt", "all": True}, 400),
+        ({"action": "replay"}, 400),
+        ({"action": "replay", "all": True, "selection": {"queue": "a"}}, 400),
+        ({"action": "replay", "all": True, "rate": 0}, 400),
+        ({"action": "replay", "all": True, "force": True}, 400),
+        ({"action": "replay", "all": True, "rat": 5}, 400),
+        ({"action": "replay", "selection": {"quue": "a"}}, 400),
+        ({"action": "replay", "selection": {"since": "soon"}}, 400),
+        ({"action": "replay", "selection": {"queue": "nowhere"}}, 409),
+        ({"action": "run", "all": True}, 409),
     ],
 )
-def test_replays__no_choice_bad_rate_or_nothing_dead__problem(operator, asked, status):
+def test_bulk_actions__no_choice_bad_rate_or_nothing_to_do__problem(operator, asked, status):
     job()
-    problem(operator.post(f"{DEAD}/replays", asked, "application/json"), status)
-    assert operator.get(f"{DEAD}/replays").json()["results"] == []
+    problem(operator.post(BULK, asked, "application/json"), status)
+    assert operator.get(BULK).json()["results"] == []
 
 
 def test_dead_letters__viewer__looks_and_does_nothing(viewer):
     dead = job()
-    assert viewer.get(DEAD).status_code == 200
-    problem(viewer.post(f"{DEAD}/replays", {"all": True}, "application/json"), 403)
-    problem(viewer.post(f"{JOBS}/{dead.pk}/payload", {"payload": {}}, "application/json"), 403)
+    assert viewer.get(DEAD).status_code == viewer.get(BULK).status_code == 200
+    problem(viewer.post(BULK, {"action": "replay", "all": True}, "application/json"), 403)
+    problem(viewer.post(JOBS, {"task": "email_queue"}, "application/json"), 403)
+    for verb in ("payload", "discard", "run", "cancel"):
+        problem(viewer.post(f"{JOBS}/{dead.pk}/{verb}", {"payload": {}}, "application/json"), 403)
+
+
+def test_jobs__posted__enqueued_with_options_and_audited(operator):
+    asked = {
+        "task": "email_queue",
+        "payload": PAYLOAD,
+        "tags": ["red"],
+        "tenant": "acme",
+        "delay_s": 60,
+        "priority": 9,
+    }
+    answer = operator.post(JOBS, asked, "application/json")
+    assert answer.status_code == 201
+    made = operator.get(f"{JOBS}/{answer.json()['id']}").json()
+    assert (made["tags"], made["tenant"], made["priority"], made["payload"]) == (["red"], "acme", 9, PAYLOAD)
+    assert (
+        ids(operator.get(JOBS, {"tag": "red"}))
+        == ids(operator.get(JOBS, {"arguments": "task_id=1"}))
+        == [made["id"]]
+    )
+    assert ids(operator.get(JOBS, {"tag": "blue"})) == []
+    entry = AuditEntry.objects.get(action="job.enqueue")
+    assert (entry.actor, entry.source) == ("some-operator", "api")
+    assert operator.post(f"{JOBS}/{made['id']}/run").json()["run_after"] is None
+    problem(operator.post(f"{JOBS}/{made['id']}/run"), 409)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer"),
+    [
+        ({"task": "no_such"}, "/task"),
+        ({"task": "email_queue", "queue": "no_such"}, "/queue"),
+        ({"task": "email_queue", "payload": [1]}, "/payload"),
+        ({"task": "email_queue", "priority": 77}, None),
+        ({"task": "email_queue", "delay_s": -1}, None),
+        ({"task": "email_queue", "tags": [""]}, None),
+        ({"task": "email_queue", "tenannt": "x"}, "/tenannt"),
+    ],
+)
+def test_jobs__posted_badly__problem_and_nothing_stored(operator, asked, pointer):
+    body = problem(operator.post(JOBS, asked, "application/json"), 400)
+    assert pointer is None or body["errors"][0]["pointer"] == pointer
+    assert operator.get(JOBS).json()["results"] == []
+
+
+def test_discard__dead_job__over_and_not_twice(operator):
+    dead = job()
+    assert operator.post(f"{JOBS}/{dead.pk}/discard").json()["state"] == "CANCELLED"
+    problem(operator.post(f"{JOBS}/{dead.pk}/discard"), 409)
+
+
+# --- queues --------------------------------------------------------------------------------------------------------------
+def test_queues__made_changed_paused_purged_deleted__by_their_roles(operator, admin):
+    problem(operator.post(QUEUES, {"name": "letters"}, "application/json"), 403)
+    made = admin.post(QUEUES, {"name": "letters", "max_retries": 7}, "application/json")
+    assert (made.status_code, made.json()["policy"]["max_retries"]) == (201, 7)
+    one = f"{QUEUES}/letters"
+    assert operator.patch(one, {"max_retries": 8}, "application/json").json()["policy"]["max_retries"] == 8
+    assert operator.post(f"{one}/pause").json()["paused"] is True
+    assert operator.post(f"{one}/resume").json()["paused"] is False
+    problem(operator.post(f"{one}/purge"), 409)
+    waiting = job(State.PENDING, queue="letters")
+    assert operator.post(f"{one}/purge").json()["action"] == "cancel"
+    problem(admin.delete(one), 409)
+    waiting.delete()
+    problem(operator.delete(one), 403)
+    assert admin.delete(one).status_code == 204
+    problem(admin.get(one), 404)
+    actions = set(AuditEntry.objects.values_list("action", flat=True))
+    assert {"queue.create", "queue.configure", "queue.delete", "bulk.cancel"} <= actions
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [({"max_retries": 101}, "/policy"), ({"time_limit_s": -1}, "/policy"), ({"max_retries": "x"}, "/max_retries"),
+     ({"pausd": True}, "/pausd"), ({"delivery": "pigeon"}, "/delivery")],
+)  # fmt: skip
+def test_queue__bad_policy__problem_and_nothing_changed(operator, changes, pointer):
+    queues.create_queue("letters")
+    before = operator.get(f"{QUEUES}/letters").json()["policy"]
+    body = problem(operator.patch(f"{QUEUES}/letters", changes, "application/json"), 400)
+    assert body["errors"][0]["pointer"] == pointer
+    assert operator.get(f"{QUEUES}/letters").json()["policy"] == before
+
+
+@pytest.mark.parametrize("name", ["", "with space", "x.high", "email_queue"])
+def test_queues__bad_name_or_one_that_is_there__problem(admin, name):
+    queues.create_queue("email_queue")
+    problem(admin.post(QUEUES, {"name": name}, "application/json"), 400)
 
 
 def test_payload__edited__diff_is_the_answer_and_the_refused_one_changes_nothing(operator):

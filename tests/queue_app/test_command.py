@@ -18,6 +18,7 @@ from django.utils import timezone
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, Failed
 from foundation.models import AuditEntry
 from queue_app import queues, workers
+from queue_app.models import Job, Queue
 from queue_app.states import State
 
 from .conftest import ROOT, environment
@@ -155,7 +156,7 @@ def test_act__no_clear_choice__wrong_usage_and_nothing_done(verb, choice):
     with pytest.raises(Failed) as failed:
         call_command("queue", verb, *(str(dead.pk) if word == "ID" else word for word in choice))
     assert failed.value.returncode == USAGE
-    assert "manage.py queue dead" in failed.value.hint
+    assert "manage.py queue list" in failed.value.hint
     assert standing(dead) == ["DEAD_LETTER"]
 
 
@@ -199,9 +200,9 @@ def test_failures_and_replay_at_a_rate__counted_first_then_a_row_of_its_own(run)
     asked = ("replay", "--all", "--fingerprint", group["fingerprint"], "--rate", "5")
     assert run(*asked, "--dry-run", "--json") == (OK, {"would": 1})
     assert run("discard", "--all", "--dry-run", "--json") == (OK, {"would": 1})
-    assert run("replays", "--json") == (OK, [])
+    assert run("bulk", "--json") == (OK, [])
     assert run(*asked, "--yes", "--json")[1]["wanted"] == 1
-    assert [row["wanted"] for row in run("replays", "--json")[1]] == [1]
+    assert [row["wanted"] for row in run("bulk", "--json")[1]] == [1]
     assert standing(dead) == ["DEAD_LETTER"]  # a worker does it
 
 
@@ -218,4 +219,110 @@ def test_replay__bad_rate_or_nothing_dead__says_so(run, arguments, code):
     with pytest.raises(Failed) as refused:
         run("replay", *arguments)
     assert refused.value.returncode == code
-    assert run("replays", "--json") == (OK, [])
+    assert run("bulk", "--json") == (OK, [])
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------------
+def test_list__filters__as_the_api_has_them_and_bad_ones_are_usage(run):
+    dead, other = job(), job(State.PENDING, tenant="acme")
+    assert [row["id"] for row in run("list", "--state", "DEAD_LETTER", "--json")[1]] == [str(dead.pk)]
+    assert [row["id"] for row in run("list", "--tenant", "acme", "--since", "1h", "--json")[1]] == [
+        str(other.pk)
+    ]
+    assert run("list", "--arguments", "to=nobody", "--json")[1] == []
+    with pytest.raises(Failed, match="--since 'soon' is not") as failed:
+        run("list", "--since", "soon")
+    assert failed.value.returncode == USAGE
+
+
+def test_enqueue__by_hand__stored_with_its_options_and_audited(run):
+    arguments = [
+        "--payload",
+        '{"to": "a@example.com"}',
+        "--tag",
+        "red",
+        "--tag",
+        "blue",
+        "--unique",
+        "k",
+        "--delay",
+        "60",
+    ]
+    told = run("enqueue", "email_queue", *arguments, "--json")[1]
+    made = Job.objects.get(id=told["id"])
+    assert (made.payload, made.tags, made.run_after is not None) == (
+        {"to": "a@example.com"},
+        ("blue", "red"),
+        True,
+    )
+    assert run("enqueue", "email_queue", *arguments, "--json")[1] == {"id": told["id"], "is_duplicate": True}
+    entry = AuditEntry.objects.filter(action="job.enqueue").first()
+    assert (entry.source, entry.after["queue"]) == ("cli", "email_queue")
+    assert "example.com" not in str(entry.after)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["no_such_task"], ["email_queue", "--payload", "[1]"], ["email_queue", "--payload", "@/no/such/file"],
+     ["email_queue", "--payload", "{"], ["email_queue", "--priority", "10"], ["email_queue", "--tag", ""]],
+)  # fmt: skip
+def test_enqueue__bad_input__usage_and_nothing_stored(run, arguments):
+    with pytest.raises(Failed) as failed:
+        run("enqueue", *arguments)
+    assert failed.value.returncode == USAGE
+    assert not Job.objects.exists()
+
+
+def test_edit__dead_job__mended_and_what_is_refused_changes_nothing(run):
+    dead = job()
+    changes = run("edit", str(dead.pk), "--payload", '{"to": "b@example.com"}', "--json")[1]["changes"]
+    assert changes["to"] == {"before": "a@example.com", "after": "b@example.com"}
+    waiting = job(State.PENDING)
+    with pytest.raises(Failed, match="not DEAD_LETTER"):
+        run("edit", str(waiting.pk), "--payload", "{}")
+    with pytest.raises(Failed, match="there is no job"):
+        run("edit", str(uuid.uuid4()), "--payload", "{}")
+
+
+def test_retry__waits_for_its_retry__due_now_and_others_are_refused(run):
+    later = job(State.FAILED, run_after=timezone.now() + timedelta(hours=1))
+    assert run("retry", str(later.pk), "--json") == (OK, {"due_now": 1, "refused": []})
+    later.refresh_from_db()
+    assert later.run_after is None
+    code, told = run("retry", str(later.pk), str(job().pk), "--json")
+    assert (code, len(told["refused"])) == (FAILED, 2)
+
+
+def test_cancel__all_of_a_selection__here_and_now(run):
+    mine, other, over = (
+        job(State.PENDING, tenant="a"),
+        job(State.PENDING, tenant="b"),
+        job(State.COMPLETED, tenant="a"),
+    )
+    assert run("cancel", "--all", "--tenant", "a", "--dry-run", "--json") == (OK, {"would": 1})
+    assert run("cancel", "--all", "--tenant", "a", "--json") == (OK, {"cancelled": 1, "refused": []})
+    assert standing(mine, other, over) == ["CANCELLED", "PENDING", "COMPLETED"]
+
+
+def test_pause_resume_purge__a_queue__audited_and_an_unknown_one_is_refused(run):
+    waiting, dead = job(State.PENDING), job()
+    assert run("pause", "email_queue", "--json") == (OK, {"paused": ["email_queue"]})
+    assert Queue.objects.get(name="email_queue").paused
+    with pytest.raises(Failed, match="no queue is called"):
+        run("resume", "email_queue", "no_such_queue")
+    assert Queue.objects.get(name="email_queue").paused
+    run("resume", "email_queue")
+    assert not Queue.objects.get(name="email_queue").paused
+    assert run("purge", "email_queue", "--dry-run", "--json") == (OK, {"would": 1})
+    assert run("purge", "email_queue", "--yes", "--json") == (OK, {"cancelled": 1, "refused": []})
+    assert standing(waiting, dead) == ["CANCELLED", "DEAD_LETTER"]
+    actions = set(AuditEntry.objects.filter(source="cli").values_list("action", flat=True))
+    assert {"queue.configure", "bulk.cancel"} <= actions
+
+
+def test_bulk__stop__goes_no_further(run):
+    job()
+    started = run("replay", "--all", "--rate", "1", "--yes", "--json")[1]["bulk_action"]
+    assert run("bulk", "--stop", started, "--json")[1][0]["finished_at"] is not None
+    with pytest.raises(Failed, match="over already"):
+        run("bulk", "--stop", started)

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from foundation.models import AuditEntry
 from queue_app import (
+    bulk,
     clock,
     deadletter,
     enqueue,
@@ -23,15 +24,14 @@ from queue_app import (
     queues,
     reconciler,
     registry,
-    replays,
     task,
     wakeup,
     workers,
 )
-from queue_app.deadletter import Choice
 from queue_app.fingerprints import fingerprint
-from queue_app.models import Job, JobEvent, Replay
+from queue_app.models import BulkAction, Job, JobEvent
 from queue_app.payloads import BadPayload
+from queue_app.selection import Selection
 from queue_app.statements import End
 from queue_app.states import State
 
@@ -46,7 +46,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ledger.Wakeup]]:
     messages: list[ledger.Wakeup] = []
     monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
     yield messages
-    Replay.objects.all().delete()
+    BulkAction.objects.all().delete()
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def dead(count: int = 1, error: dict[str, str] = REFUSED) -> list[Job]:
 
 def pass_by(seconds: float) -> None:
     """As if the last look had been so long ago."""
-    for row in Replay.objects.filter(finished_at=None):
-        Replay.objects.filter(id=row.id).update(counted_to=row.counted_to - timedelta(seconds=seconds))
+    for row in BulkAction.objects.filter(finished_at=None):
+        BulkAction.objects.filter(id=row.id).update(counted_to=row.counted_to - timedelta(seconds=seconds))
 
 
 def audited() -> Any:
@@ -119,14 +119,14 @@ def test_groups__two_failures__counted_with_the_newest_ones_error() -> None:
     newest = dead(1, {**REFUSED, "message": "no route to 10.9.9.9"})[0]
     dead(1, GONE)
     with CaptureQueriesContext(connection) as queries:
-        first, second = deadletter.groups(Choice())
+        first, second = deadletter.groups(Selection())
     assert len(queries) == 2
     assert (first.jobs, first.type, first.message, first.newest) == (
         3, "OSError", "no route to 10.9.9.9", newest.id,
     )  # fmt: skip
     assert (second.jobs, second.fingerprint) == (1, fingerprint(GONE))
-    assert deadletter.groups(Choice(queue="other")) == []
-    assert [group.jobs for group in deadletter.groups(Choice(fingerprint=fingerprint(GONE)))] == [1]
+    assert deadletter.groups(Selection(queue="other")) == []
+    assert [group.jobs for group in deadletter.groups(Selection(fingerprint=fingerprint(GONE)))] == [1]
 
 
 # --- replays -----------------------------------------------------------------------------------------------------------
@@ -138,34 +138,34 @@ def test_replay__at_a_rate__lets_go_as_many_as_time_allows_oldest_first(
     sent.clear()
     moment = clock.now()
     monkeypatch.setattr(clock, "now", lambda: moment)  # looks take their time on a busy machine
-    row = replays.start(Choice(fingerprint=fingerprint(REFUSED)), rate=10, **WHO)
-    assert replays.work_off(look_s=1) == 0
+    row = bulk.start("replay", Selection(fingerprint=fingerprint(REFUSED)), rate=10, **WHO)
+    assert bulk.work_off(look_s=1) == 0
     moment += timedelta(seconds=1)
-    assert replays.work_off(look_s=1) == 10
+    assert bulk.work_off(look_s=1) == 10
     assert [message.id for message in sent] == [job.id for job in jobs[:10]]
-    assert replays.work_off(look_s=1) == 0
+    assert bulk.work_off(look_s=1) == 0
     for _ in range(3):
         moment += timedelta(seconds=1)
-        replays.work_off(look_s=1)
+        bulk.work_off(look_s=1)
     row.refresh_from_db()
-    assert (row.wanted, row.replayed, row.finished_at is not None) == (25, 25, True)
+    assert (row.wanted, row.done, row.finished_at is not None) == (25, 25, True)
     again = Job.objects.get(id=jobs[0].id)
     assert (again.state, again.attempt, again.finished_at) == ("PENDING", 0, None)
     last = JobEvent.objects.filter(job=again).last()
     assert (last.detail["action"], last.detail["actor"]) == ("replayed", "ada")
     assert Job.objects.filter(state="DEAD_LETTER").count() == 1
     actions = audited().order_by("id").values_list("action", "actor")
-    assert list(actions) == [("replay.start", "ada"), ("replay.finish", "ada")]
+    assert list(actions) == [("bulk.replay", "ada"), ("bulk.finish", "ada")]
 
 
 def test_replay__job_fails_again__same_lineage_and_not_replayed_twice() -> None:
     (job,) = dead()
-    replays.start(Choice(), **WHO)
-    assert replays.work_off(look_s=1) == 1
+    bulk.start("replay", Selection(), **WHO)
+    assert bulk.work_off(look_s=1) == 1
     die([job])
-    Replay.objects.update(position=None)  # as if it had not been looked at yet
-    assert replays.work_off(look_s=1) == 0
-    assert Replay.objects.get().finished_at is not None
+    BulkAction.objects.update(position=None)  # as if it had not been looked at yet
+    assert bulk.work_off(look_s=1) == 0
+    assert BulkAction.objects.get().finished_at is not None
     states = list(JobEvent.objects.filter(job=job).values_list("state", flat=True))
     assert states == ["PENDING", "PROCESSING", "DEAD_LETTER", "PENDING", "PROCESSING", "DEAD_LETTER"]
 
@@ -173,32 +173,32 @@ def test_replay__job_fails_again__same_lineage_and_not_replayed_twice() -> None:
 def test_replay__arguments_not_recorded__passed_over() -> None:
     job, other = dead(2)
     Job.objects.filter(id=job.id).update(payload={"not_kept": "too large"})
-    replays.start(Choice(), **WHO)
-    replays.work_off(look_s=1)
-    replays.work_off(look_s=1)
-    row = Replay.objects.get()
-    assert (row.replayed, row.passed_over) == (1, 1)
+    bulk.start("replay", Selection(), **WHO)
+    bulk.work_off(look_s=1)
+    bulk.work_off(look_s=1)
+    row = BulkAction.objects.get()
+    assert (row.done, row.passed_over) == (1, 1)
     assert Job.objects.get(id=job.id).state == "DEAD_LETTER"
 
 
 def test_replay__stopped__lets_go_no_more_and_cannot_be_stopped_again() -> None:
     dead(5)
-    row = replays.start(Choice(), rate=1, **WHO)
-    replays.stop(row.id, **WHO)
+    row = bulk.start("replay", Selection(), rate=1, **WHO)
+    bulk.stop(row.id, **WHO)
     pass_by(10)
-    assert replays.work_off(look_s=1) == 0
-    with pytest.raises(replays.Ended):
-        replays.stop(row.id, **WHO)
+    assert bulk.work_off(look_s=1) == 0
+    with pytest.raises(bulk.Ended):
+        bulk.stop(row.id, **WHO)
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), True, "7", 1e9])
 def test_start__bad_rate_or_nothing_dead__nothing_changed(rate: Any) -> None:
-    with pytest.raises(replays.NothingDead, match="'nowhere'"):
-        replays.start(Choice(queue="nowhere"), **WHO)
+    with pytest.raises(bulk.NothingToDo, match="'nowhere'"):
+        bulk.start("replay", Selection(queue="nowhere"), **WHO)
     dead(1)
     with pytest.raises(ValueError, match="rate"):
-        replays.start(Choice(), rate=rate, **WHO)
-    assert not Replay.objects.exists()
+        bulk.start("replay", Selection(), rate=rate, **WHO)
+    assert not BulkAction.objects.exists()
     assert not audited().exists()
 
 

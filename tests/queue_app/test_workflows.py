@@ -251,7 +251,7 @@ def test_chain__dead_letter_is_replayed_at_a_rate__is_counted(worker: Worker) ->
     flow = enqueue_workflow(chain(mail(1), mail(2)))
     assert end(worker, job_of(flow, 0).id, State.DEAD_LETTER)
     with transaction.atomic():
-        ledger.replay_batch(deadletter.dead(), None, 10, actor="ada")
+        ledger.replay_many([job.id for job in deadletter.dead()], actor="ada")
     assert (fresh(flow).dead, states_of(flow)) == (0, ["PENDING", "held"])
 
 

@@ -1,0 +1,82 @@
+"""Tags, and indexes by which lists of jobs are found in the order of their ids."""
+
+import django.db.models.deletion
+from django.db import migrations, models
+
+# Instead of the partial indexes, which MySQL does not have.
+WHOLE = (
+    (["tenant", "id"], "job_of_tenant_all"),
+    (["owner", "id"], "job_of_worker_all"),
+    (["state", "id"], "job_in_state_all"),
+)
+
+
+def add_whole_indexes(apps, schema_editor):
+    if schema_editor.connection.vendor == "mysql":
+        job = apps.get_model("queue_app", "Job")
+        for fields, name in WHOLE:
+            schema_editor.add_index(job, models.Index(fields=fields, name=name))
+
+
+def remove_whole_indexes(apps, schema_editor):
+    if schema_editor.connection.vendor == "mysql":
+        job = apps.get_model("queue_app", "Job")
+        for fields, name in WHOLE:
+            schema_editor.remove_index(job, models.Index(fields=fields, name=name))
+
+
+class Migration(migrations.Migration):
+    dependencies = [("queue_app", "0015_rollups")]
+
+    operations = [
+        migrations.CreateModel(
+            name="Tag",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=64)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tag_rows",
+                        to="queue_app.job",
+                    ),
+                ),
+            ],
+            options={"constraints": [models.UniqueConstraint(fields=("name", "job"), name="tag_once")]},
+        ),
+        migrations.AddIndex(
+            model_name="job", index=models.Index(fields=["queue", "id"], name="job_of_queue")
+        ),
+        migrations.AddIndex(model_name="job", index=models.Index(fields=["name", "id"], name="job_of_task")),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("tenant", ""), _negated=True),
+                fields=["tenant", "id"],
+                name="job_of_tenant",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("owner__isnull", False)), fields=["owner", "id"], name="job_of_worker"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", "COMPLETED"), _negated=True),
+                fields=["state", "id"],
+                name="job_in_state",
+            ),
+        ),
+        # atomic=False: MySQL refuses DDL in a transaction.
+        migrations.RunPython(add_whole_indexes, remove_whole_indexes, atomic=False),
+    ]
