@@ -53,7 +53,17 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             for label, icon, name in items
         ]
         found.append({"title": title, "separator": True, "items": links})
+    _mark_active(request.path, [item for group in found for item in group["items"]])
     return found
+
+
+def _mark_active(path: str, items: list[dict[str, Any]]) -> None:
+    """The entry that leads nearest to the page. Unfold marks all that its address begins with."""
+    home = items[0]["link"]
+    above = [item["link"] for item in items if path.startswith(item["link"]) and item["link"] != home]
+    nearest = max(above, key=len, default=home if path == home else None)
+    for item in items:
+        item["active"] = item["link"] == nearest
 
 
 def stylesheet(request: HttpRequest) -> str:

@@ -49,6 +49,7 @@ class RoleModelAdmin(ModelAdmin):
 
     list_per_page = 50
     paginator = BoundedPaginator
+    show_facets = admin.ShowFacets.NEVER  # a count of the whole table for each choice
     show_full_result_count = False  # counts a whole table for one line of text
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -72,7 +73,7 @@ class RoleModelAdmin(ModelAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         shown = super().get_changelist_instance(request)
-        if not (shown.query or shown.has_active_filters):
+        if shown.paginator.is_more or not (shown.query or shown.has_active_filters):
             # Unfold offers "Show all" when this number differs from what is shown, so also where it was not counted.
             shown.full_result_count = shown.result_count
         return shown

@@ -108,7 +108,6 @@ class JobAdmin(ReadOnlyModelAdmin):
         "urgency",
         "attempts",
         "labels",
-        "traced",
         "created_at",
     ]
     list_filter = FILTERS
@@ -194,10 +193,6 @@ class JobAdmin(ReadOnlyModelAdmin):
     def short_id(self, job: Job) -> str:
         return shortened(str(job.id))
 
-    @display(description="request id")
-    def traced(self, job: Job) -> str:
-        return shortened(job.request_id)
-
     @display(description="state", ordering="state", label=_COLOURS)
     def badge(self, job: Job) -> str:
         return job.state
@@ -205,8 +200,7 @@ class JobAdmin(ReadOnlyModelAdmin):
     @display(description="priority", ordering="priority")
     def urgency(self, job: Job) -> str:
         named = {priority.value: priority.name.lower() for priority in Priority}
-        name = named.get(job.priority)
-        return f"{name} ({job.priority})" if name else str(job.priority)
+        return named.get(job.priority, str(job.priority))
 
     @display(description="tags")
     def labels(self, job: Job) -> str:
