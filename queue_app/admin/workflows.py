@@ -27,7 +27,7 @@ _COLOURS = {
     Status.COMPLETED.value: "success",
     Status.CANCELLED.value: "",
 }
-_SHOWN = 200  # jobs on a workflow's page; the API has them all
+_SHOWN = 100  # jobs on a workflow's page; the API has them all
 
 
 @admin.register(Workflow)

@@ -77,6 +77,15 @@ class Migration(migrations.Migration):
                 name="job_in_state",
             ),
         ),
+        migrations.RemoveIndex(model_name="job", name="job_dead"),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", "DEAD_LETTER")),
+                fields=["fingerprint", "id", "name", "queue", "finished_at"],
+                name="job_dead",
+            ),
+        ),
         # atomic=False: MySQL refuses DDL in a transaction.
         migrations.RunPython(add_whole_indexes, remove_whole_indexes, atomic=False),
     ]

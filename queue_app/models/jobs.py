@@ -95,8 +95,8 @@ class Job(models.Model):
                 name="job_open",
                 condition=~models.Q(state__in=[State.COMPLETED.value, State.CANCELLED.value]),
             ),
-            models.Index(
-                fields=["fingerprint", "id"],
+            models.Index(  # all that the groups of the desk are made of: the rows themselves lie apart
+                fields=["fingerprint", "id", "name", "queue", "finished_at"],
                 name="job_dead",
                 condition=models.Q(state=State.DEAD_LETTER.value),
             ),
