@@ -30,6 +30,8 @@ class Size:
     recorded: int  # jobs whose events the recorder finds
     page_jobs: int  # in the tables when the pages are asked for
     page_requests: int  # of each page
+    rollup_s: float  # about how long a drain takes in which statistics are counted
+    dead_letters: int  # to replay
 
 
 FULL = Size(
@@ -46,6 +48,8 @@ FULL = Size(
     recorded=20_000,
     page_jobs=1_000_000,
     page_requests=20,
+    rollup_s=12.0,
+    dead_letters=10_000,
 )
 QUICK = Size(
     pairs=3,
@@ -61,6 +65,8 @@ QUICK = Size(
     recorded=5_000,
     page_jobs=100_000,
     page_requests=7,
+    rollup_s=6.0,
+    dead_letters=2_000,
 )
 LABELS = {"noop": "no-op", "work_1ms": "1 ms"}
 

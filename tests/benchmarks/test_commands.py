@@ -27,7 +27,7 @@ def test_queue_options__selections__are_parsed_and_default_to_everything() -> No
     chosen = parser().parse_args(["queue", "--only", "idle,drain", "--peers", "celery, huey", "--quick"])
     assert (chosen.only, chosen.peers, chosen.quick) == (("idle", "drain"), ("celery", "huey"), True)
     everything = parser().parse_args(["queue"])
-    parts = ("drain", "enqueue", "latency", "idle", "backlog", "pages")
+    parts = ("drain", "enqueue", "latency", "idle", "backlog", "pages", "rollups", "replay")
     assert (everything.only, everything.peers) == (parts, None)
 
 
