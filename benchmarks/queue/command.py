@@ -8,7 +8,7 @@ from collections.abc import Callable
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 
-from . import backlog, drain, enqueue, idle, latency
+from . import backlog, drain, enqueue, idle, latency, pages, replay, rollups
 from .plan import FULL, QUICK, Plan, say
 from .sides import PEER_NAMES, UNEQUAL
 from .stage import stage
@@ -21,6 +21,9 @@ FIGURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "latency": latency.figures,
     "idle": idle.figures,
     "backlog": backlog.figures,
+    "pages": pages.figures,
+    "rollups": rollups.figures,
+    "replay": replay.figures,
 }
 
 

@@ -28,10 +28,46 @@ class Size:
     backlog_pairs: int
     memory_jobs: int
     recorded: int  # jobs whose events the recorder finds
+    page_jobs: int  # in the tables when the pages are asked for
+    page_requests: int  # of each page
+    rollup_s: float  # about how long a drain takes in which statistics are counted
+    dead_letters: int  # to replay
 
 
-FULL = Size(5, 2.0, ("noop", "work_1ms"), 2_000, 300, 3, 10.0, (1_000, 100_000), 5, 200_000, 20_000)
-QUICK = Size(3, 0.5, ("noop",), 300, 60, 2, 3.0, (1_000, 10_000), 2, 20_000, 5_000)
+FULL = Size(
+    pairs=5,
+    drain_s=2.0,
+    tasks=("noop", "work_1ms"),
+    enqueued=2_000,
+    latency_jobs=300,
+    latency_rounds=3,
+    idle_s=10.0,
+    backlog=(1_000, 100_000),
+    backlog_pairs=5,
+    memory_jobs=200_000,
+    recorded=20_000,
+    page_jobs=1_000_000,
+    page_requests=20,
+    rollup_s=12.0,
+    dead_letters=10_000,
+)
+QUICK = Size(
+    pairs=3,
+    drain_s=0.5,
+    tasks=("noop",),
+    enqueued=300,
+    latency_jobs=60,
+    latency_rounds=2,
+    idle_s=3.0,
+    backlog=(1_000, 10_000),
+    backlog_pairs=2,
+    memory_jobs=20_000,
+    recorded=5_000,
+    page_jobs=100_000,
+    page_requests=7,
+    rollup_s=6.0,
+    dead_letters=2_000,
+)
 LABELS = {"noop": "no-op", "work_1ms": "1 ms"}
 
 

@@ -3,6 +3,8 @@
 {"do": "single", "first": 0, "count": 100, "task": "noop"}     one call a job, timed
 {"do": "bulk", …, "batch": 500}                                the side's own way for many, timed
 {"do": "paced", …, "rate": 50}                                 one call each 1/rate s; answers when each began
+
+A side may have more of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 TASKS = ("noop", "work_1ms")
@@ -20,14 +22,23 @@ One = Callable[[str, int], Any]  # task, number
 Many = Callable[[str, range], Any]
 
 
-def serve(one: One, many: Many, completed: Callable[[], int] = lambda: 0) -> None:
+def serve(
+    one: One,
+    many: Many,
+    completed: Callable[[], int] = lambda: 0,
+    more: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+) -> None:
     """Until the input ends. What the libraries print must not mix with the answers, so stdout is taken away first."""
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         command = json.loads(line)
+        own = (more or {}).get(command["do"])
         is_count = command["do"] == "completed"
-        said = {"completed": completed()} if is_count else answer(command, one, many)
+        if own is not None:
+            said = own(command)
+        else:
+            said = {"completed": completed()} if is_count else answer(command, one, many)
         print(json.dumps(said), file=answers, flush=True)
 
 

@@ -40,3 +40,17 @@ def jobs_for(per_s: float, seconds: float, *, low: int = 300, high: int = 60_000
 def ramp_for(count: int) -> int:
     """How many unmeasured jobs go before `count` measured ones."""
     return min(500, count // 4)
+
+
+def mean_rate(moments_s: Sequence[float]) -> float:
+    """How many per second; what came at the first moment began the time and is not counted."""
+    ordered = sorted(moments_s)
+    later = len(ordered) - ordered.count(ordered[0])
+    return later / max(1e-9, ordered[-1] - ordered[0])
+
+
+def lag_s(moments_s: Sequence[float], per_s: float) -> tuple[float, float]:
+    """The least and the most by which one came later than at an even rate from the first; below 0 is earlier."""
+    ordered = sorted(moments_s)
+    late = [at - ordered[0] - number / per_s for number, at in enumerate(ordered)]
+    return min(late), max(late)

@@ -92,6 +92,7 @@ def _ours(
     broker: str = "redis",
     pool: str = "threads",
     recorded: bool = True,
+    counted: bool = True,
 ) -> Side:
     def variables(urls: Urls, folder: Path) -> dict[str, object]:
         chosen = {"stock": f"stock-{urls.redis}", "amqp": urls.amqp}.get(broker, "")
@@ -103,6 +104,7 @@ def _ours(
             "REDIS_URL": urls.redis,
             "BROKER_URL": chosen,
             "BENCH_RECORDED": int(recorded),
+            "BENCH_COUNTED": int(counted),
         }
 
     servers = ("redis", *(["postgresql"] if database == "postgresql" else []))
@@ -146,6 +148,13 @@ OURS = (
         database="postgresql",
         delivery="broker",
         broker="amqp",
+    ),
+    _ours(
+        "ledger-uncounted",
+        "ledger, PostgreSQL, no statistics",
+        database="postgresql",
+        delivery="ledger",
+        counted=False,
     ),
     _ours("recorder", "recorder", database="postgresql", delivery="recorder"),
 )

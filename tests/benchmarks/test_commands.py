@@ -27,7 +27,8 @@ def test_queue_options__selections__are_parsed_and_default_to_everything() -> No
     chosen = parser().parse_args(["queue", "--only", "idle,drain", "--peers", "celery, huey", "--quick"])
     assert (chosen.only, chosen.peers, chosen.quick) == (("idle", "drain"), ("celery", "huey"), True)
     everything = parser().parse_args(["queue"])
-    assert (everything.only, everything.peers) == (("drain", "enqueue", "latency", "idle", "backlog"), None)
+    parts = ("drain", "enqueue", "latency", "idle", "backlog", "pages", "rollups", "replay")
+    assert (everything.only, everything.peers) == (parts, None)
 
 
 @pytest.mark.parametrize("arguments", [["--peers", "sidekiq"], ["--only", ","], ["--only", "drain,speed"]])

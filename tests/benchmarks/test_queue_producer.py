@@ -30,11 +30,13 @@ def test_serve__noisy_library__does_not_mix_with_the_answers(monkeypatch: pytest
     command = {"do": "single", "task": "noop", "first": 0, "count": 1}
     count = {"do": "completed", "task": "", "first": 0, "count": 0}
     answers, noise = io.StringIO(), io.StringIO()
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(command) + "\n" + json.dumps(count) + "\n"))
+    said = [command, count, {"do": "own", "rate": 5}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, said)) + "\n"))
     monkeypatch.setattr(sys, "stdout", answers)
     monkeypatch.setattr(sys, "stderr", noise)
-    serve(lambda task, number: print("hello"), each(lambda task, number: None), lambda: 7)
-    ready, done, completed = (json.loads(line) for line in answers.getvalue().splitlines())
-    assert (ready, completed) == ({"ready": True}, {"completed": 7})
+    own = {"own": lambda command: {"rate": command["rate"]}}
+    serve(lambda task, number: print("hello"), each(lambda task, number: None), lambda: 7, own)
+    ready, done, completed, more = (json.loads(line) for line in answers.getvalue().splitlines())
+    assert (ready, completed, more) == ({"ready": True}, {"completed": 7}, {"rate": 5})
     assert done["seconds"] >= 0
     assert noise.getvalue() == "hello\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.queue import backlog, drain, enqueue, environments, latency
+from benchmarks.queue import backlog, drain, enqueue, environments, latency, replay, rollups
 from benchmarks.queue.environments import PEERS, Unavailable
 from benchmarks.queue.plan import QUICK, Plan
 from benchmarks.queue.sides import PEER_NAMES, SIDES
@@ -17,6 +17,7 @@ from benchmarks.queue.stage import Stage
 def test_sides__figures__name_only_sides_that_exist() -> None:
     named = {key for pair in drain.PAIRS for key in (pair.ours, pair.theirs)}
     named |= {way.side for _, way, _ in enqueue.PAIRS} | set(latency.GOALS_MS) | set(backlog.SIDES_MEASURED)
+    named |= {*rollups.KEYS, replay.KEY}
     assert named <= SIDES.keys()
 
 

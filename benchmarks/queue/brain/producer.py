@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import django
 
@@ -14,7 +15,13 @@ def main() -> None:
     import brain_project.celery  # noqa: F401  (the current app of `.delay()`)
 
     calls = {"ledger": _ledger, "broker": _broker, "recorder": _recorder}[sys.argv[1]]
-    serve(*calls(), _completed)
+    serve(*calls(), _completed, {"replay": _replay})
+
+
+def _replay(command: dict[str, Any]) -> dict[str, Any]:
+    from benchmarks.queue.brain.replaying import replay
+
+    return replay(range(command["first"], command["first"] + command["count"]), command["rate"])
 
 
 def _completed() -> int:
