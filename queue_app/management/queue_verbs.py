@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from foundation.commands import OK, BrainCommand, Failed
-from queue_app import bulk, queues
+from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
+from queue_app import bulk, doctor, queues
+from queue_app.doctor import Level
 from queue_app.management.job_verbs import JobVerbs
 from queue_app.management.tracing import trace
 from queue_app.models import BulkAction
@@ -51,6 +52,11 @@ class QueueVerbs:
         purge.add_argument("--force", action="store_true", help="end what runs")
         purge.add_argument("--dry-run", action="store_true", help="say how many, and change nothing")
         purge.add_argument("--yes", action="store_true", help="do not ask")
+        self._command.verb(
+            "doctor",
+            self.doctor,
+            "What is wrong with the queues, and what to do. Exits 1 for errors, 3 for warnings.",
+        )
         many = self._command.verb(
             "bulk", self.bulk, "What was asked of many jobs, newest first, with its progress."
         )
@@ -66,6 +72,12 @@ class QueueVerbs:
     def purge(self, *, name: str, **options: Any) -> int:
         queue = {"of_queue": self._found(name), "all": True, "rate": None}
         return self._jobs.act(Bulk.CANCEL, None, "cancelled", ids=[], **{**options, **queue})  # type: ignore[arg-type]
+
+    def doctor(self, **options: Any) -> int:
+        found = doctor.examine()
+        self._command.table(["level", "about", "told", "hint"], [list(finding) for finding in found])
+        levels = {finding.level for finding in found}
+        return FAILED if Level.ERROR in levels else DEGRADED if Level.WARNING in levels else OK
 
     def bulk(self, *, stop: UUID | None, **options: Any) -> int:
         if stop is not None:

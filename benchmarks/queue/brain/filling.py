@@ -15,15 +15,16 @@ from typing import Any
 from django.db import connection, models
 
 from queue_app.models import (
+    BulkAction,
     Firing,
     Job,
     JobEvent,
     Lease,
     Member,
     Queue,
-    Replay,
     Rollup,
     Schedule,
+    Tag,
     Tenant,
     Worker,
     Workflow,
@@ -32,7 +33,9 @@ from queue_app.models import (
 QUEUES, TENANTS, FAILURES = 30, 200, 300  # besides one queue and one task that hardly ever have a job
 _DAYS = 30
 _FAIR = 3  # queues with limits; the jobs that wait there wait for their turn
-_MODELS = (Job, JobEvent, Workflow, Member, Rollup, Worker, Queue, Tenant, Schedule, Firing, Replay, Lease)
+_MODELS = (
+    Job, JobEvent, Tag, Workflow, Member, Rollup, Worker, Queue, Tenant, Schedule, Firing, BulkAction, Lease,
+)  # fmt: skip
 
 # All of it truly immutable, so that PostgreSQL inlines it: a timestamp less an interval is not, nor is text || number.
 _FUNCTIONS = """
@@ -149,7 +152,8 @@ def _rows() -> list[tuple[type[models.Model], dict[str, str], str]]:
         (Tenant, _TENANT, "FROM generate_series(0, :tenants - 1) AS t CROSS JOIN generate_series(0, :fair - 1) AS q"),
         (Schedule, _SCHEDULE, "FROM generate_series(0, :schedules - 1) AS s"),
         (Firing, _FIRING, "FROM generate_series(1, :firings) AS f CROSS JOIN queue_app_schedule AS s ORDER BY f, s.id"),
-        (Replay, _REPLAY, "FROM generate_series(1, :schedules) AS r"),
+        (Tag, {"job_id": "id", "name": "tag"}, _TAGS),
+        (BulkAction, _BULK, "FROM generate_series(1, :schedules) AS r"),
         (Lease, {"name": "'rollups'", "position": "'1'", "until": "now()"}, ""),
     ]  # fmt: skip
 
@@ -297,14 +301,21 @@ _FIRING = {
     "cause": "'clock'",
     "job": "bench_id((f * 1000 + s.id) % :jobs + 1, 'job')",
 }
-_REPLAY = {
+_BULK = {
+    "action": "(ARRAY['replay', 'discard', 'cancel', 'run'])[r % 4 + 1]",
+    "selection": "jsonb_build_object('queue', 'q' || lpad((r % 30)::text, 2, '0'))",
+    "seen": "100",
     "id": "bench_uuid('replay' || r)",
-    "queue": "'q' || lpad((r % 30)::text, 2, '0')",
     "rate": "50",
     "wanted": "1000",
-    "replayed": "1000",
+    "done": "1000",
     "actor": "'admin'",
     "created_at": "now() - r * interval '1 hour'",
     "counted_to": "now()",
     "finished_at": "CASE WHEN r > 1 THEN now() END",
 }
+# One job in ten has a tag of twenty, one in a thousand the rare one.
+_TAGS = """
+FROM (SELECT n, id, 'tag-' || n / 10 % 20 AS tag FROM bench_fact WHERE n % 10 = 0
+      UNION ALL SELECT n, id, 'rare' FROM bench_fact WHERE n % 1000 = 500) AS tagged ORDER BY n
+"""

@@ -19,52 +19,64 @@ from django.db.models import Count, Model, QuerySet
 from django.urls import reverse
 from unfold.admin import ModelAdmin
 
+from foundation.admin import MOST_COUNTED
 from queue_app import urls
-from queue_app.models import Job, Queue, Replay, Schedule, Worker, Workflow
+from queue_app.models import BulkAction, Job, Queue, Schedule, Worker, Workflow
 
 API = "/api/v1/queue/"
 _ARGUMENT = re.compile(r"<[^>]+>")
 _SITE = {"admin: first page": "/admin/", "admin: overview": "/admin/overview/", "metrics": "/metrics"}
 
-# What each page is asked, besides nothing: label → query string. Words in braces are samples; `{page}` is a page in the
+# The fields by which jobs are found, alone and together, frequent ones and rare ones.
+_SELECTIONS = {
+    "state COMPLETED": "state=COMPLETED",
+    "state PENDING": "state=PENDING",
+    "state PROCESSING": "state=PROCESSING",
+    "state FAILED": "state=FAILED",
+    "state DEAD_LETTER": "state=DEAD_LETTER",
+    "state CANCELLED": "state=CANCELLED",
+    "queue, frequent": "queue={queue}",
+    "queue, rare": "queue={rare_queue}",
+    "queue, none": "queue=nothing",
+    "queue and COMPLETED": "queue={queue}&state=COMPLETED",
+    "queue and DEAD_LETTER": "queue={queue}&state=DEAD_LETTER",
+    "rare queue and PENDING": "queue={rare_queue}&state=PENDING",
+    "rare queue and CANCELLED": "queue={rare_queue}&state=CANCELLED",
+    "task, frequent": "task={task}",
+    "task, rare": "task={rare_task}",
+    "task and tenant": "task={task}&tenant={tenant}",
+    "tenant, frequent": "tenant={tenant}",
+    "tenant, rare": "tenant={rare_tenant}",
+    "tenant and DEAD_LETTER": "tenant={rare_tenant}&state=DEAD_LETTER",
+    "worker": "worker={owner}",
+    "worker, by its host": "worker={host}",
+    "tag, frequent": "tag=tag-7",
+    "tag, rare": "tag=rare",
+    "tag and state": "tag=tag-7&state=CANCELLED",
+    "arguments, frequent": "arguments=customer.country=DE",
+    "arguments, rare": "arguments=customer.id=7",
+    "arguments, none": "arguments=customer.id=x",
+    "arguments and queue": "queue={queue}&arguments=customer.id=7",
+    "since": "since=1h",
+    "until": "until=15d",
+    "a day and a queue": "since=11d&until=10d&queue={rare_queue}",
+    "failure, frequent": "fingerprint={fingerprint}",
+    "failure, rare": "fingerprint={rare_fingerprint}",
+    "request id": "request_id={request_id}",
+    "request id, none": "request_id=nothing",
+}
+
+# What each page is asked, besides nothing: label → query string. Words in braces are samples; `{page}` is the last page
 # middle of the list, `{cursor}` a place in the middle of it.
 QUERIES: dict[str, dict[str, str]] = {
     "admin job": {
         "deep": "p={page}",
-        "by priority": "o=5",
-        "state COMPLETED": "state__exact=COMPLETED",
-        "state PENDING": "state__exact=PENDING",
-        "state PROCESSING": "state__exact=PROCESSING",
-        "state DEAD_LETTER": "state__exact=DEAD_LETTER",
-        "state CANCELLED": "state__exact=CANCELLED",
-        "queue, frequent": "queue={queue}",
-        "queue, rare": "queue={rare_queue}",
-        "queue, none": "queue=nothing",
-        "queue and COMPLETED": "queue={queue}&state__exact=COMPLETED",
-        "queue and DEAD_LETTER": "queue={queue}&state__exact=DEAD_LETTER",
-        "rare queue and PENDING": "queue={rare_queue}&state__exact=PENDING",
-        "failure, frequent": "fingerprint={fingerprint}",
-        "failure, rare": "fingerprint={rare_fingerprint}",
+        **_SELECTIONS,
         "search by id": "q={job}",
         "search by request id": "q={request_id}",
         "search, nothing found": "q=nothing",
     },
-    "api jobs": {
-        "deep": "cursor={cursor}",
-        "page of 500": "page_size=500",
-        "state COMPLETED": "state=COMPLETED",
-        "state PENDING": "state=PENDING",
-        "state PROCESSING": "state=PROCESSING",
-        "state DEAD_LETTER": "state=DEAD_LETTER",
-        "queue, frequent": "queue={queue}",
-        "queue, rare": "queue={rare_queue}",
-        "queue, none": "queue=nothing",
-        "queue and COMPLETED": "queue={queue}&state=COMPLETED",
-        "queue and DEAD_LETTER": "queue={queue}&state=DEAD_LETTER",
-        "rare queue and PENDING": "queue={rare_queue}&state=PENDING",
-        "request id": "request_id={request_id}",
-        "request id, none": "request_id=nothing",
-    },
+    "api jobs": {"deep": "cursor={cursor}", "page of 500": "page_size=500", **_SELECTIONS},
     "admin workflow": {
         "deep": "p={page}",
         "kind": "kind__exact=chain",
@@ -84,7 +96,11 @@ QUERIES: dict[str, dict[str, str]] = {
     "admin tenant": {"one queue's": "queue__name__exact={queue}", "search": "q=tenant-1"},
     "admin worker": {"deep": "p={page}"},
     "admin queue": {"search": "q=q1"},
-    "admin replay/start": {"of a failure": "fingerprint={fingerprint}"},
+    "admin bulkaction/start": {
+        "all": "action=cancel",
+        "of a failure": "action=replay&fingerprint={fingerprint}",
+    },
+    "admin bulkaction/desk": {"queue": "queue={queue}", "since": "since=1d"},
     "api dead-letters": {
         "queue": "queue={queue}",
         "task": "task={task}",
@@ -126,6 +142,7 @@ def samples() -> dict[str, str]:
         "fingerprint": failures[0],
         "rare_fingerprint": failures[-1],
         "job": dead.values_list("id", flat=True).latest("id"),
+        "host": Worker.objects.values_list("host", flat=True).latest("last_seen_at"),
         "owner": Worker.objects.values_list("id", flat=True).latest("last_seen_at"),
         "request_id": Job.objects.exclude(request_id="").values_list("request_id", flat=True).latest("id"),
         "cursor_id": Job.objects.order_by("id").values_list("id", flat=True)[middle],
@@ -156,7 +173,7 @@ _MODELS: dict[str, type[Model]] = {
     "queues": Queue,
     "workflows": Workflow,
     "schedules": Schedule,
-    "dead-letters/replays": Replay,
+    "bulk-actions": BulkAction,
 }
 Words = Callable[[], dict[str, str]]
 
@@ -168,7 +185,7 @@ def _admin(known: Mapping[str, str]) -> Iterator[tuple[str, str, Words]]:
         if meta.app_label != "queue_app":
             continue
         name, prefix = f"admin {meta.model_name}", f"admin:queue_app_{meta.model_name}"
-        yield name, reverse(f"{prefix}_changelist"), lambda model=model, page=page: _middle_page(model, page)
+        yield name, reverse(f"{prefix}_changelist"), lambda model=model, page=page: _last_page(model, page)
         yield f"{name}, one", reverse(f"{prefix}_change", args=[_row(model, known)]), dict
         yield f"{name}, new", reverse(f"{prefix}_add"), dict
         usual = {pattern.name for pattern in ModelAdmin.get_urls(page)}  # actions among them: a GET may act
@@ -203,8 +220,9 @@ def _row(model: type[Model], known: Mapping[str, str]) -> str:
     return known[chosen] if chosen else str(model._default_manager.values_list("pk", flat=True).latest("pk"))
 
 
-def _middle_page(model: Any, page: Any) -> dict[str, str]:
-    return {"page": str(max(1, model.objects.count() // page.list_per_page // 2))}
+def _last_page(model: Any, page: Any) -> dict[str, str]:
+    most = min(model.objects.count(), MOST_COUNTED)  # further a list does not go
+    return {"page": str(max(1, most // page.list_per_page))}
 
 
 def _middle_place(known: Mapping[str, str]) -> dict[str, str]:
