@@ -1,0 +1,32 @@
+"""For the tests of whoever uses the queue: docs/queue-testing.md. No production code imports it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assertions import (
+        all_enqueued,
+        assert_enqueued,
+        assert_enqueues,
+        refute_enqueued,
+        refute_enqueues,
+    )
+
+__all__ = ["all_enqueued", "assert_enqueued", "assert_enqueues", "refute_enqueued", "refute_enqueues"]
+
+_HOMES = {
+    "all_enqueued": "assertions",
+    "assert_enqueued": "assertions",
+    "assert_enqueues": "assertions",
+    "refute_enqueued": "assertions",
+    "refute_enqueues": "assertions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562, as of `queue_app`: a conftest may be read before the app registry is ready."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
