@@ -6,20 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assertions import (
-        all_enqueued,
-        assert_enqueued,
-        assert_enqueues,
-        refute_enqueued,
-        refute_enqueues,
-    )
+    from .assertions import all_enqueued, assert_enqueued, assert_enqueues, refute_enqueued, refute_enqueues
+    from .broker import Published, no_broker
+    from .draining import Drained, EndlessDrain, adrain, drain, perform
 
-__all__ = ["all_enqueued", "assert_enqueued", "assert_enqueues", "refute_enqueued", "refute_enqueues"]
+__all__ = [
+    "Drained",
+    "EndlessDrain",
+    "Published",
+    "adrain",
+    "all_enqueued",
+    "assert_enqueued",
+    "assert_enqueues",
+    "drain",
+    "no_broker",
+    "perform",
+    "refute_enqueued",
+    "refute_enqueues",
+]
 
 _HOMES = {
+    "Drained": "draining",
+    "EndlessDrain": "draining",
+    "Published": "broker",
+    "adrain": "draining",
     "all_enqueued": "assertions",
     "assert_enqueued": "assertions",
     "assert_enqueues": "assertions",
+    "drain": "draining",
+    "no_broker": "broker",
+    "perform": "draining",
     "refute_enqueued": "assertions",
     "refute_enqueues": "assertions",
 }
