@@ -9,16 +9,20 @@ if TYPE_CHECKING:
     from .assertions import all_enqueued, assert_enqueued, assert_enqueues, refute_enqueued, refute_enqueues
     from .broker import Published, no_broker
     from .draining import Drained, EndlessDrain, adrain, drain, perform
+    from .frozen import FrozenClock, fire_schedules, frozen_time
 
 __all__ = [
     "Drained",
     "EndlessDrain",
+    "FrozenClock",
     "Published",
     "adrain",
     "all_enqueued",
     "assert_enqueued",
     "assert_enqueues",
     "drain",
+    "fire_schedules",
+    "frozen_time",
     "no_broker",
     "perform",
     "refute_enqueued",
@@ -28,12 +32,15 @@ __all__ = [
 _HOMES = {
     "Drained": "draining",
     "EndlessDrain": "draining",
+    "FrozenClock": "frozen",
     "Published": "broker",
     "adrain": "draining",
     "all_enqueued": "assertions",
     "assert_enqueued": "assertions",
     "assert_enqueues": "assertions",
     "drain": "draining",
+    "fire_schedules": "frozen",
+    "frozen_time": "frozen",
     "no_broker": "broker",
     "perform": "draining",
     "refute_enqueued": "assertions",
