@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import Context
 from typing import Any, ClassVar, NamedTuple, Protocol
 from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, connections, transaction
 
-from . import async_loop, governor, ledger, limits, performing, queues, registry, workers
+from foundation import request_id as request_ids
+
+from . import async_loop, governor, ledger, limits, lineage, performing, queues, registry, workers
 from .conf import conf
+from .models import Worker
 from .registry import UnknownTask
 from .runs import Run
 from .statements import Claimed, End
@@ -26,6 +30,8 @@ from .states import State
 from .worker.engine import given_back, over_before_start, unstorable
 
 log = structlog.get_logger(__name__)
+
+_PASSING = "eager"  # a row for each commit is nothing to keep
 
 
 class Ran(NamedTuple):
@@ -67,6 +73,8 @@ class InlineWorker:
     def __exit__(self, *error: object) -> None:
         with suppress(DatabaseError):  # inside a transaction that is broken: its row goes with that
             workers.leave(self.id)
+            if self._pool == _PASSING:
+                Worker.objects.filter(id=self.id).delete()
 
     def register(self) -> None:
         """A row of its own, with a new lease: what it held before is not its own any more."""
@@ -100,7 +108,7 @@ class InlineWorker:
             else:
                 self.register()
 
-    def _performed(self, run: Run, tell: Callable[[BaseException], None]) -> End | None:
+    def _performed(self, run: Run, tell: Tell) -> End | None:
         """None: the worker died of it."""
         if run.suspect and not ledger.mark_started(run.id, run.fence):
             return given_back(run)
@@ -108,9 +116,10 @@ class InlineWorker:
             return None
         limit_s, is_async = _soft_limit(run)
         run.soft_limit_s = None if is_async else limit_s
-        with async_loop.inline(limit_s), _kept_whole() as hooks:
-            end = performing.perform(run, tell)
-        end = _after_commit(run, end, hooks, tell)
+        with _kept_whole() as hooks:
+            # A context of its own, as in a worker: neither the caller's language, time zone or log fields, nor his job.
+            end = Context().run(_perform, run, limit_s, tell)
+        end = Context().run(_after_commit, run, end, hooks, tell)
         return None if any(fault.after(self, run) for fault in self.faults) else end
 
     def _record(self, run: Run, end: End) -> State | None:
@@ -128,7 +137,13 @@ class InlineWorker:
         return State(end.state) if accepted else None
 
 
+Tell = Callable[[BaseException], None]
 Hooks = list[Callable[[], Any]]
+
+
+def _perform(run: Run, limit_s: float | None, tell: Tell) -> End:
+    with async_loop.inline(limit_s):
+        return performing.perform(run, tell)
 
 
 @contextmanager
@@ -155,11 +170,12 @@ def _kept_whole() -> Iterator[Hooks]:
         del known.run_on_commit[count:]
 
 
-def _after_commit(run: Run, end: End, hooks: Hooks, tell: Callable[[BaseException], None]) -> End:
+def _after_commit(run: Run, end: End, hooks: Hooks, tell: Tell) -> End:
     """Run them now, as in a worker, where nothing is around the handler: an exception there is the handler's own."""
     try:
-        for hook in hooks:
-            hook()
+        with lineage.running(run.id), request_ids.bound(run.request_id) if run.request_id else nullcontext():
+            for hook in hooks:
+                hook()
     except Exception as error:  # noqa: BLE001  (whatever a hook raises would have left the handler)
         tell(error)
         return end if run.is_completed else performing.failed(run, error)

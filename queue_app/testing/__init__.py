@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assertions import all_enqueued, assert_enqueued, assert_enqueues, refute_enqueued, refute_enqueues
-    from .broker import Published, no_broker
+    from .broker import Published, eager, no_broker
     from .draining import Drained, EndlessDrain, adrain, drain, perform
     from .frozen import FrozenClock, fire_schedules, frozen_time
 
@@ -21,6 +21,7 @@ __all__ = [
     "assert_enqueued",
     "assert_enqueues",
     "drain",
+    "eager",
     "fire_schedules",
     "frozen_time",
     "no_broker",
@@ -39,6 +40,7 @@ _HOMES = {
     "assert_enqueued": "assertions",
     "assert_enqueues": "assertions",
     "drain": "draining",
+    "eager": "broker",
     "fire_schedules": "frozen",
     "frozen_time": "frozen",
     "no_broker": "broker",

@@ -1,4 +1,4 @@
-"""no_broker: what would be published is kept for the test to look at, and no broker is asked."""
+"""What becomes of wake-ups in a test: kept for it to look at (no_broker), or run at once (eager)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from queue_app import eager as eager_mode
 from queue_app import queues, wakeup
 from queue_app.broker import publishing
 from queue_app.broker.descriptions import HEADER
@@ -49,3 +50,14 @@ def no_broker() -> Iterator[Published]:
     queues.forget()  # rows of the test before went with its transaction
     with wakeup.taken_by(published.take), replaced(publishing.Sender, "_tell_and_send", keep):
         yield published
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """In the block jobs run in this process when their transaction commits, as with BRAIN["QUEUE"]["EAGER"].
+
+    In a TestCase nothing commits: there Django's `captureOnCommitCallbacks(execute=True)` is where they run.
+    """
+    queues.forget()
+    with wakeup.taken_by(eager_mode.run):
+        yield

@@ -30,7 +30,9 @@ Move = float | timedelta
 # How each database is asked for its time, by the queue and by Django's `Now()`; {at}: the moment in UTC.
 _ASKED: dict[str, list[tuple[re.Pattern[str], str]]] = {
     "sqlite": [
-        (re.compile(r"(strftime\('[^']*', )'now'", re.IGNORECASE), r"\g<1>'{at:%Y-%m-%d %H:%M:%S}.{ms}'")
+        # Texts are compared there: six digits, as Django stores them, are not before the three of strftime.
+        (re.compile(r"strftime\('[^']*', 'now'\)", re.IGNORECASE), "'{at:%Y-%m-%d %H:%M:%S}.{ms}000'"),
+        (re.compile(r"(strftime\('[^']*', )'now'", re.IGNORECASE), r"\g<1>'{at:%Y-%m-%d %H:%M:%S}.{ms}'"),
     ],
     "postgresql": [
         (

@@ -100,25 +100,28 @@ def test_frozen_time__no_time_zone__is_refused(at: Any) -> None:
         frozen.move_to(at)
 
 
-def test_frozen_time__delay__is_due_when_it_has_passed_and_not_before() -> None:
-    with frozen_time(NOON) as frozen:
+@pytest.mark.parametrize("ms", [0, 1, 120, 999])
+def test_frozen_time__delay__is_due_when_it_has_passed_and_not_before(ms: int) -> None:
+    begin = NOON + timedelta(milliseconds=ms)
+    with frozen_time(begin) as frozen:
         job = enqueue(tell_time, {}, delay=60)
-        assert assert_enqueued(tell_time, delay=60, tolerance=0, run_at=NOON + timedelta(minutes=1)) == job
+        assert assert_enqueued(tell_time, delay=60, tolerance=0, run_at=begin + timedelta(minutes=1)) == job
         frozen.move(timedelta(seconds=59, milliseconds=999))
         assert drain() == Drained()
         frozen.move(0.001)
         assert drain() == Drained(completed=1)
         job.refresh_from_db()
-        assert job.result == "2030-05-01T12:01:00+00:00"
-        assert job.started_at == job.finished_at == NOON + timedelta(minutes=1)
+        assert job.result == (begin + timedelta(minutes=1)).isoformat()
+        assert job.started_at == job.finished_at == begin + timedelta(minutes=1)
 
 
-def test_frozen_time__retry__waits_out_its_time() -> None:
-    with frozen_time(NOON) as frozen:
+@pytest.mark.parametrize("ms", [0, 120])
+def test_frozen_time__retry__waits_out_its_time(ms: int) -> None:
+    with frozen_time(NOON + timedelta(milliseconds=ms)) as frozen:
         job = enqueue(tell_time, {"fails": 1})
         assert drain() == Drained(failed=1)
         job.refresh_from_db()
-        assert job.run_after == NOON + timedelta(minutes=1)
+        assert job.run_after == frozen.now + timedelta(minutes=1)
         frozen.move(59)
         assert drain() == Drained()
         frozen.move(1)
