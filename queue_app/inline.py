@@ -35,7 +35,7 @@ _PASSING = "eager"  # a row for each commit is nothing to keep
 
 
 class Ran(NamedTuple):
-    """A run that is over. state: where the job went; None: its end was refused, or its worker died of it.
+    """A run that is over. state: where the job went; None: its end was refused, or the worker died before it.
 
     error: what the handler raised.
     """
@@ -43,6 +43,7 @@ class Ran(NamedTuple):
     job: Claimed
     state: State | None
     error: BaseException | None
+    died: bool = False
 
 
 class Fault(Protocol):
@@ -90,8 +91,10 @@ class InlineWorker:
         job, heard = claimed[0], list[BaseException]()
         run = Run(job, self.id)
         end = over_before_start(job) or self._performed(run, heard.append)
+        if run.is_completed:
+            return Ran(job, State.COMPLETED, None)
         state = self._record(run, end) if end is not None else None
-        return Ran(job, state, heard[-1] if heard else None)
+        return Ran(job, state, heard[-1] if heard else None, died=end is None)
 
     def hand_out(self, queue: str) -> int:
         """Turns of a queue with limits, as for one worker with one slot. How many."""
@@ -123,8 +126,6 @@ class InlineWorker:
         return None if any(fault.after(self, run) for fault in self.faults) else end
 
     def _record(self, run: Run, end: End) -> State | None:
-        if run.is_completed:
-            return State.COMPLETED
         members = {} if run.workflow is None else {run.id: run.workflow}
         try:
             with transaction.atomic():

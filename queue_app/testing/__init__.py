@@ -9,9 +9,12 @@ if TYPE_CHECKING:
     from .assertions import all_enqueued, assert_enqueued, assert_enqueues, refute_enqueued, refute_enqueues
     from .broker import Published, eager, no_broker
     from .draining import Drained, EndlessDrain, adrain, drain, perform
+    from .faults import Deliveries, crash, deliver_twice, fail, lost_lease
     from .frozen import FrozenClock, fire_schedules, frozen_time
+    from .outages import broker_down, database_down, publish_due
 
 __all__ = [
+    "Deliveries",
     "Drained",
     "EndlessDrain",
     "FrozenClock",
@@ -20,17 +23,25 @@ __all__ = [
     "all_enqueued",
     "assert_enqueued",
     "assert_enqueues",
+    "broker_down",
+    "crash",
+    "database_down",
+    "deliver_twice",
     "drain",
     "eager",
+    "fail",
     "fire_schedules",
     "frozen_time",
+    "lost_lease",
     "no_broker",
     "perform",
+    "publish_due",
     "refute_enqueued",
     "refute_enqueues",
 ]
 
 _HOMES = {
+    "Deliveries": "faults",
     "Drained": "draining",
     "EndlessDrain": "draining",
     "FrozenClock": "frozen",
@@ -39,12 +50,19 @@ _HOMES = {
     "all_enqueued": "assertions",
     "assert_enqueued": "assertions",
     "assert_enqueues": "assertions",
+    "broker_down": "outages",
+    "crash": "faults",
+    "database_down": "outages",
+    "deliver_twice": "faults",
     "drain": "draining",
     "eager": "broker",
+    "fail": "faults",
     "fire_schedules": "frozen",
     "frozen_time": "frozen",
+    "lost_lease": "faults",
     "no_broker": "broker",
     "perform": "draining",
+    "publish_due": "outages",
     "refute_enqueued": "assertions",
     "refute_enqueues": "assertions",
 }

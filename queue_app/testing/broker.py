@@ -16,6 +16,8 @@ from queue_app.ledger import Wakeup
 
 from .replacing import replaced
 
+TELL_AND_SEND = publishing.Sender._tell_and_send  # before anything is replaced
+
 
 @dataclass
 class Published:

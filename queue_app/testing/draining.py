@@ -40,12 +40,21 @@ class Drained:
     dead: int = 0
     cancelled: int = 0  # discarded, cancelled or expired
     given_back: int = 0  # nobody here knows the task
-    refused: int = 0  # ends that a fence did not let pass, or that a worker did not live to tell
+    refused: int = 0  # ends that a fence did not let pass
+    crashed: int = 0  # the worker died in them
     waiting: int = field(default=0, compare=False)
 
     @property
     def runs(self) -> int:
-        counts = (self.completed, self.failed, self.dead, self.cancelled, self.given_back, self.refused)
+        counts = (
+            self.completed,
+            self.failed,
+            self.dead,
+            self.cancelled,
+            self.given_back,
+            self.refused,
+            self.crashed,
+        )
         return sum(counts)
 
 
@@ -149,7 +158,7 @@ class _Drain:
         return Drained(**self._counts, waiting=waiting)
 
     def _note(self, ran: Ran) -> None:
-        self._counts[_COUNTS[ran.state]] += 1
+        self._counts["crashed" if ran.died else _COUNTS[ran.state]] += 1
         self._tasks[ran.job.name] += 1
         if ran.state == State.FAILED:
             self._failed.add(ran.job.id)

@@ -15,15 +15,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from celery import current_app
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 from django.utils import timezone
 
 from queue_app import clock, firing, shared_tasks
 from queue_app.models import Firing
 
-from .replacing import replaced
+from .replacing import replaced, statements_through
 
 Move = float | timedelta
 
@@ -116,13 +113,6 @@ class _StandingDatetime(datetime, metaclass=_AnyDatetime):
 
 @contextmanager
 def _governed() -> Iterator[None]:
-    wrapped: list[BaseDatabaseWrapper] = []
-
-    def wrap(connection: BaseDatabaseWrapper, **_: object) -> None:
-        if _stated not in connection.execute_wrappers:
-            connection.execute_wrappers.append(_stated)
-            wrapped.append(connection)
-
     with ExitStack() as stack:
         stack.enter_context(replaced(clock, "now", _now))
         # Not `timezone.now` itself: fields have it as their default, and modules by its own name.
@@ -130,15 +120,8 @@ def _governed() -> Iterator[None]:
             stack.enter_context(replaced(module, "datetime", _StandingDatetime))
         app = current_app._get_current_object()
         stack.enter_context(replaced(app, "now", lambda: _now().astimezone(app.timezone)))
-        connection_created.connect(wrap, weak=False, dispatch_uid=__name__)
-        stack.callback(connection_created.disconnect, dispatch_uid=__name__)
-        for known in connections.all():
-            wrap(known)
-        try:
-            yield
-        finally:
-            for connection in wrapped:
-                connection.execute_wrappers.remove(_stated)
+        stack.enter_context(statements_through(_stated))
+        yield
 
 
 def _stated(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
