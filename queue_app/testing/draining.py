@@ -94,21 +94,23 @@ adrain = sync_to_async(drain)
 def perform(
     target: Any, payload: Any, *, attempt: int = 1, raise_errors: bool = False, **options: Unpack[Options]
 ) -> Job:
-    """Enqueue one job and run it once, now, whatever else waits: the job as it stands then, with its result or last_error.
+    """Enqueue one job and run it once, now, whatever else waits, and whatever its delay or its queue's limits: the job as it
+    stands then, with its result or last_error.
 
     payload, options: as of `enqueue`, and refused as there. attempt: which of its runs this is to be. A job that its `unique`
     key gave back is run when it waits. What the handler enqueues waits.
     """
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or attempt < 1:
+        raise ValueError(f"attempt = {attempt!r} is not the number of a run, from 1")
     with ExitStack() as stack:
         stack.enter_context(wakeup.taken_by(_dropped))
         job = intake.enqueue(target, payload, **options)
         if job.delivery != "ledger":
             raise ValueError(f"queue {job.queue!r} has broker delivery: there is no row to be run")
-        Job.objects.filter(id=job.id, state__in=WAITING).update(attempt=attempt - 1)
-        make_due(job.id)
         worker = stack.enter_context(InlineWorker("perform"))
-        if job.queue in queues.governed():
-            worker.hand_out(job.queue)
+        turn = Turn.HAS if job.queue in queues.governed() else Turn.NONE
+        Job.objects.filter(id=job.id, state__in=WAITING).update(attempt=attempt - 1, turn=turn)
+        make_due(job.id)
         ran = worker.run(job.id)
     if ran is not None and raise_errors:
         raise_error(ran)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -26,8 +28,10 @@ from queue_app import (
     enqueue_many,
     enqueue_workflow,
     group,
+    ledger,
     queues,
     task,
+    workers,
 )
 from queue_app.models import Job, JobEvent, Queue, Worker
 from queue_app.runs import Run
@@ -110,6 +114,21 @@ def hook(payload: dict[str, Any]) -> None:
 
     transaction.on_commit(act)
     SEEN.append("handler")
+
+
+@task(queue="kit", name="kit.outstay", max_retries=0, soft_time_limit_s=0.05)
+def outstay(payload: dict[str, Any]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+@task(queue="kit", name="kit.outstay_async", max_retries=0, soft_time_limit_s=0.05)
+async def outstay_async(payload: dict[str, Any]) -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        SEEN.append(await Job.objects.acount())
 
 
 @task(queue="kit", name="kit.book")
@@ -254,6 +273,24 @@ def test_drain__hooks_of_a_handler__run_once_it_has_ended() -> None:
     assert job.last_error["message"] == "from the hook"
 
 
+def test_drain__soft_time_limit__interrupts_functions_and_coroutines() -> None:
+    jobs = [enqueue(outstay, {}), enqueue(outstay_async, {})]
+    assert drain() == Drained(dead=2)
+    for job in jobs:
+        job.refresh_from_db()
+        assert job.last_error["type"] == "SoftTimeLimitExceeded"
+    assert SEEN == [2]
+
+
+def test_drain__cancelled_while_it_waits_or_runs__ends_so() -> None:
+    job = enqueue(note, {})
+    assert ledger.cancel(job, actor="test")
+    asked = enqueue(note, {})
+    Job.objects.filter(id=asked.id).update(cancel_requested=True)
+    assert drain() == Drained(cancelled=1)
+    assert SEEN == []
+
+
 def test_drain__job_atomic__commits_with_its_end() -> None:
     job = enqueue(book, {})
     assert drain() == Drained(completed=1)
@@ -312,8 +349,6 @@ def test_drain__paused_queue__runs_nothing_of_it() -> None:
 
 
 def test_drain__worker_of_before_is_lost__its_job_is_taken_back_and_run() -> None:
-    from queue_app import ledger, workers
-
     job, lost = enqueue(note, {}), workers.register(pool="threads", concurrency=1, queues=["kit"])
     assert ledger.exchange(lost.id, [job.id], [])[0]
     assert drain() == Drained()
@@ -341,6 +376,16 @@ def test_perform__runs_the_one_job__and_answers_with_its_row() -> None:
         perform(note, {"raises": "refused"}, raise_errors=True)
     with pytest.raises(ValueError, match="a payload is a dict"):
         perform(note, "text")
+    with pytest.raises(ValueError, match="attempt = 0"):
+        perform(note, {}, attempt=0)
+
+
+def test_perform__limited_queue_and_delay__runs_all_the_same() -> None:
+    queues.find("kit")
+    queues.configure("kit", actor=None, source="system", rate_count=1, rate_period_s=3600.0, paused=True)
+    for n in range(3):
+        assert perform(note, {"n": n}, delay=60).state == "COMPLETED"
+    assert not Job.objects.exclude(turn=0).exists()
 
 
 def test_no_broker__what_was_published__is_counted_by_queue() -> None:
