@@ -13,7 +13,7 @@ from queue_app import intake, offload, typed
 from queue_app.models import Job
 from queue_app.offload import PayloadLost
 from queue_app.payloads import parse
-from queue_app.registry import Task, refuse_unknown, resolve
+from queue_app.registry import Task, find, refuse_unknown, resolve
 from queue_app.states import State, priority
 from queue_app.unique import Unique
 
@@ -110,7 +110,13 @@ def expectation(target: Any, payload: Any, terms: Terms) -> Expectation:
         raise ValueError("run_at is not a datetime with a time zone")
     for state in _states(terms.get("state", ())):
         State(state)
-    return Expectation(None if target is None else resolve(target), payload, terms)
+    return Expectation(None if target is None else task_of(target), payload, terms)
+
+
+def task_of(target: Any) -> Task:
+    """As of `enqueue`, or of a task of Django's framework. Raises UnknownTask."""
+    path = getattr(target, "module_path", None)
+    return find(path) if isinstance(path, str) else resolve(target)
 
 
 def payload_of(job: Job, task: Task | None) -> Any:

@@ -16,6 +16,7 @@ from queue_app.inline import Fault, InlineWorker
 from queue_app.models import Job, Worker
 from queue_app.runs import Run
 
+from .expectation import task_of
 from .replacing import replaced
 
 
@@ -24,7 +25,7 @@ def fail(
     target: Any, error: BaseException | type[BaseException], *, times: int | None = None
 ) -> Iterator[None]:
     """The handler is not called and raises `error`. A job's, or a task's; a worker in this process meets it as well."""
-    task = registry.find(target.name) if isinstance(target, Job) else registry.resolve(target)
+    task = registry.find(target.name) if isinstance(target, Job) else task_of(target)
     hits, perform = _Hits(target, times), task.perform
 
     def raising(run: Run) -> Any:
@@ -84,7 +85,7 @@ class _Hits:
             raise ValueError(f"times = {times!r} is not a whole number of runs")
         self._left = times
         self._id = target.id if isinstance(target, Job) else None
-        self._name = None if target is None or self._id else registry.resolve(target).name
+        self._name = None if target is None or self._id else task_of(target).name
 
     def take(self, run: Run) -> bool:
         if self._left == 0 or self._id not in (None, run.id) or self._name not in (None, run.name):
