@@ -15,3 +15,4 @@ class BrainProjectConfig(AppConfig):
         from . import checks, conf, log_context  # noqa: F401  (checks and receivers register themselves)
 
         conf.bind()
+        conf.refuse_in_production()

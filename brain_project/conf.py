@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from cache_app.conf import conf as cache
@@ -30,6 +31,14 @@ def bind(brain: object = None) -> list[Problem]:
         bound.bind(value)
         problems += wrong
     return problems
+
+
+def refuse_in_production() -> None:
+    """What is for development and tests alone. Raises ImproperlyConfigured."""
+    if getattr(settings, "PRODUCTION", False) and queue().EAGER:
+        raise ImproperlyConfigured(
+            "BRAIN_ENV=production takes no BRAIN['QUEUE']['EAGER']: jobs need workers (docs/checks.md#queue-e011)."
+        )
 
 
 def _rebind(*, setting: str, **_: object) -> None:

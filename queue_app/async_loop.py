@@ -11,11 +11,14 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, async_to_sync
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connections
 
 from .runs import Cancelled, Run
@@ -23,6 +26,9 @@ from .runs import Cancelled, Run
 LOOK_S = (
     0.25  # between two looks whether the job is cancelled; an exception for this thread waits as long at most
 )
+
+# (soft limit in seconds,) of a run whose handler uses the connections of the thread that runs it; see inline.py.
+_inline: ContextVar[tuple[float | None] | None] = ContextVar("queue_inline", default=None)
 
 _lock = threading.Lock()
 _loop: tuple[int, asyncio.AbstractEventLoop] | None = None  # and the process that it belongs to
@@ -35,6 +41,9 @@ def run(
     kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
     """Call the coroutine function on the loop and return its result. Raises Cancelled when the job is, and ended for it."""
+    inline = _inline.get()
+    if inline is not None:
+        return async_to_sync(_limited)(function, args, kwargs or {}, inline[0])
     job = _Job(function, args, kwargs or {})
     try:
         job.start(_running_loop())
@@ -48,6 +57,32 @@ def run(
             job.ended.wait()
         raise
     return job.result(is_cancelled=run.cancel_requested)
+
+
+@contextmanager
+def inline(limit_s: float | None) -> Iterator[None]:
+    """In the block a coroutine's synchronous parts, the ORM's too, run on the thread that waits for it: within its
+    transaction, and its connections are not closed. limit_s: the soft limit, which the thread itself does not have.
+    """
+    token = _inline.set((limit_s,))
+    try:
+        yield
+    finally:
+        _inline.reset(token)
+
+
+async def _limited(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], limit_s: float | None
+) -> Any:
+    try:
+        async with asyncio.timeout(limit_s) as timeout:
+            return await function(*args, **kwargs)
+    except TimeoutError:
+        if timeout.expired():
+            raise SoftTimeLimitExceeded from None
+        raise
+    except asyncio.CancelledError as error:
+        raise RuntimeError("the handler's coroutine cancelled itself") from error
 
 
 class _Job:

@@ -68,8 +68,22 @@ def celery_is_not_eager(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(
             "CELERY_TASK_ALWAYS_EAGER is on: messages never reach the broker, so no worker ever runs a job.",
-            hint="Remove it; tests call queue_app.worker.engine.run themselves. " + _DOCS.format("e004"),
+            hint="Remove it; BRAIN['QUEUE']['EAGER'] runs jobs in this process, and keeps their rows. "
+            + _DOCS.format("e004"),
             id="queue.E004",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def eager_is_off(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not conf().EAGER:
+        return []
+    return [
+        Error(
+            "BRAIN['QUEUE']['EAGER'] is on: requests wait for the jobs that they enqueue, and delayed ones never run.",
+            hint="Remove it; it is for development and tests. " + _DOCS.format("e011"),
+            id="queue.E011",
         )
     ]
 

@@ -10,6 +10,9 @@ from foundation.conf import Bound, setting
 @dataclass(frozen=True, slots=True)
 class QueueConf:
     DEFAULT_QUEUE: str = setting("default")  # of a @task that names none
+    EAGER: bool = setting(
+        False
+    )  # jobs run in the process that enqueues them, on commit; for development and tests
     MAX_RETRIES: int = setting(3, low=0, high=100)  # runs after the first one, then the dead letters
     BACKOFF_BASE_S: float = setting(
         2.0, low=0, high=3600

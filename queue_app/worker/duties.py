@@ -108,6 +108,7 @@ class Membership(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         _refuse_greenlets(worker)
+        _refuse_eager()
         try:
             self._enter(worker)
         except DatabaseError as error:
@@ -311,6 +312,16 @@ def _refuse_greenlets(worker: Any) -> None:
             hint="use -P prefork, -P threads or -P solo",
         )
         raise WorkerShutdown(os.EX_USAGE)
+
+
+def _refuse_eager() -> None:
+    if conf().EAGER:
+        log.critical(
+            "worker_not_started",
+            reason="BRAIN['QUEUE']['EAGER'] is on: jobs run where they are enqueued, and nothing is published",
+            hint="remove the setting",
+        )
+        raise WorkerShutdown(os.EX_CONFIG)
 
 
 def _runner(engine: Engine, worker: Any) -> ThreadRunner | ForkRunner:

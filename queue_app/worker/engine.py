@@ -264,7 +264,7 @@ class Engine:
             try:
                 accepted |= self._persist(partial(write, [], [end]))[1]
             except DatabaseError:
-                accepted |= self._persist(partial(write, [], [_unstorable(end)]))[1]
+                accepted |= self._persist(partial(write, [], [unstorable(end)]))[1]
         return self._persist(partial(write, ids, []))[0], accepted
 
     def _persist(self, write: Callable[[], T]) -> T:
@@ -301,7 +301,7 @@ class Engine:
     def _start(self, claimed: list[Claimed]) -> None:
         for job in sorted(claimed, key=lambda job: (-job.priority, job.id)):
             run = Run(job, self.worker_id)
-            over = _over_before_start(job)
+            over = over_before_start(job)
             if over is not None:
                 self.finished(run, over, None)
             elif run.suspect:
@@ -361,7 +361,8 @@ def given_back(run: Run) -> End:
     return End(run.id, run.fence, State.PENDING, 0, detail='{"reason": "given back"}')
 
 
-def _over_before_start(job: Claimed) -> End | None:
+def over_before_start(job: Claimed) -> End | None:
+    """How a job ends that was cancelled while it waited, or whose time to start has passed."""
     if job.cancel_requested or job.expired:
         reason = "cancelled" if job.cancel_requested else "expired"
         return End(job.id, job.fence, State.CANCELLED, 0, detail=f'{{"reason": "{reason}"}}')
@@ -372,7 +373,7 @@ def _nobody(queues: set[str]) -> None:
     """Until there is a governor."""
 
 
-def _unstorable(end: End) -> End:
+def unstorable(end: End) -> End:
     """The same end without the values that the handler chose."""
     error = None if end.error is None else '{"type": "Unstorable", "message": "", "traceback": ""}'
     return end._replace(

@@ -21,6 +21,7 @@ from queue_app.payloads import BadPayload
 from queue_app.performing import perform
 from queue_app.runs import Run
 from queue_app.states import State
+from queue_app.testing import Drained, assert_enqueued, drain, eager, fail
 
 from .conftest import until
 
@@ -382,3 +383,16 @@ def test_worker__module_that_nobody_has_imported__runs_its_tasks(
 def _refreshed(result: Any) -> Any:
     result.refresh()
     return result
+
+
+@pytest.mark.django_db(transaction=True)
+def test_testing_kit__tasks_of_the_framework__are_asserted_run_and_made_to_fail() -> None:
+    result = framework.add.enqueue(2, b=3)
+    assert str(assert_enqueued(framework.add, {"args": [2], "kwargs": {"b": int}}).id) == result.id
+    with fail(framework.add, OSError("no"), times=1):
+        assert drain() == Drained(dead=1)
+        failed, result = framework.add.get_result(result.id), framework.add.enqueue(2, b=3)
+        assert drain() == Drained(completed=1)
+    assert (failed.status, framework.add.get_result(result.id).return_value) == (FAILED, 5)
+    with eager():
+        assert framework.aadd.get_result(framework.aadd.enqueue(2, 3).id).return_value == 5
