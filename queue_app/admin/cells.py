@@ -48,8 +48,13 @@ def to_the_millisecond(moment: datetime) -> str:
     return timezone.localtime(moment).isoformat(" ", "milliseconds")[:23]
 
 
-def queue_page(name: str) -> str:
-    return reverse("admin:queue_app_queue_change", args=[quote(name)])
+def queue_page(name: str, page: str = "change") -> str:
+    """A page of the queue's: "change", or "live"."""
+    return reverse(f"admin:queue_app_queue_{page}", args=[quote(name)])
+
+
+def statistics_page(queue: str) -> str:
+    return f"{reverse('admin:queue_app_rollup_changelist')}?{urlencode({'queue': queue})}"
 
 
 def jobs_page(**wanted: str) -> str:

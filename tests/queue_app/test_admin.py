@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -318,15 +319,70 @@ def test_queue_list__many_queues__counts_and_defaults_in_bounded_queries(
         queues.create_queue(f"q{number}")
     job(), job(), job(State.PENDING), job(State.FAILED), job(State.PROCESSING)
     client = client_of(roles.VIEWER)
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10), CaptureQueriesContext(connection) as asked:
         answer = client.get(reverse(QUEUES))
-    shown = {row.name: row for row in answer.context["cl"].result_list}
+    shown = {row.name: row.depth for row in answer.context["cl"].result_list}
     mail = shown["email_queue"]
-    assert (mail.jobs_waiting, mail.jobs_running, mail.jobs_dead) == (2, 1, 2)
-    assert shown["q0"].jobs_dead == 0
+    assert (mail.waiting, mail.running, mail.dead) == (2, 1, 2)
+    assert shown["q0"].dead == 0
+    assert sum('FROM "queue_app_job"' in query["sql"] for query in asked) == 2  # and no subqueries by row
     text = answer.content.decode()
-    assert "?queue=email_queue&amp;state__exact=DEAD_LETTER" in text
+    assert "?queue=email_queue&amp;state__in=DEAD_LETTER" in text
+    assert text.count("<svg class=") == 21
     assert "3 (default)" in text
+
+
+@pytest.mark.parametrize("name", ["email_queue", "a_de.f-1"])  # in an address "_de" is another letter
+def test_queue_page__operator__pauses_and_resumes_by_dialog_and_it_is_audited(name):
+    queues.create_queue(name)
+    client, url = client_of(roles.OPERATOR), reverse("admin:queue_app_queue_change", args=[quote(name)])
+    pause, resume = (
+        reverse(f"admin:queue_app_queue_{verb}", args=[quote(name)]) for verb in ("pause", "resume")
+    )
+    text = client.get(url).content.decode()
+    assert (pause in text, resume in text) == (True, False)
+    assert "Pause this queue?" in client.get(pause).content.decode()
+    assert not Queue.objects.get(name=name).paused
+    answer = client.post(pause, CONFIRMED, headers={"HX-Request": "true", "X-Request-Id": "r-pause"})
+    assert answer.headers["HX-Redirect"] == url
+    assert Queue.objects.get(name=name).paused
+    entry = AuditEntry.objects.get(action="queue.configure")
+    assert (entry.actor, entry.source, entry.request_id) == ("some-operator", "admin", "r-pause")
+    assert (entry.before, entry.after) == ({"paused": False}, {"paused": True})
+    text = client.get(url).content.decode()
+    assert (pause in text, resume in text) == (False, True)
+    client.post(resume, CONFIRMED)
+    assert not Queue.objects.get(name=name).paused
+
+
+def test_queue_page__viewer__looks_at_charts_and_pauses_nothing():
+    queues.create_queue("q")
+    client = client_of(roles.VIEWER)
+    text = client.get(reverse("admin:queue_app_queue_change", args=["q"])).content.decode()
+    assert text.count("<canvas") == 4
+    assert "Nothing ran in the last hour" in text
+    pause = reverse("admin:queue_app_queue_pause", args=["q"])
+    assert pause not in text
+    assert client.post(pause, CONFIRMED).status_code == 403
+    assert not Queue.objects.get().paused
+
+
+def test_queue_page__its_fragment__fixed_queries_and_nobody_else_sees_it(django_assert_max_num_queries):
+    queues.create_queue("q", max_retries=1)
+    queues.configure("q", actor=None, source="system", max_concurrency=2)
+    job(), job(State.PENDING)
+    url = reverse("admin:queue_app_queue_live", args=["q"])
+    client = client_of(roles.VIEWER)
+    with django_assert_max_num_queries(14):
+        text = client.get(url).content.decode()
+    assert "2 at once: 0 in use, 0 wait" in text
+    assert "canvas" not in text
+    assert client.get(reverse("admin:queue_app_queue_live", args=["none"])).status_code == 404
+    assert client_of(None).get(url).status_code == 403
+
+
+def test_queue_add__form__has_no_charts():
+    assert b"<canvas" not in client_of(roles.ADMIN).get(reverse(ADD_QUEUE)).content
 
 
 # --- workers -------------------------------------------------------------------------------------------------------------

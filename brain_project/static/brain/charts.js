@@ -4,7 +4,11 @@
   "use strict";
   const drawn = new Map(); // chart's id → Chart
   const TIMES = [[172800, 86400, "d"], [7200, 3600, "h"], [120, 60, "min"], [1, 1, "s"]]; // as figures.py
-  const TICKS_S = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 21600, 86400, 864000];
+  const COARSE_S = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 21600, 86400, 864000];
+  const FINE_S = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200,
+    86400, 172800, 432000, 864000, 8640000,
+  ];
   const STACKED = { completed: "completed", failed: "failed", dead: "dead", cancelled: "cancelled" };
   const COLOURS = { ...STACKED, p50: "p50", p95: "p95", p99: "p99", "failed runs": "dead" };
 
@@ -51,10 +55,18 @@
 
   // From milliseconds to days: on a linear axis the 99th percentile presses the median to the floor.
   function times() {
+    const between = (ticks, axis) => ticks.filter((value) => value >= axis.min * 0.999 && value <= axis.max * 1.001);
     return {
-      type: "logarithmic", suggestedMax: 0.01, border: { display: false },
-      afterBuildTicks: (axis) => { axis.ticks = TICKS_S.filter((value) => value >= axis.min && value <= axis.max).map((value) => ({ value })); },
-      ticks: { callback: duration },
+      type: "logarithmic", border: { display: false }, ticks: { callback: duration },
+      afterDataLimits: (axis) => {
+        const lowest = FINE_S.findLast((value) => value <= axis.min) ?? FINE_S[0];
+        axis.max = FINE_S.find((value) => value >= axis.max && value > lowest) ?? FINE_S.at(-1);
+        axis.min = lowest;
+      },
+      afterBuildTicks: (axis) => {
+        const coarse = between(COARSE_S, axis);
+        axis.ticks = (coarse.length > 3 ? coarse : between(FINE_S, axis)).map((value) => ({ value }));
+      },
     };
   }
 
