@@ -163,6 +163,12 @@ def recent(minutes: int = 60) -> dict[str, list[int]]:
     return found
 
 
+def lately(minutes: int = 5) -> Tally:
+    """What happened in the last whole minutes, of all queues. As `recent` it may be some seconds short of their end."""
+    until = rollups.floor(clock.now(), rollups.MINUTE_S)
+    return total(summary(Question(until - timedelta(minutes=minutes), until, rollups.MINUTE_S)).values())
+
+
 def tasks() -> list[tuple[str, str]]:
     """The queues and tasks that something was counted of, by name."""
     of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by("queue", "name")
