@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -400,6 +401,22 @@ def test_workers__alive_stopped_and_lost__told_apart_in_bounded_queries(django_a
         row.host: answer.context["cl"].model_admin.status(row) for row in answer.context["cl"].result_list
     }
     assert told == {"living": "alive", "ended": "stopped", "silent": "lost", "crowd": "alive"}
+
+
+def test_workers__list__slots_as_a_bar_and_the_last_beat_in_words():
+    now = timezone.now()
+    worker(host="busy", running=["a"], stuck=1, last_seen_at=now)
+    worker(host="late", last_seen_at=now - timedelta(seconds=8))  # of a lease of 10 s
+    worker(host="ended", last_seen_at=now - timedelta(hours=3), lease_until=now, stopped_at=now)
+    answer = client_of(roles.VIEWER).get(reverse(WORKERS))
+    admin = answer.context["cl"].model_admin
+    rows = {row.host: row for row in answer.context["cl"].result_list}
+    slots, (late, ended) = admin.slots(rows["busy"]), (admin.seen(rows[host]) for host in ("late", "ended"))
+    assert slots.count("width:50%") == 2
+    assert "1 of 2, 1 stuck" in slots
+    assert re.search(r"brain-bad.*>\d+ s ago, stale<", late)
+    assert "stale" not in ended
+    assert "3 h ago" in ended
 
 
 def test_workers__anybody__looks_only():
