@@ -24,6 +24,7 @@ from queue_app.models import Job, JobEvent, Queue
 from queue_app.states import WAITING, Priority, State, Turn
 
 from .cells import page_link, to_the_millisecond, worker_link, worker_of
+from .timeline import TimelineAbove
 from .workflows import cancel_trees
 
 _SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
@@ -106,7 +107,7 @@ class JobEventInline(TabularInline):
 
 
 @admin.register(Job)
-class JobAdmin(ReadOnlyModelAdmin):
+class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
     list_display = ["short_id", "name", "queue", "badge", "urgency", "attempts", "traced", "created_at"]
     list_filter = ["state", QueueFilter, FingerprintFilter]
     list_filter_submit = False

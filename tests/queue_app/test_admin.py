@@ -15,6 +15,7 @@ from django.utils import timezone
 from foundation import roles
 from foundation.models import AuditEntry
 from queue_app import queues, workers
+from queue_app.admin import timeline
 from queue_app.models import Job, JobEvent, Queue, Worker
 from queue_app.states import State
 from queue_app.uuid7 import uuid7
@@ -171,8 +172,43 @@ def test_detail__long_history__bounded_queries_and_workers_by_name(django_assert
     client = client_of(roles.VIEWER)
     with django_assert_max_num_queries(10):
         text = client.get(page(dead)).content.decode()
-    assert text.count("host-7:4711") == 21
+    assert (
+        text.count("host-7:4711") == 41
+    )  # 20 runs in the timeline, 20 steps of the history, and the last run's worker
     assert str(gone) in text
+
+
+def test_detail__failed_twice__timeline_with_waits_workers_and_what_is_known_of_the_errors():
+    ran_on = worker(host="host-7", pid=4711)
+    dead, now = job(owner=ran_on.pk), timezone.now()
+    for seconds, state, detail in (
+        (1, "PROCESSING", {}), (2, "FAILED", {"error": "ValueError", "retry_in_s": 3.0}),
+        (9, "PROCESSING", {}), (70, "DEAD_LETTER", {"error": "OSError", "reason": SCRIPT}),
+    ):  # fmt: skip
+        at = now + timedelta(seconds=seconds)
+        JobEvent.objects.create(job=dead, state=state, worker=ran_on.pk, at=at, detail=detail)
+    JobEvent.objects.filter(job=dead, state="PENDING").update(at=now)
+    answer = client_of(roles.VIEWER).get(page(dead))
+    first, last = answer.context["timeline"]["runs"]
+    assert (first["waited"], first["ran"], first["outcome"], first["told"]) == (
+        "1 s",
+        "1 s",
+        "failed",
+        "again after 3 s",
+    )
+    assert (last["waited"], last["ran"], last["outcome"]) == ("4 s", "61 s", "dead letter")
+    assert (first["run"].error, last["run"].error["message"]) == ({"type": "ValueError"}, "refused")
+    assert "<summary>Traceback</summary>" in answer.content.decode()
+    assert SCRIPT not in answer.content.decode()
+
+
+def test_detail__long_history__the_latest_runs_and_it_says_so(monkeypatch):
+    monkeypatch.setattr(timeline, "_STEPS", 3)
+    dead = job()
+    for state in ("PROCESSING", "FAILED") * 3:
+        JobEvent.objects.create(job=dead, state=state)
+    text = client_of(roles.VIEWER).get(page(dead)).content.decode()
+    assert "these are the latest runs" in text
 
 
 def test_detail__markup_in_every_text__shown_as_text():
