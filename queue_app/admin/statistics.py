@@ -156,7 +156,7 @@ def _found(asked: Asked) -> dict[str, Any]:
         "is_filtered": any((asked.question.queue, asked.question.name, asked.question.tenant)),
         "unfiltered": _query(asked, queue="", name="", tenant=""),
         "query": _query(asked),
-        "span": RANGES.get(asked.texts.get("since", "1h"), asked.texts.get("since", "")),
+        "span": _span(asked.texts.get("since", "1h")),
         "updated": clock.now(),
     }
 
@@ -218,6 +218,11 @@ def _query(asked: Asked, **changes: str) -> str:
         del wanted["sort"]
     found = urlencode({name: text for name, text in wanted.items() if text})
     return f"?{found}" if found else "?"
+
+
+def _span(since: str) -> str:
+    """What follows "the last": hour, 6 hours, 90m."""
+    return RANGES.get(since, since).removeprefix("1 ")
 
 
 def _every_s(question: spans.Question) -> int:

@@ -197,13 +197,18 @@
     .observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
 
   // Logged out meanwhile: the login page must not be shown as a fragment. The browser goes there itself.
+  const isOurs = (event) => (event.detail.requestConfig?.elt ?? event.detail.elt)?.id === "brain-live";
   document.body.addEventListener("htmx:beforeSwap", (event) => {
-    if (new URL(event.detail.xhr.responseURL || location.href).pathname !== event.detail.pathInfo.finalRequestPath.split("?")[0]) {
-      event.detail.shouldSwap = false;
-      location.reload();
-    }
+    if (!isOurs(event) || !event.detail.xhr.responseURL) return;
+    const asked = new URL(event.detail.pathInfo.finalRequestPath, location.href);
+    if (new URL(event.detail.xhr.responseURL).pathname === asked.pathname) return;
+    event.detail.shouldSwap = false;
+    location.reload();
   });
-  // The figures are old: say so until they are new again.
-  const stale = (is) => () => document.querySelectorAll(".brain-updated").forEach((note) => note.classList.toggle("brain-stale", is));
-  for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.body.addEventListener(name, stale(true));
+  // The figures are old: say so until new ones take their place.
+  for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+    document.body.addEventListener(name, (event) => {
+      if (isOurs(event)) document.querySelectorAll(".brain-updated").forEach((note) => note.classList.add("brain-stale"));
+    });
+  }
 })();
