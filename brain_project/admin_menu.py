@@ -22,6 +22,7 @@ GROUPS = [
     (
         "Queue",
         [
+            ("Statistics", "monitoring", "queue_app_rollup"),
             ("Jobs", "work", "queue_app_job"),
             ("Dead letters", "heart_broken", "queue_app_desk"),
             ("Bulk actions", "checklist", "queue_app_bulkaction"),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -16,12 +15,17 @@ from cache_app import keyspace
 from foundation import roles
 from foundation.models import AuditEntry
 from gateway.models import Consumer, Route, Target
-from queue_app import workers
-from queue_app.models import Job
+from queue_app import charts, figures, firing, stats, workers
+from queue_app.conf import conf as queue_conf
+from queue_app.histograms import quantile
 
 from . import health
 
-JOB_STATES = ("PENDING", "PROCESSING", "FAILED", "DEAD_LETTER", "COMPLETED")
+JOB_STATES = {
+    "PENDING": "", "PROCESSING": "", "FAILED": "will be tried again", "DEAD_LETTER": "", "COMPLETED": "of all time",
+}  # fmt: skip
+_LATELY_MINUTES = 5
+_MANY_FAIL = 0.1  # of the runs: from here on it is bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,70 @@ def sections() -> list[tuple[str, list[Card]]]:
 
 
 def _queue() -> list[Card]:
-    counts = dict(Job.objects.values_list("state").annotate(Count("pk")))
-    jobs = reverse("admin:queue_app_job_changelist")
-    cards = [
-        Card(
-            state.replace("_", " ").capitalize(),
-            str(counts.get(state, 0)),
-            tone="bad" if state == "DEAD_LETTER" and counts.get(state) else "",
-            link=f"{jobs}?state__exact={state}",
-        )
-        for state in JOB_STATES
-    ]
+    """A fixed number of statements; none reads jobs that are over."""
+    depths = stats.depths()
     alive = workers.alive()
     link = reverse("admin:queue_app_worker_changelist")
-    return [*cards, Card("Workers", str(alive), tone="good" if alive else "bad", link=link)]
+    return [
+        *_states(depths),
+        _oldest(depths),
+        *_lately(),
+        _schedules(),
+        Card("Workers", str(alive), tone="good" if alive else "bad", link=link),
+    ]
+
+
+def _states(depths: list[stats.Depth]) -> list[Card]:
+    jobs = reverse("admin:queue_app_job_changelist")
+    counts = {state: sum(depth.jobs.get(state, 0) for depth in depths) for state in JOB_STATES}
+    return [
+        Card(
+            state.replace("_", " ").capitalize(),
+            figures.count(counts[state]),
+            note,
+            tone="bad" if state == "DEAD_LETTER" and counts[state] else "",
+            link=f"{jobs}?state__exact={state}",
+        )
+        for state, note in JOB_STATES.items()
+    ]
+
+
+def _oldest(depths: list[stats.Depth]) -> Card:
+    """Of paused queues too: their jobs wait all the same, and somebody may have forgotten them."""
+    worst = max(depths, key=lambda depth: depth.oldest_due_s, default=None)
+    note = worst.queue if worst and worst.oldest_due_s else "nothing is due"
+    link = reverse("admin:queue_app_queue_changelist")
+    return Card("Oldest due", figures.duration(worst.oldest_due_s if worst else 0), note, link=link)
+
+
+def _lately() -> list[Card]:
+    found = stats.lately(_LATELY_MINUTES)
+    link, note = reverse("admin:queue_app_rollup_changelist"), f"last {_LATELY_MINUTES} minutes"
+    share = found.failure_share
+    per_minute = figures.count(charts.runs(found) / _LATELY_MINUTES)
+    return [
+        Card("Runs", f"{per_minute} / min", note, link=link),
+        Card("Wait p95", figures.duration(quantile(found.wait, 0.95)), note, link=link),
+        Card(
+            "Failure rate",
+            figures.share(share),
+            note,
+            tone="bad" if share is not None and share >= _MANY_FAIL else "",
+            link=link,
+        ),
+    ]
+
+
+def _schedules() -> Card:
+    late_s = firing.overdue_s()
+    is_late = late_s > queue_conf().SCHEDULE_GRACE_S
+    return Card(
+        "Schedules",
+        f"{figures.duration(late_s)} late" if is_late else "on time",
+        "nobody fires: is a worker running?" if is_late else "",
+        tone="bad" if is_late else "",
+        link=reverse("admin:queue_app_schedule_changelist"),
+    )
 
 
 def _gateway() -> list[Card]:

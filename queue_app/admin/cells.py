@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from django.contrib.admin.utils import quote
 from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.http import urlencode
 
 from foundation.admin import shortened
+from queue_app import charts
 from queue_app.models import Worker
+
+_SPARK_WIDTH, _SPARK_HEIGHT = 120, 28
+_JOBS_BY = {"queue": "queue", "task": "name__exact", "state": "state__in"}  # the list's own names
 
 
 def worker_of(field: str) -> dict[str, Any]:
@@ -38,3 +46,38 @@ def page_link(model: str, id: Any) -> str:
 
 def to_the_millisecond(moment: datetime) -> str:
     return timezone.localtime(moment).isoformat(" ", "milliseconds")[:23]
+
+
+def queue_page(name: str, page: str = "change") -> str:
+    """A page of the queue's: "change", or "live"."""
+    return reverse(f"admin:queue_app_queue_{page}", args=[quote(name)])
+
+
+def statistics_page(queue: str) -> str:
+    return f"{reverse('admin:queue_app_rollup_changelist')}?{urlencode({'queue': queue})}"
+
+
+def jobs_page(**wanted: str) -> str:
+    """The list of jobs, narrowed to a `queue`, a `task`, a `state`."""
+    query = {_JOBS_BY[field]: value for field, value in wanted.items()}
+    return f"{reverse('admin:queue_app_job_changelist')}?{urlencode(query)}"
+
+
+def spark(values: Sequence[int]) -> str:
+    """A sparkline, which says in words what it shows."""
+    told = (
+        f"{sum(values)} runs in the last hour, {max(values)} in its busiest minute"
+        if values
+        else "no runs in the last hour"
+    )
+    found = charts.spark(values or [0, 0], _SPARK_WIDTH, _SPARK_HEIGHT)
+    return format_html(
+        '<svg class="brain-spark" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">'
+        '<title>{}</title><polygon points="{}"/><polyline points="{}"/></svg>',
+        _SPARK_WIDTH, _SPARK_HEIGHT, told, told, found.area, found.line,
+    )  # fmt: skip
+
+
+def key(*names: str) -> str:
+    """An element's id that stays the same from look to look, so that htmx gives the focus back to it."""
+    return f"k{zlib.crc32(chr(0).join(names).encode()):08x}"

@@ -30,6 +30,7 @@ from queue_app.states import OVER, WAITING, Bulk, Priority, State, Turn
 from . import bulk_actions, filters, payload_page
 from .cells import page_link, to_the_millisecond, worker_link, worker_of
 from .filters import FILTERS
+from .timeline import TimelineAbove
 from .workflows import cancel_trees
 
 _SHOWN = 20_000  # characters of a payload: a page of megabytes helps nobody
@@ -99,7 +100,7 @@ class JobEventInline(TabularInline):
 
 
 @admin.register(Job)
-class JobAdmin(ReadOnlyModelAdmin):
+class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
     list_display = [
         "short_id",
         "name",

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.core.exceptions import ValidationError
-from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
-from django.forms import ModelForm
-from django.http import HttpRequest
-from django.urls import reverse
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.forms import Form, ModelForm
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
 from django.utils.html import format_html
-from django.utils.http import urlencode
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 
 from foundation import audit
-from foundation.admin import RoleModelAdmin
-from queue_app import limits_told, queues, quotas
+from foundation.admin import RoleModelAdmin, done
+from queue_app import clock, figures, limits_told, queues, quotas, stats
 from queue_app.conf import conf
-from queue_app.models import Job, Queue
-from queue_app.states import WAITING, State
+from queue_app.models import Queue
+
+from . import cells, statistics
 
 
 class QueueForm(ModelForm):
@@ -47,7 +48,9 @@ class QueueForm(ModelForm):
 @admin.register(Queue)
 class QueueAdmin(RoleModelAdmin):
     form = QueueForm
-    list_display = ["name", "status", "waiting", "running", "dead", "retries", "backoff", "created_at"]
+    list_display = [
+        "name", "status", "waiting", "running", "dead", "latency", "last_hour", "retries", "backoff",
+    ]  # fmt: skip
     search_fields = ["name"]
     search_help_text = "Part of a queue's name"
     fieldsets = [
@@ -60,37 +63,48 @@ class QueueAdmin(RoleModelAdmin):
             ("tenant_rate_count", "tenant_rate_period_s", "tenant_rate_burst"),
         ]}),
     ]  # fmt: skip
+    actions_detail = ["pause", "resume"]
+    change_form_outer_before_template = "admin/queue_app/queue/standing.html"
+
+    def get_urls(self) -> list[Any]:
+        live = path(
+            "<path:object_id>/live/", self.admin_site.admin_view(self.live), name="queue_app_queue_live"
+        )
+        return [live, *super().get_urls()]
 
     @display(description="status", label={"active": "success", "paused": "warning"})
     def status(self, queue: Queue) -> str:
         return "paused" if queue.paused else "active"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
-        running, dead = [State.PROCESSING], [State.DEAD_LETTER]
-        counts = {"waiting": WAITING, "running": running, "dead": dead}
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(**{f"jobs_{name}": _jobs_in(states) for name, states in counts.items()})
-        )
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """How all of them stand from a few statements, put on the rows of this page."""
+        shown = super().get_changelist_instance(request)
+        standing, recent = {depth.queue: depth for depth in stats.depths()}, stats.recent()
+        shown.result_list = list(shown.result_list)
+        for queue in shown.result_list:
+            queue.depth = standing.get(queue.name) or stats.Depth(queue.name, queue.paused, 0.0)
+            queue.recent = recent.get(queue.name, [])
+        return shown
 
     @display(description="waiting")
-    def waiting(self, queue: Any) -> int:
-        return int(queue.jobs_waiting)
+    def waiting(self, queue: Any) -> str:
+        return _counted(queue, queue.depth.waiting, "PENDING,FAILED")
 
     @display(description="running")
-    def running(self, queue: Any) -> int:
-        return int(queue.jobs_running)
+    def running(self, queue: Any) -> str:
+        return _counted(queue, queue.depth.running, "PROCESSING")
 
     @display(description="dead letters")
     def dead(self, queue: Any) -> str:
-        if not queue.jobs_dead:
-            return "0"
-        jobs = reverse("admin:queue_app_job_changelist")
-        query = {"queue": queue.name, "state__exact": State.DEAD_LETTER.value}
-        return format_html(
-            '<a class="brain-link" href="{}?{}">{}</a>', jobs, urlencode(query), queue.jobs_dead
-        )
+        return _counted(queue, queue.depth.dead, "DEAD_LETTER")
+
+    @display(description="latency")
+    def latency(self, queue: Any) -> str:
+        return format_html('<span class="brain-nowrap">{}</span>', figures.duration(queue.depth.oldest_due_s))
+
+    @display(description="last hour")
+    def last_hour(self, queue: Any) -> str:
+        return cells.spark(queue.recent)
 
     @display(description="retries", ordering="max_retries")
     def retries(self, queue: Queue) -> str:
@@ -98,6 +112,8 @@ class QueueAdmin(RoleModelAdmin):
 
     @display(description="back-off (s)")
     def backoff(self, queue: Queue) -> str:
+        if queue.backoff_base_s is None and queue.backoff_max_s is None:
+            return f"{conf().BACKOFF_BASE_S:g} to {conf().BACKOFF_MAX_S:g} (default)"
         first = _or_default(queue.backoff_base_s, conf().BACKOFF_BASE_S)
         return f"{first}, at most {_or_default(queue.backoff_max_s, conf().BACKOFF_MAX_S)}"
 
@@ -107,6 +123,84 @@ class QueueAdmin(RoleModelAdmin):
             return "-"
         use = limits_told.in_use(queue.name)
         return f"{limits_told.of_queue(queue)}: {use.held} in use, {use.waiting} wait"
+
+    # --- the page of one queue ---------------------------------------------------------------------------------------
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,
+        obj: Queue | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if obj is not None:
+            context |= self._standing(request, obj)
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def live(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The fragment that a queue's page asks for again."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        queue = _found(object_id)
+        return render(request, "admin/queue_app/queue/live.html", self._standing(request, queue))
+
+    def _standing(self, request: HttpRequest, queue: Queue) -> dict[str, Any]:
+        depth = next((depth for depth in stats.depths() if depth.queue == queue.name), None)
+        asked = statistics.read({"queue": queue.name}, clock.now())
+        shown, _ = statistics.drawn(asked)
+        return {
+            **shown,
+            "card": statistics.queue_card(
+                depth or stats.Depth(queue.name, queue.paused, 0.0), stats.recent().get(queue.name, [])
+            ),
+            "limits": self.in_use(queue),
+            "live": cells.queue_page(queue.name, "live"),
+            "statistics": cells.statistics_page(queue.name),
+            "updated": clock.now(),
+        }
+
+    @action(
+        description="Pause",
+        permissions=["operate"],
+        icon="pause",
+        dialog={
+            "title": "Pause this queue?",
+            "description": "Jobs are accepted and wait; workers take none. What runs goes on.",
+            "form_class": None,
+            "form_submit_text": "Pause it",
+        },
+    )
+    def pause(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
+        return self._set_paused(request, object_id, True, "Paused: workers take no more of its jobs.")
+
+    @action(
+        description="Resume",
+        permissions=["operate"],
+        icon="play_arrow",
+        variant=ActionVariant.PRIMARY,
+        dialog={
+            "title": "Resume this queue?",
+            "description": "Workers take its jobs again.",
+            "form_class": None,
+            "form_submit_text": "Resume it",
+        },
+    )
+    def resume(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
+        return self._set_paused(request, object_id, False, "Resumed: workers take its jobs.")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        paused = Queue.objects.filter(name=unquote(str(object_id))).values_list("paused", flat=True).first()
+        if paused is None:
+            return []
+        offered = "_resume" if paused else "_pause"
+        actions = super().get_actions_detail(request, object_id)
+        return [found for found in actions if found.action_name.endswith(offered)]
+
+    def _set_paused(self, request: HttpRequest, object_id: str, paused: bool, told: str) -> HttpResponse:
+        queue = _found(object_id)
+        queues.configure(queue.name, **audit.by(request, "admin"), paused=paused)
+        self.message_user(request, told, messages.SUCCESS)
+        return done(request, cells.queue_page(queue.name))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Queue | None = None) -> list[str]:
         return ["created_at", "in_use", *([] if obj is None else ["name"])]
@@ -122,9 +216,18 @@ class QueueAdmin(RoleModelAdmin):
         queues.configure(obj.name, **trace, **changes)
 
 
-def _jobs_in(states: Any) -> Any:
-    counted = Job.objects.filter(queue=OuterRef("name"), state__in=[State(state).value for state in states])
-    return Coalesce(Subquery(counted.order_by().values("queue").annotate(n=Count("pk")).values("n")), 0)
+def _found(object_id: str) -> Queue:
+    queue = Queue.objects.filter(name=unquote(object_id)).first()
+    if queue is None:
+        raise Http404(f"no queue is called {unquote(object_id)!r}")
+    return queue
+
+
+def _counted(queue: Queue, count: int, states: str) -> str:
+    if not count:
+        return "0"
+    page = cells.jobs_page(queue=queue.name, state=states)
+    return format_html('<a class="brain-link" href="{}">{}</a>', page, figures.count(count))
 
 
 def _or_default(value: float | None, default: float) -> str:

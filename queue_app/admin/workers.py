@@ -11,13 +11,14 @@ from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, asking, done, shortened
-from queue_app import workers
+from queue_app import figures, workers
+from queue_app.conf import conf
 from queue_app.models import Worker
 from queue_app.states import Asked
 
@@ -29,17 +30,24 @@ _STATUS = {
 }
 
 
+_STALE = 2 / 3  # of the lease: a worker beats at every third of it, so this one has missed a beat
+
+
+def _percent(part: int, whole: int) -> int:
+    return min(100, round(100 * part / max(1, whole)))
+
+
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyModelAdmin):
     list_display = [
-        "host", "pid", "status", "pool", "slots", "memory", "consumes", "started_at", "last_seen_at",
+        "host", "pid", "status", "pool", "slots", "memory", "consumes", "started_at", "seen",
     ]  # fmt: skip
     fields = [
         ("host", "pid"),
         ("status", "consumes"),
         ("pool", "slots"),
         ("memory", "jobs"),
-        ("started_at", "last_seen_at"),
+        ("started_at", "seen"),
         ("lease_until", "stopped_at"),
         "id",
     ]
@@ -62,8 +70,31 @@ class WorkerAdmin(ReadOnlyModelAdmin):
 
     @display(description="slots in use")
     def slots(self, worker: Worker) -> str:
+        """A bar and words: what runs, what is stuck, what is free."""
+        used = len(worker.running)
         stuck = f", {worker.stuck} stuck" if worker.stuck else ""
-        return f"{len(worker.running)} of {worker.concurrency}{stuck}"
+        return format_html(
+            '<span class="brain-slots"><span class="brain-meter" aria-hidden="true"><i style="width:{}%"></i>'
+            '<b style="width:{}%"></b></span><span class="brain-nowrap">{} of {}{}</span></span>',
+            _percent(used, worker.concurrency),
+            _percent(worker.stuck, worker.concurrency),
+            used,
+            worker.concurrency,
+            stuck,
+        )
+
+    @display(description="last seen", ordering="last_seen_at")
+    def seen(self, worker: Worker) -> str:
+        now = timezone.now()
+        silent_s = (now - worker.last_seen_at).total_seconds()
+        is_stale = worker.stopped_at is None and silent_s > conf().LEASE_S * _STALE
+        return format_html(
+            '<span class="brain-nowrap{}" title="{}">{}{}</span>',
+            " brain-bad" if is_stale else "",
+            f"{worker.last_seen_at:%Y-%m-%d %H:%M:%S}",
+            figures.ago(silent_s),
+            ", stale" if is_stale else "",
+        )
 
     @display(description="memory", ordering="memory_bytes")
     def memory(self, worker: Worker) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from brain_project import overview
 from foundation import audit, roles
 from foundation.models import AuditEntry
 from orm_app.models import User
-from queue_app import enqueue, queues
-from queue_app.models import Job
+from queue_app import clock, enqueue, queues, rollups
+from queue_app.histograms import bucket
+from queue_app.models import Job, Rollup
 
 pytestmark = pytest.mark.django_db
 
@@ -57,6 +62,38 @@ def test_overview__viewer__figures_and_latest_changes():
     assert reverse("admin:foundation_auditentry_change", args=[entry.pk]) in text
     assert "&lt;b&gt;bob" in text
     assert client.get(reverse("admin-overview")).status_code == 200
+
+
+def test_overview__queue__from_statistics_in_a_fixed_number_of_queries(monkeypatch):
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    counts = []
+    for number in range(10):
+        enqueue("email_queue", {"to": "a@example.com", "subject": "s", "task_id": 1})
+        ran = {"completed": 40, "failed": 10, "wait": {str(bucket(2.0)): 50}}
+        for step_s, at in ((60, rollups.floor(now, 60) - timedelta(minutes=2)), (0, rollups.EPOCH)):
+            Rollup.objects.create(step_s=step_s, at=at, queue=f"q{number}", name="t", **ran)
+        if number in (0, 9):
+            with CaptureQueriesContext(connection) as asked:
+                cards = {card.label: card for card in overview._queue()}
+            counts.append(len(asked))
+    assert counts[0] == counts[1] <= 8
+    assert sum('FROM "queue_app_job"' in query["sql"] for query in asked) == 2  # open ones, oldest
+    assert (cards["Pending"].value, cards["Completed"].value) == ("10", "400")
+    assert (cards["Runs"].value, cards["Wait p95"].value) == ("100 / min", "2 s")
+    assert (cards["Failure rate"].value, cards["Failure rate"].tone) == ("20 %", "bad")
+    assert (cards["Schedules"].value, cards["Schedules"].tone) == ("on time", "")
+    assert all(card.link for card in cards.values())
+
+
+def test_overview__nothing_yet__dashes_and_noughts():
+    cards = {card.label: card.value for card in overview._queue()}
+    assert (cards["Runs"], cards["Wait p95"], cards["Failure rate"], cards["Oldest due"]) == (
+        "0 / min",
+        "–",
+        "–",
+        "0 s",
+    )
 
 
 def test_overview__no_role__no_figure_and_no_fragment():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -13,6 +15,7 @@ from django.utils import timezone
 from foundation import roles
 from foundation.models import AuditEntry
 from queue_app import queues, workers
+from queue_app.admin import timeline
 from queue_app.models import Job, JobEvent, Queue, Worker
 from queue_app.states import State
 from queue_app.uuid7 import uuid7
@@ -169,8 +172,43 @@ def test_detail__long_history__bounded_queries_and_workers_by_name(django_assert
     client = client_of(roles.VIEWER)
     with django_assert_max_num_queries(10):
         text = client.get(page(dead)).content.decode()
-    assert text.count("host-7:4711") == 21
+    assert (
+        text.count("host-7:4711") == 41
+    )  # 20 runs in the timeline, 20 steps of the history, and the last run's worker
     assert str(gone) in text
+
+
+def test_detail__failed_twice__timeline_with_waits_workers_and_what_is_known_of_the_errors():
+    ran_on = worker(host="host-7", pid=4711)
+    dead, now = job(owner=ran_on.pk), timezone.now()
+    for seconds, state, detail in (
+        (1, "PROCESSING", {}), (2, "FAILED", {"error": "ValueError", "retry_in_s": 3.0}),
+        (9, "PROCESSING", {}), (70, "DEAD_LETTER", {"error": "OSError", "reason": SCRIPT}),
+    ):  # fmt: skip
+        at = now + timedelta(seconds=seconds)
+        JobEvent.objects.create(job=dead, state=state, worker=ran_on.pk, at=at, detail=detail)
+    JobEvent.objects.filter(job=dead, state="PENDING").update(at=now)
+    answer = client_of(roles.VIEWER).get(page(dead))
+    first, last = answer.context["timeline"]["runs"]
+    assert (first["waited"], first["ran"], first["outcome"], first["told"]) == (
+        "1 s",
+        "1 s",
+        "failed",
+        "again after 3 s",
+    )
+    assert (last["waited"], last["ran"], last["outcome"]) == ("4 s", "61 s", "dead letter")
+    assert (first["run"].error, last["run"].error["message"]) == ({"type": "ValueError"}, "refused")
+    assert "<summary>Traceback</summary>" in answer.content.decode()
+    assert SCRIPT not in answer.content.decode()
+
+
+def test_detail__long_history__the_latest_runs_and_it_says_so(monkeypatch):
+    monkeypatch.setattr(timeline, "_STEPS", 3)
+    dead = job()
+    for state in ("PROCESSING", "FAILED") * 3:
+        JobEvent.objects.create(job=dead, state=state)
+    text = client_of(roles.VIEWER).get(page(dead)).content.decode()
+    assert "these are the latest runs" in text
 
 
 def test_detail__markup_in_every_text__shown_as_text():
@@ -319,15 +357,70 @@ def test_queue_list__many_queues__counts_and_defaults_in_bounded_queries(
         queues.create_queue(f"q{number}")
     job(), job(), job(State.PENDING), job(State.FAILED), job(State.PROCESSING)
     client = client_of(roles.VIEWER)
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10), CaptureQueriesContext(connection) as asked:
         answer = client.get(reverse(QUEUES))
-    shown = {row.name: row for row in answer.context["cl"].result_list}
+    shown = {row.name: row.depth for row in answer.context["cl"].result_list}
     mail = shown["email_queue"]
-    assert (mail.jobs_waiting, mail.jobs_running, mail.jobs_dead) == (2, 1, 2)
-    assert shown["q0"].jobs_dead == 0
+    assert (mail.waiting, mail.running, mail.dead) == (2, 1, 2)
+    assert shown["q0"].dead == 0
+    assert sum('FROM "queue_app_job"' in query["sql"] for query in asked) == 2  # and no subqueries by row
     text = answer.content.decode()
-    assert "?queue=email_queue&amp;state__exact=DEAD_LETTER" in text
+    assert "?queue=email_queue&amp;state__in=DEAD_LETTER" in text
+    assert text.count("<svg class=") == 21
     assert "3 (default)" in text
+
+
+@pytest.mark.parametrize("name", ["email_queue", "a_de.f-1"])  # in an address "_de" is another letter
+def test_queue_page__operator__pauses_and_resumes_by_dialog_and_it_is_audited(name):
+    queues.create_queue(name)
+    client, url = client_of(roles.OPERATOR), reverse("admin:queue_app_queue_change", args=[quote(name)])
+    pause, resume = (
+        reverse(f"admin:queue_app_queue_{verb}", args=[quote(name)]) for verb in ("pause", "resume")
+    )
+    text = client.get(url).content.decode()
+    assert (pause in text, resume in text) == (True, False)
+    assert "Pause this queue?" in client.get(pause).content.decode()
+    assert not Queue.objects.get(name=name).paused
+    answer = client.post(pause, CONFIRMED, headers={"HX-Request": "true", "X-Request-Id": "r-pause"})
+    assert answer.headers["HX-Redirect"] == url
+    assert Queue.objects.get(name=name).paused
+    entry = AuditEntry.objects.get(action="queue.configure")
+    assert (entry.actor, entry.source, entry.request_id) == ("some-operator", "admin", "r-pause")
+    assert (entry.before, entry.after) == ({"paused": False}, {"paused": True})
+    text = client.get(url).content.decode()
+    assert (pause in text, resume in text) == (False, True)
+    client.post(resume, CONFIRMED)
+    assert not Queue.objects.get(name=name).paused
+
+
+def test_queue_page__viewer__looks_at_charts_and_pauses_nothing():
+    queues.create_queue("q")
+    client = client_of(roles.VIEWER)
+    text = client.get(reverse("admin:queue_app_queue_change", args=["q"])).content.decode()
+    assert text.count("<canvas") == 4
+    assert "Nothing ran in the last hour" in text
+    pause = reverse("admin:queue_app_queue_pause", args=["q"])
+    assert pause not in text
+    assert client.post(pause, CONFIRMED).status_code == 403
+    assert not Queue.objects.get().paused
+
+
+def test_queue_page__its_fragment__fixed_queries_and_nobody_else_sees_it(django_assert_max_num_queries):
+    queues.create_queue("q", max_retries=1)
+    queues.configure("q", actor=None, source="system", max_concurrency=2)
+    job(), job(State.PENDING)
+    url = reverse("admin:queue_app_queue_live", args=["q"])
+    client = client_of(roles.VIEWER)
+    with django_assert_max_num_queries(14):
+        text = client.get(url).content.decode()
+    assert "2 at once: 0 in use, 0 wait" in text
+    assert "canvas" not in text
+    assert client.get(reverse("admin:queue_app_queue_live", args=["none"])).status_code == 404
+    assert client_of(None).get(url).status_code == 403
+
+
+def test_queue_add__form__has_no_charts():
+    assert b"<canvas" not in client_of(roles.ADMIN).get(reverse(ADD_QUEUE)).content
 
 
 # --- workers -------------------------------------------------------------------------------------------------------------
@@ -345,6 +438,22 @@ def test_workers__alive_stopped_and_lost__told_apart_in_bounded_queries(django_a
         row.host: answer.context["cl"].model_admin.status(row) for row in answer.context["cl"].result_list
     }
     assert told == {"living": "alive", "ended": "stopped", "silent": "lost", "crowd": "alive"}
+
+
+def test_workers__list__slots_as_a_bar_and_the_last_beat_in_words():
+    now = timezone.now()
+    worker(host="busy", running=["a"], stuck=1, last_seen_at=now)
+    worker(host="late", last_seen_at=now - timedelta(seconds=8))  # of a lease of 10 s
+    worker(host="ended", last_seen_at=now - timedelta(hours=3), lease_until=now, stopped_at=now)
+    answer = client_of(roles.VIEWER).get(reverse(WORKERS))
+    admin = answer.context["cl"].model_admin
+    rows = {row.host: row for row in answer.context["cl"].result_list}
+    slots, (late, ended) = admin.slots(rows["busy"]), (admin.seen(rows[host]) for host in ("late", "ended"))
+    assert slots.count("width:50%") == 2
+    assert "1 of 2, 1 stuck" in slots
+    assert re.search(r"brain-bad.*>\d+ s ago, stale<", late)
+    assert "stale" not in ended
+    assert "3 h ago" in ended
 
 
 def test_workers__anybody__looks_only():
