@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .alerts import Alert, AlertRule, Notice, Silence
 from .jobs import Blob, Job, JobEvent
 from .queues import Delivery, Queue, Tenant, Turns
 from .replays import Replay
@@ -11,6 +12,8 @@ from .workers import Lease, Worker
 from .workflows import Member, Workflow
 
 __all__ = [
+    "Alert",
+    "AlertRule",
     "Blob",
     "Delivery",
     "Firing",
@@ -18,10 +21,12 @@ __all__ = [
     "JobEvent",
     "Lease",
     "Member",
+    "Notice",
     "Queue",
     "Replay",
     "Rollup",
     "Schedule",
+    "Silence",
     "Tenant",
     "Turns",
     "Worker",
