@@ -47,6 +47,12 @@ def covers(quiet: Collection[Quiet], rule: int, queue: str) -> bool:
     return any(one.rule in (None, rule) and one.queue in ("", queue) for one in quiet)
 
 
+def covering(alert: Alert) -> list[Silence]:
+    """Those that keep quiet about it now."""
+    rows = Silence.objects.filter(until__gt=clock.now())
+    return [row for row in rows if row.rule_id in (None, alert.rule_id) and row.queue in ("", alert.queue)]
+
+
 def silence(
     *,
     until: datetime,

@@ -1,4 +1,4 @@
-"""`manage.py queue`: run workers; look at queues and workers; cancel jobs; dead letters; schedules; limits; workflows."""
+"""`manage.py queue`: run workers; look at queues and workers; cancel jobs; dead letters; schedules; limits; workflows; alerts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django.core.management.base import CommandParser
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
 from queue_app import cancelling, deadletter, limits_told, replays, stats, workers
 from queue_app.management import workflow_verbs
+from queue_app.management.alert_verbs import AlertVerbs
 from queue_app.management.autoscale_verb import AutoscaleVerb
 from queue_app.management.limit_verbs import LimitVerbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
@@ -80,6 +81,7 @@ class Command(BrainCommand):
         StatsVerb(self).define()
         AutoscaleVerb(self).define()
         LimitVerbs(self, _trace).define()
+        AlertVerbs(self, _trace).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""
