@@ -150,11 +150,12 @@ def _lock(now: datetime) -> bool:
 
 def _changes(rules: Sequence[Rule], sight: alerts.Sight, now: datetime) -> Iterable[_Change]:
     """In the transaction. Rows without an id are new; those without a key and a state of PENDING are to be deleted."""
-    open_ = {(row.rule_id, row.queue): row for row in Alert.objects.filter(open_key__isnull=False)}
+    left = list(Alert.objects.filter(open_key__isnull=False))
     quiet = silences.standing(now)
     for rule in rules:
+        mine = {row.queue: row for row in left if (row.rule_id, row.condition) == (rule.id, rule.condition)}
+        left = [row for row in left if mine.get(row.queue) is not row]
         values = alerts.values(rule, rules, sight, now)
-        mine = {queue: open_.pop((rule.id, queue)) for id, queue in list(open_) if id == rule.id}
         if values is None:
             continue
         for queue in sorted({*values, *mine}):
@@ -163,7 +164,7 @@ def _changes(rules: Sequence[Rule], sight: alerts.Sight, now: datetime) -> Itera
             step = alerts.step(rule, before, values.get(queue), now, is_silenced=is_silenced)
             if row is not None or step.standing is not None:
                 yield _stepped(row or _new(rule, queue), step, now, rule)
-    for row in open_.values():
+    for row in left:  # their rules are gone, off, or about something else now
         yield _stepped(row, alerts.end(_standing(row)), now)
 
 
@@ -200,15 +201,15 @@ def _note(change: _Change, now: datetime) -> None:
 
 
 def _store(rows: Sequence[Alert]) -> None:
-    gone = [row.pk for row in rows if row.pk and row.state == State.PENDING and row.open_key is None]
+    gone = {row.pk for row in rows if row.pk and row.state == State.PENDING and row.open_key is None}
     if gone:
         Alert.objects.filter(pk__in=gone).delete()
-    new = [row for row in rows if not row.pk]
-    for row in new:  # one by one: a notice names its id, which MySQL does not give back of many
-        row.save(force_insert=True)
-    changed = [row for row in rows if row.pk and row.pk not in gone and row not in new]
+    changed = [row for row in rows if row.pk and row.pk not in gone]
     if changed:
         Alert.objects.bulk_update(changed, [*_STEPPED], batch_size=50)
+    for row in rows:
+        if not row.pk:  # one by one: a notice names its id, which MySQL does not give back of many
+            row.save(force_insert=True)
 
 
 def _new(rule: Rule, queue: str) -> Alert:

@@ -153,17 +153,30 @@ def test_look__pending_and_calm_again__leaves_no_row():
 
 
 def test_look__rule_is_changed_or_off_or_deleted__what_fires_by_it_is_over():
-    kept, off, gone = rule(name="kept"), rule(name="off"), rule(name="gone")
+    kept, off, gone, too = (rule(name=name) for name in ("kept", "off", "gone", "too"))
     late_job()
-    assert alerting.look() == 3
+    assert alerting.look() == 4
     alert_rules.change(kept, threshold=3600, **WHO)
     alert_rules.change(off, enabled=False, **WHO)
     alert_rules.delete(gone, **WHO)
+    alert_rules.delete(too, **WHO)
     alerting.look()
     assert [(name, state) for name, _, state in standing()] == [
-        (n, "resolved") for n in ("gone", "kept", "off")
+        (n, "resolved") for n in ("gone", "kept", "off", "too")
     ]
     assert Alert.objects.get(name="gone").rule is None
+
+
+def test_look__rule_is_about_something_else_now__the_old_alert_is_over_and_a_new_one_begins():
+    row = rule("latency", "mine")
+    late_job()
+    alerting.look()
+    alert_rules.change(row, condition="no_worker", **WHO)
+    alerting.look()
+    assert [*Alert.objects.order_by("id").values_list("condition", "state")] == [
+        ("latency", "resolved"),
+        ("no_worker", "firing"),
+    ]
 
 
 def test_look__older_than_the_last__changes_nothing():
