@@ -31,6 +31,7 @@ GROUPS = [
             ("Schedules", "schedule", "queue_app_schedule"),
             ("Workflows", "account_tree", "queue_app_workflow"),
             ("Workers", "memory", "queue_app_worker"),
+            ("Alerts", "notifications_active", "queue_app_alert"),
         ],
     ),
     (

@@ -40,6 +40,11 @@ try:
     SECURE_SSL_REDIRECT = env.flag("BRAIN_SSL_REDIRECT", default=PRODUCTION)
     EMAIL_URL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
     EMAIL_URL_PORT = env.text("BRAIN_SMTP_PORT", "1025")
+    _alerts = {
+        "ALERT_WEBHOOKS": tuple(env.names("BRAIN_ALERT_WEBHOOKS", [])),
+        "ALERT_SECRET": env.text("BRAIN_ALERT_SECRET"),
+        "ALERT_MAIL": tuple(env.names("BRAIN_ALERT_MAIL", [])),
+    }
 except BadVariable as error:
     raise ImproperlyConfigured(str(error)) from error
 
@@ -227,6 +232,6 @@ BRAIN: dict[str, dict[str, object]] = {
     "GATEWAY": {},
     "CACHE": {},
     # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
-    "QUEUE": {} if PRODUCTION else {"WARM_STOP_S": 4.0},
+    "QUEUE": {**_alerts, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},
     "DATABASE": {},
 }

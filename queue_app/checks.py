@@ -6,13 +6,18 @@ from typing import Any
 
 from celery import current_app
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import DatabaseError
+
+from foundation import url_guard
 
 from . import queues, registry
 from .conf import conf
 from .models import Delivery, Queue
 
 _DOCS = "See docs/checks.md#queue-{}."
+_ANYWHERE = "1.1.1.1"  # some public address: what a name stands for is checked when it is connected to
 
 
 @register("queue")
@@ -43,6 +48,35 @@ def conf_fits_together(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="queue.E007",
             )
         )
+    return found
+
+
+@register("queue")
+def alerts_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A webhook is named by its place: its address is a secret at many receivers."""
+    found: list[CheckMessage] = []
+    for number, url in enumerate(conf().ALERT_WEBHOOKS, 1):
+        try:
+            url_guard.check(url, resolve=lambda host, port: [_ANYWHERE])
+        except url_guard.Refused as error:
+            found.append(
+                Error(
+                    f"BRAIN['QUEUE']['ALERT_WEBHOOKS']: number {number} cannot be told: {error}.",
+                    hint="Mend BRAIN_ALERT_WEBHOOKS. " + _DOCS.format("e012"),
+                    id="queue.E012",
+                )
+            )
+    for address in conf().ALERT_MAIL:
+        try:
+            validate_email(address)
+        except ValidationError:
+            found.append(
+                Error(
+                    f"BRAIN['QUEUE']['ALERT_MAIL']: {address!r} is not an address.",
+                    hint="Mend BRAIN_ALERT_MAIL. " + _DOCS.format("e013"),
+                    id="queue.E013",
+                )
+            )
     return found
 
 

@@ -70,6 +70,15 @@ class QueueConf:
         2_592_000.0, low=86_400, high=31_536_000
     )  # hours older than this become days: 30 days
     ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # then days go: 400 days
+    ALERTS: bool = setting(True)  # the rules are looked at; see docs/queue.md#alerts
+    ALERT_LOOK_S: float = setting(15.0, low=0.1, high=600)  # between two looks at the rules
+    ALERT_WEBHOOKS: tuple[str, ...] = setting(())  # URLs that are told; BRAIN_ALERT_WEBHOOKS
+    ALERT_SECRET: str = setting("")  # signs what they are told; empty: unsigned; BRAIN_ALERT_SECRET
+    ALERT_MAIL: tuple[str, ...] = setting(())  # addresses that are told; BRAIN_ALERT_MAIL
+    ALERT_TIMEOUT_S: float = setting(5.0, low=0.1, high=30)  # of one attempt to tell
+    ALERT_RETENTION_S: float = setting(
+        2_592_000.0, low=3600, high=315_360_000
+    )  # of resolved alerts, ended silences and notices: 30 days
     RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
     DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
     BULK_RETENTION_S: float = setting(

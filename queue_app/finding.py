@@ -17,7 +17,6 @@ from django.db.models.fields.json import KeyTransform
 from . import ledger, selection
 from .models import Job, Tag, Worker
 from .selection import Selection
-from .states import State
 
 SEARCHED = 20_000
 _MOST_WORKERS = 1000  # of one host
@@ -42,8 +41,8 @@ def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[J
         "parent": wanted.parent,
     }
     found = found.filter(**{column: value for column, value in plain.items() if value})
-    if wanted.state:
-        found = found.filter(ledger.in_state(State(wanted.state)))
+    if wanted.states:
+        found = found.filter(ledger.in_states(wanted.states))
     if wanted.fingerprint:
         found = found.filter(ledger.DEAD, fingerprint=wanted.fingerprint)
     if wanted.tag:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
 from django.db import DatabaseError, OperationalError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
-from . import clock, intake, leases, queues, recurrence, registry, states
+from . import cancelling, clock, intake, leases, queues, recurrence, registry, states
 from .conf import conf
 from .models import Delivery, Firing, Job, Schedule
-from .recurrence import Missed, Overlap, Recurrence
+from .recurrence import Act, Missed, Overlap, Recurrence
 
 log = structlog.get_logger(__name__)
 
 NAME = "schedules"
 AT_MOST = 100  # schedules in one transaction, and moments of one schedule in one go
+_OVER = [state.value for state in states.OVER]
 _SOONEST_S = 0.02
 _PRUNE_S = 60.0
 _PRUNED = 1000  # rows in one statement
@@ -58,6 +60,7 @@ def look() -> float:
     while (wait_s := _wait_s()) <= 0 and time.monotonic() < enough:
         if not fire_due():
             return conf().RECONCILE_S  # other schedulers hold all that is due
+    let_go()
     return min(max(wait_s, _SOONEST_S), conf().RECONCILE_S)
 
 
@@ -72,6 +75,37 @@ def fire_due() -> int:
         # One of them does what the database refuses: the others shall not wait for it.
         ids = list(_due(now).values_list("id", flat=True)[:AT_MOST])
         return sum(_fire_alone(id, now) for id in ids)
+
+
+def let_go() -> int:
+    """Give the moments that wait their jobs, where the ones they wait for are over. How many."""
+    is_open = Exists(Job.objects.filter(id=OuterRef("last_job")).exclude(state__in=_OVER))
+    ready = Schedule.objects.filter(~is_open, paused=False, waits_at__isnull=False)
+    return sum(_let_go(id) for id in ready.order_by("waits_at").values_list("id", flat=True)[:AT_MOST])
+
+
+def _let_go(schedule_id: int) -> int:
+    skip = connection.features.has_select_for_update_skip_locked
+    try:
+        with transaction.atomic():
+            mine = Schedule.objects.select_for_update(skip_locked=skip).filter(id=schedule_id, paused=False)
+            row = mine.filter(waits_at__isnull=False).first()
+            if row is None or _is_open(row.last_job):  # another scheduler has seen to it
+                return 0
+            _end_wait(row)
+            row.save(update_fields=["waits_at", "last_at", "last_job"])
+            return 1
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        _report_refusal(schedule_id, error)
+        return 0
+
+
+def give_up_waiting(schedule: Schedule, note: str) -> None:
+    """The moment that waits passes, if there is one. The caller holds the row and saves `waits_at`."""
+    if schedule.waits_at is not None:
+        _settle(schedule, Firing.Outcome.OVERLAPPED, note=note)
 
 
 def overdue_s() -> float:
@@ -142,10 +176,12 @@ def _fire_alone(schedule_id: int, now: datetime) -> int:
     except OperationalError:
         raise
     except DatabaseError as error:
-        log.error(
-            "schedule_not_fired", schedule=schedule_id, error=type(error).__name__, reason=str(error)[:200]
-        )
+        _report_refusal(schedule_id, error)
         return 0
+
+
+def _report_refusal(schedule_id: int, error: DatabaseError) -> None:
+    log.error("schedule_not_fired", schedule=schedule_id, error=type(error).__name__, reason=str(error)[:200])
 
 
 def _fire(due: QuerySet[Schedule], now: datetime) -> int:
@@ -158,7 +194,7 @@ def _fire(due: QuerySet[Schedule], now: datetime) -> int:
         done = _done(plans)
         firings = [firing for schedule, plan in plans for firing in _firings(schedule, plan, done)]
         Firing.objects.bulk_create(firings)
-        Schedule.objects.bulk_update(schedules, ["next_at", "last_at", "last_job"])
+        Schedule.objects.bulk_update(schedules, ["next_at", "last_at", "last_job", "waits_at"])
     return len(schedules)
 
 
@@ -188,23 +224,40 @@ def _done(plans: Sequence[tuple[Schedule, recurrence.Plan]]) -> set[tuple[int, d
 
 
 def _firings(schedule: Schedule, plan: recurrence.Plan, done: set[tuple[int, datetime]]) -> list[Firing]:
-    found = []
+    found: list[Firing] = []
     if plan.missed and (schedule.pk, plan.missed[0]) not in done:
         first, until = plan.missed
         note = f"and what followed before {until:%Y-%m-%d %H:%M:%S} UTC"
         found.append(_firing(schedule, first, Firing.Outcome.MISSED, Firing.Cause.CLOCK, note=note))
         log.warning("schedule_missed", schedule=schedule.name, since=str(first), until=str(until))
+    if schedule.waits_at is not None and not _is_open(schedule.last_job):
+        _end_wait(schedule, found)  # it was there before them
     for moment in plan.fire:
         if (schedule.pk, moment) not in done:
-            found.append(_fire_moment(schedule, moment))
+            found.append(_fire_moment(schedule, moment, found))
     schedule.next_at = plan.next_at
     return found
 
 
-def _fire_moment(schedule: Schedule, moment: datetime) -> Firing:
-    if schedule.overlap == Overlap.SKIP and _is_open(schedule.last_job):
-        note = f"job {schedule.last_job} is not over"
+def _fire_moment(schedule: Schedule, moment: datetime, fresh: Sequence[Firing]) -> Firing:
+    """fresh: the schedule's firings of this transaction that are not stored yet."""
+    overlap = Overlap(schedule.overlap)
+    is_open = overlap != Overlap.ALLOW and _is_open(schedule.last_job)
+    if is_open and overlap == Overlap.REPLACE:
+        is_open = not _cancel(schedule)
+    act = recurrence.act(overlap, is_open=is_open, waits=schedule.waits_at is not None)
+    if act == Act.FIRE:
+        return _ordered(schedule, moment)
+    note = f"job {schedule.last_job} is not over"
+    if act == Act.SKIP:
         return _firing(schedule, moment, Firing.Outcome.OVERLAPPED, Firing.Cause.CLOCK, note=note)
+    if schedule.waits_at is not None:
+        _settle(schedule, Firing.Outcome.OVERLAPPED, fresh, note="a later moment took its place")
+    schedule.waits_at = moment
+    return _firing(schedule, moment, Firing.Outcome.WAITING, Firing.Cause.CLOCK, note=note)
+
+
+def _ordered(schedule: Schedule, moment: datetime) -> Firing:
     try:
         job = order(schedule, moment)
     except ValueError as error:
@@ -214,10 +267,42 @@ def _fire_moment(schedule: Schedule, moment: datetime) -> Firing:
     return _firing(schedule, moment, Firing.Outcome.FIRED, Firing.Cause.CLOCK, job=job.id)
 
 
+def _cancel(schedule: Schedule) -> bool:
+    """Ask the last one's job to end, once. Whether it is over."""
+    job = Job.objects.get(id=schedule.last_job)
+    if not job.cancel_requested:
+        with suppress(cancelling.Over):  # it has ended meanwhile
+            cancelling.cancel(job, actor=f"schedule {schedule.name}", source="system")
+    return not _is_open(job.id)
+
+
+def _end_wait(schedule: Schedule, fresh: Sequence[Firing] = ()) -> None:
+    """The moment that waits gets its job. The caller holds the row and saves it."""
+    assert schedule.waits_at is not None  # noqa: S101
+    waited_for = schedule.last_job
+    made = _ordered(schedule, schedule.waits_at)
+    note = made.note or f"waited for job {waited_for}"
+    _settle(schedule, made.outcome, fresh, job=made.job, note=note)
+
+
+def _settle(
+    schedule: Schedule, outcome: str, fresh: Sequence[Firing] = (), *, job: UUID | None = None, note: str
+) -> None:
+    """What became of the moment that waits, which does no more. The caller saves the schedule."""
+    moment, schedule.waits_at = schedule.waits_at, None
+    changes = {"outcome": outcome, "job": job, "note": note[:200], "at": clock.now()}
+    for unsaved in fresh:
+        if unsaved.due_at == moment:
+            for field, value in changes.items():
+                setattr(unsaved, field, value)
+            return
+    Firing.objects.filter(schedule=schedule, due_at=moment).update(**changes)
+
+
 def _is_open(job_id: UUID | None) -> bool:
     if job_id is None:
         return False
-    return Job.objects.filter(id=job_id).exclude(state__in=[state.value for state in states.OVER]).exists()
+    return Job.objects.filter(id=job_id).exclude(state__in=_OVER).exists()
 
 
 def _firing(

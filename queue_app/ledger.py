@@ -83,9 +83,10 @@ DEAD = Condition("state = 'DEAD_LETTER'")
 _RUNS = Condition("state = 'PROCESSING' AND delivery = 'ledger'")
 
 
-def in_state(state: State) -> Condition:
+def in_states(wanted: Iterable[State]) -> Condition:
     """As a text, for the sake of the index of all that are not COMPLETED."""
-    return Condition(f"state = '{State(state).value}'")
+    names = ", ".join(f"'{State(state).value}'" for state in wanted)
+    return Condition(f"state IN ({names})")
 
 
 def waiting() -> QuerySet[Job]:

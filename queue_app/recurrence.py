@@ -46,6 +46,18 @@ class Overlap(StrEnum):
 
     ALLOW = "allow"  # both run
     SKIP = "skip"  # the moment passes
+    WAIT = "wait"  # the moment waits for that job's end; while one waits, others pass
+    REPLACE = (
+        "replace"  # that job is cancelled, and the moment waits for its end; a later moment takes its place
+    )
+
+
+class Act(StrEnum):
+    """What becomes of a moment whose time has come."""
+
+    FIRE = "fire"
+    SKIP = "skip"
+    WAIT = "wait"
 
 
 class Recurrence(Protocol):
@@ -173,6 +185,17 @@ def plan(
     fires = missed == Missed.LAST or now - newest <= timedelta(seconds=grace_s)
     lost = None if fires and newest == next_at else (next_at, newest if fires else now)
     return Plan((newest,) if fires else (), lost, recurrence.after(now))
+
+
+def act(overlap: Overlap, *, is_open: bool, waits: bool) -> Act:
+    """is_open: the last one's job is not over, and where it is to be replaced, its cancel was asked for. waits: a moment
+    before this one does.
+    """
+    if not is_open or overlap == Overlap.ALLOW:
+        return Act.FIRE
+    if overlap == Overlap.SKIP or (overlap == Overlap.WAIT and waits):
+        return Act.SKIP
+    return Act.WAIT
 
 
 def between(recurrence: Recurrence, start: datetime, end: datetime, *, at_most: int) -> list[datetime]:

@@ -98,8 +98,9 @@ def change(
         if _TIMING & set(new):
             row.starts_at = _whole(clock.now())
             row.next_at = _first_after(row, row.starts_at)
+            firing.give_up_waiting(row, "the schedule's times were changed")
         if new:
-            row.save(update_fields=[*new, "starts_at", "next_at"])
+            row.save(update_fields=[*new, "starts_at", "next_at", "waits_at"])
             trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
             was = {key: before[key] for key in new}
             audit.record(action="schedule.change", target=row, before=was, after=new, **trace)
@@ -172,7 +173,7 @@ def backfillable(schedule: Schedule, start: datetime, end: datetime) -> list[dat
     if len(moments) > MOST_BACKFILLED:
         raise BadSchedule({"end": f"more than {MOST_BACKFILLED:,} moments: take a part of them at a time"})
     fired = Firing.objects.filter(schedule=schedule, due_at__range=(start, end), job__isnull=False)
-    done = set(fired.values_list("due_at", flat=True))
+    done = {*fired.values_list("due_at", flat=True), schedule.waits_at}  # the one that waits gets its own
     return [moment for moment in moments if moment not in done]
 
 
@@ -283,9 +284,11 @@ def _set_paused(schedule: Schedule, paused: bool, *, actor: Any, source: str, **
         if row.paused == paused:
             return row
         row.paused = paused
-        if not paused:
+        if paused:
+            firing.give_up_waiting(row, "the schedule was paused")
+        else:
             row.next_at = _first_after(row, clock.now())
-        row.save(update_fields=["paused", "next_at"])
+        row.save(update_fields=["paused", "next_at", "waits_at"])
         audit.record(
             actor=actor,
             action="schedule.pause" if paused else "schedule.resume",

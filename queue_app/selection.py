@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from .states import State
+from .states import WAITING, State
 
+SEVERAL = {"waiting": WAITING, "open": (*WAITING, State.PROCESSING)}  # states by one word
 LONGEST_TAG = 64
 MOST_TAGS = 20
 _MOST_PAIRS = 5
@@ -39,6 +40,7 @@ class BadSelection(ValueError):
 class Selection:
     """An empty field leaves all in.
 
+    state: one of State, or of SEVERAL.
     worker: its id, its host, or HOST:PID. arguments: `path=value`, more of them with spaces between, quoted as in a
     shell; `pairs` reads them. since, until: when the job was enqueued; until is left out.
     """
@@ -56,6 +58,13 @@ class Selection:
     parent: str = ""
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """Those that are meant; none of them: all."""
+        if not self.state:
+            return ()
+        return SEVERAL[self.state] if self.state in SEVERAL else (State(self.state),)
 
     @property
     def is_empty(self) -> bool:
@@ -143,8 +152,8 @@ def _problem(name: str, text: str) -> str:
         return "holds a NUL character"
     if len(text) > _LONGEST.get(name, 1000):
         return f"is longer than {_LONGEST.get(name, 1000)} characters"
-    if name == "state" and text not in set(State):
-        return f"is not one of {', '.join(State)}"
+    if name == "state" and text not in {*State, *SEVERAL}:
+        return f"is not one of {', '.join([*State, *SEVERAL])}"
     if name in ("workflow", "parent"):
         return _unless_id(text)
     if name == "arguments":

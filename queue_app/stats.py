@@ -17,7 +17,7 @@ from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from . import clock, firing, limits_told, rollups, spans, workers
+from . import alerts_told, clock, firing, limits_told, rollups, spans, workers
 from .broker import recorder
 from .histograms import COUNTS, LAST, Histogram, Tally, from_json, total, upper_s
 from .ledger import backlog, is_due
@@ -200,6 +200,7 @@ def families() -> Iterator[Metric]:
         "How late the schedule is that should have fired first; 0 when none is.",
         value=firing.overdue_s(),
     )
+    yield from alerts_told.families()
     yield from _limit_families()
     yield from _rollup_families()
     yield from recorder.families()

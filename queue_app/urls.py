@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .api import bulk_actions, dead_letters, jobs, limits, queues, schedules, stats, workers, workflows
+from .api import (
+    alerts,
+    bulk_actions,
+    dead_letters,
+    jobs,
+    limits,
+    queues,
+    schedules,
+    stats,
+    workers,
+    workflows,
+)
 
 app_name = "queue_api"
 
@@ -35,6 +46,13 @@ urlpatterns = [
     path("queues/<str:name>/purge", queues.QueuePurge.as_view(), name="queue-purge"),
     path("queues/<str:name>/limits", limits.QueueLimits.as_view(), name="queue-limits"),
     path("queues/<str:name>/tenants", limits.QueueTenants.as_view(), name="queue-tenants"),
+    path("alerts", alerts.AlertList.as_view(), name="alerts"),
+    path("alerts/<int:pk>", alerts.AlertDetail.as_view(), name="alert"),
+    path("alerts/<int:pk>/silence", alerts.AlertSilence.as_view(), name="alert-silence"),
+    path("alerts/rules", alerts.RuleList.as_view(), name="alert-rules"),
+    path("alerts/rules/<int:pk>", alerts.RuleDetail.as_view(), name="alert-rule"),
+    path("alerts/silences", alerts.SilenceList.as_view(), name="alert-silences"),
+    path("alerts/silences/<int:pk>/end", alerts.SilenceEnd.as_view(), name="alert-silence-end"),
     path("schedules", schedules.ScheduleList.as_view(), name="schedules"),
     path("schedules/<int:pk>", schedules.ScheduleDetail.as_view(), name="schedule"),
     path("schedules/<int:pk>/firings", schedules.ScheduleFirings.as_view(), name="schedule-firings"),

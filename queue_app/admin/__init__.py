@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import alerts as alerts
 from . import bulk_actions as bulk_actions
 from . import jobs as jobs
 from . import queues as queues

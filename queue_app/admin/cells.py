@@ -19,7 +19,6 @@ from queue_app import charts
 from queue_app.models import Worker
 
 _SPARK_WIDTH, _SPARK_HEIGHT = 120, 28
-_JOBS_BY = {"queue": "queue", "task": "name__exact", "state": "state__in"}  # the list's own names
 
 
 def worker_of(field: str) -> dict[str, Any]:
@@ -59,8 +58,7 @@ def statistics_page(queue: str) -> str:
 
 def jobs_page(**wanted: str) -> str:
     """The list of jobs, narrowed to a `queue`, a `task`, a `state`."""
-    query = {_JOBS_BY[field]: value for field, value in wanted.items()}
-    return f"{reverse('admin:queue_app_job_changelist')}?{urlencode(query)}"
+    return f"{reverse('admin:queue_app_job_changelist')}?{urlencode(wanted)}"
 
 
 def spark(values: Sequence[int]) -> str:

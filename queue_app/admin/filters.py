@@ -30,7 +30,7 @@ class StateFilter(_Narrowing, DropdownFilter):
     title, parameter_name = "state", "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.value, state.value) for state in State]
+        return [(word, word) for word in (*State, *selection.SEVERAL)]
 
 
 class QueueFilter(_Narrowing, DropdownFilter):

@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit
-from foundation.admin import RoleModelAdmin, done
+from foundation.admin import RoleModelAdmin, asking, done
 from queue_app import clock, figures, limits_told, queues, quotas, stats
 from queue_app.conf import conf
 from queue_app.models import Queue
@@ -88,7 +88,7 @@ class QueueAdmin(RoleModelAdmin):
 
     @display(description="waiting")
     def waiting(self, queue: Any) -> str:
-        return _counted(queue, queue.depth.waiting, "PENDING,FAILED")
+        return _counted(queue, queue.depth.waiting, "waiting")
 
     @display(description="running")
     def running(self, queue: Any) -> str:
@@ -163,12 +163,11 @@ class QueueAdmin(RoleModelAdmin):
         description="Pause",
         permissions=["operate"],
         icon="pause",
-        dialog={
-            "title": "Pause this queue?",
-            "description": "Jobs are accepted and wait; workers take none. What runs goes on.",
-            "form_class": None,
-            "form_submit_text": "Pause it",
-        },
+        dialog=asking(
+            "Pause this queue?",
+            "Jobs are accepted and wait; workers take none. What runs goes on.",
+            "Pause it",
+        ),
     )
     def pause(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._set_paused(request, object_id, True, "Paused: workers take no more of its jobs.")
@@ -178,12 +177,7 @@ class QueueAdmin(RoleModelAdmin):
         permissions=["operate"],
         icon="play_arrow",
         variant=ActionVariant.PRIMARY,
-        dialog={
-            "title": "Resume this queue?",
-            "description": "Workers take its jobs again.",
-            "form_class": None,
-            "form_submit_text": "Resume it",
-        },
+        dialog=asking("Resume this queue?", "Workers take its jobs again.", "Resume it"),
     )
     def resume(self, request: HttpRequest, form: Form, object_id: str) -> HttpResponse:
         return self._set_paused(request, object_id, False, "Resumed: workers take its jobs.")

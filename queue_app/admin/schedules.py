@@ -27,6 +27,7 @@ _SHOWN = 10  # firings and next runs on a schedule's page
 _COLOURS = {
     str(Firing.Outcome.FIRED): "success",
     str(Firing.Outcome.OVERLAPPED): "info",
+    str(Firing.Outcome.WAITING): "info",
     str(Firing.Outcome.MISSED): "warning",
     str(Firing.Outcome.REFUSED): "danger",
 }

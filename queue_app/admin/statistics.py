@@ -168,7 +168,7 @@ def queue_cards() -> list[dict[str, Any]]:
 
 
 def queue_card(depth: stats.Depth, recent: list[int]) -> dict[str, Any]:
-    of, states = depth.queue, {"Waiting": "PENDING,FAILED", "Running": "PROCESSING", "Dead": "DEAD_LETTER"}
+    of, states = depth.queue, {"Waiting": "waiting", "Running": "PROCESSING", "Dead": "DEAD_LETTER"}
     counts = {"Waiting": depth.waiting, "Running": depth.running, "Dead": depth.dead}
     return {
         "queue": of,

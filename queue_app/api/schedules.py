@@ -31,9 +31,10 @@ class ScheduleSerializer(Strict, serializers.ModelSerializer[Schedule]):
     class Meta:
         model = Schedule
         fields = [
-            "id", "name", *schedules.EDITABLE, "paused", "when", "next_at", "next_in_words", "last_at", "last_job", "created_at",
+            "id", "name", *schedules.EDITABLE, "paused", "when", "next_at", "next_in_words", "last_at", "last_job", "waits_at",
+            "created_at",
         ]  # fmt: skip
-        read_only_fields = ["next_at", "last_at", "last_job", "created_at"]
+        read_only_fields = ["next_at", "last_at", "last_job", "waits_at", "created_at"]
 
     def get_when(self, schedule: Schedule) -> str:
         return schedules.words(schedule)

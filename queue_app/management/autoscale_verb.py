@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from typing import Any
+from uuid import uuid4
 
 from foundation.commands import USAGE, BrainCommand, Failed
+from queue_app.alerting import Watch
 from queue_app.autoscale import Autoscaler, Goal
 from queue_app.fleet import Fleet
 
@@ -56,4 +58,10 @@ class AutoscaleVerb:
         fleet = Fleet(command, Autoscaler(goal), queues.split(",") if queues else (), self._command.line)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: fleet.stop())
-        fleet.run(options["every"])
+        me = uuid4()
+        watch = Watch(lambda: me)  # no worker can tell that none is left
+        watch.start()
+        try:
+            fleet.run(options["every"])
+        finally:
+            watch.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .alerts import Alert, AlertRule, Notice, Silence
 from .bulk import BulkAction
 from .jobs import Blob, Job, JobEvent, Tag
 from .queues import Delivery, Queue, Tenant, Turns
@@ -11,6 +12,8 @@ from .workers import Lease, Worker
 from .workflows import Member, Workflow
 
 __all__ = [
+    "Alert",
+    "AlertRule",
     "Blob",
     "BulkAction",
     "Delivery",
@@ -19,9 +22,11 @@ __all__ = [
     "JobEvent",
     "Lease",
     "Member",
+    "Notice",
     "Queue",
     "Rollup",
     "Schedule",
+    "Silence",
     "Tag",
     "Tenant",
     "Turns",

@@ -41,10 +41,11 @@ class Schedule(models.Model):
         "window (s)", default=86_400, help_text="Missed runs older than this never fire; of the policy `all`"
     )
     overlap = models.CharField(
-        max_length=5,
+        max_length=7,
         choices=[(policy, policy) for policy in _OVERLAP],
         default=Overlap.ALLOW.value,
-        help_text="While the last one's job is not over: run beside it, or skip",
+        help_text="While the last one's job is not over: run beside it, skip, wait for its end (one moment does), or "
+        "cancel it and run then",
     )
     paused = models.BooleanField(default=False)
     starts_at = models.DateTimeField(editable=False, help_text="From where an interval counts")
@@ -53,6 +54,9 @@ class Schedule(models.Model):
     )
     last_at = models.DateTimeField("last", null=True, editable=False, help_text="The last moment that fired")
     last_job = models.UUIDField(null=True, editable=False)
+    waits_at = models.DateTimeField(
+        "waits", null=True, editable=False, help_text="The moment that waits for the last job's end"
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -84,6 +88,7 @@ class Firing(models.Model):
     class Outcome(models.TextChoices):
         FIRED = "fired"
         OVERLAPPED = "overlapped"  # the last one's job was not over
+        WAITING = "waiting"  # for the last one's job to be over
         MISSED = "missed"
         REFUSED = (
             "refused"  # its job could not be stored: the task is gone, the payload does not fit any more

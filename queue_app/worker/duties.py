@@ -7,9 +7,8 @@ forked before any of them exists, and a child that is forked later uses none of 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,11 +20,12 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from django.db import DatabaseError, connections
 
-from queue_app import firing, queues, reconciler, wakeup, workers
+from queue_app import alerting, firing, queues, reconciler, wakeup, workers
 from queue_app.broker import celery_task, recording, topology
 from queue_app.broker.recorder import Recorder
 from queue_app.broker.undelivered import Undelivered
 from queue_app.conf import conf
+from queue_app.duty import Duty
 from queue_app.governor import Governor
 from queue_app.states import Asked
 
@@ -39,52 +39,8 @@ from .stopping import Stopping
 
 log = structlog.get_logger(__name__)
 
-_JOIN_S = 1.0  # for a duty to come to its end; one that hangs ends with the process
 _CHILDREN_S = 0.5  # between two looks whether a child of the pool has died
 _LOOK_S = 1.0  # between two looks whether the worker makes progress
-
-
-class Duty(threading.Thread):
-    """Does `action` again and again until it is stopped, whatever goes wrong in between.
-
-    Between two times it waits for as many seconds as the action answered, or `interval_s` when that was None.
-    """
-
-    def __init__(self, name: str, action: Callable[[], float | None], interval_s: float) -> None:
-        super().__init__(name=f"queue-{name}", daemon=True)
-        self._action, self._interval_s = action, interval_s
-        self._is_stopping, self._woken = False, threading.Event()
-
-    def run(self) -> None:
-        try:
-            wait_s = self._interval_s
-            while True:
-                self._woken.wait(wait_s)
-                self._woken.clear()
-                if self._is_stopping:
-                    return
-                wait_s = self._do()
-        finally:
-            connections.close_all()
-
-    def hurry(self) -> None:
-        """Do it now, or once more when it is at it."""
-        self._woken.set()
-
-    def _do(self) -> float:
-        try:
-            wait_s = self._action()
-        except Exception as error:  # noqa: BLE001  (a database or broker that is down comes back)
-            log.warning("duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200])
-            connections.close_all()
-            wait_s = None
-        return self._interval_s if wait_s is None else wait_s
-
-    def stop(self) -> None:
-        self._is_stopping = True
-        self._woken.set()
-        if self.is_alive():
-            self.join(_JOIN_S)
 
 
 class Membership(bootsteps.StartStopStep):
@@ -164,6 +120,7 @@ class Membership(bootsteps.StartStopStep):
         engine.on_turns = governor.ask
         self._reconciler = reconciler.Reconciler(engine, governor)
         self._scheduler = firing.Scheduler(lambda: engine.worker_id)
+        self._watch = alerting.Watch(lambda: engine.worker_id)
         liveness = Liveness(engine, consumed=partial(_consumed, worker.app), end=self._stopping.fail)
         self._heartbeat = Duty("heartbeat", partial(self._beat, worker, engine), conf().LEASE_S / 3)
         self._duties = [
@@ -174,6 +131,7 @@ class Membership(bootsteps.StartStopStep):
             Duty("recorder", self._recorder.look, 0.5),
             Duty("undelivered", Undelivered(self._recorder).look, _LOOK_S),
             Duty("liveness", liveness.look, _LOOK_S),
+            *self._watch.duties,
             Duty("recycling", self._stopping.recycle_when_stuck, _LOOK_S),
         ]
 
@@ -242,7 +200,8 @@ class Membership(bootsteps.StartStopStep):
     def _hand_over(self) -> None:
         """Another worker may lead where this one did, without waiting for the leases to end."""
         led = [("recorder", self._recorder.stop), ("reconciler", self._reconciler.stop)]
-        for name, stop in [*led, ("scheduler", self._scheduler.stop)]:
+        led += [("scheduler", self._scheduler.stop), ("alerts", self._watch.stop)]
+        for name, stop in led:
             try:
                 stop()
             except Exception as error:  # noqa: BLE001  (another takes over when the lease ends)

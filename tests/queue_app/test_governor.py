@@ -17,13 +17,13 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from queue_app import clock, enqueue, enqueue_many, governor, ledger, queues, turns, wakeup, workers
+from queue_app.duty import Duty
 from queue_app.governor import Governor, hand_out
 from queue_app.ledger import Wakeup
 from queue_app.models import Job, Queue, Tenant
 from queue_app.runs import Run
 from queue_app.statements import End
 from queue_app.states import State, Turn
-from queue_app.worker.duties import Duty
 from queue_app.worker.engine import Engine, Message
 
 from .conftest import until

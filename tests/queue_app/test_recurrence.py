@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from queue_app import recurrence
-from queue_app.recurrence import BadRecurrence, Missed, Plan, Recurrence
+from queue_app.recurrence import Act, BadRecurrence, Missed, Overlap, Plan, Recurrence
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE, WEEK = timedelta(minutes=1), timedelta(weeks=1)
@@ -191,3 +191,19 @@ def test_words__timing_and_moments__read_as_a_sentence():
     assert (
         recurrence.told(NOON, NOON + MINUTE, ZoneInfo("UTC")) == "1 minute ago: Thu 01 Jan 2026 12:00:00 UTC"
     )
+
+
+@pytest.mark.parametrize(
+    ("overlap", "is_open", "waits", "expected"),
+    [
+        *[(overlap, False, waits, Act.FIRE) for overlap in Overlap for waits in (False, True)],
+        *[(Overlap.ALLOW, True, waits, Act.FIRE) for waits in (False, True)],
+        *[(Overlap.SKIP, True, waits, Act.SKIP) for waits in (False, True)],
+        (Overlap.WAIT, True, False, Act.WAIT),
+        (Overlap.WAIT, True, True, Act.SKIP),
+        (Overlap.REPLACE, True, False, Act.WAIT),
+        (Overlap.REPLACE, True, True, Act.WAIT),
+    ],
+)
+def test_act__policy_and_the_last_job__as_the_table_says(overlap, is_open, waits, expected):
+    assert recurrence.act(overlap, is_open=is_open, waits=waits) == expected

@@ -261,6 +261,142 @@ def test_fire__last_job_not_over__overlap_says_whether(make):
     assert outcomes(skips)[-1] == "fired"
 
 
+@pytest.fixture
+def meet(make) -> Callable[..., tuple[Schedule, Job]]:
+    """A schedule of this overlap policy whose first job is in `state` while `moments` more have come."""
+
+    def met(overlap: str, state: str = "PENDING", moments: int = 1) -> tuple[Schedule, Job]:
+        schedule = make(overlap, due_ago=timedelta(seconds=1), overlap=overlap)
+        firing.fire_due()
+        Job.objects.update(state=state)
+        for _ in range(moments):
+            come(schedule)
+        return again(schedule), Job.objects.order_by("id")[0]
+
+    return met
+
+
+def come(schedule: Schedule) -> None:
+    Schedule.objects.filter(pk=schedule.pk).update(next_at=clock.now())
+    firing.fire_due()
+
+
+def test_wait__last_job_not_over__one_moment_waits_and_gets_its_job_at_the_end(meet):
+    schedule, first = meet("wait", "PROCESSING", moments=3)
+    assert outcomes(schedule) == ["fired", "waiting", "overlapped", "overlapped"]
+    assert Job.objects.count() == 1
+    assert firing.let_go() == 0
+    Job.objects.update(state="DEAD_LETTER")
+    firing.look()
+    assert outcomes(schedule) == ["fired", "fired", "overlapped", "overlapped"]
+    second = Job.objects.exclude(id=first.id).get()
+    came = schedule.firings.order_by("due_at")[1]
+    assert (came.job, came.note) == (second.id, f"waited for job {first.id}")
+    row = again(schedule)
+    assert (row.waits_at, row.last_job, row.last_at) == (None, second.id, came.due_at)
+    assert firing.let_go() == 0
+
+
+def test_wait__a_moment_comes_when_the_job_has_just_ended__the_one_that_waited_goes_first(meet):
+    schedule, _ = meet("wait", "PROCESSING")
+    Job.objects.update(state="COMPLETED")
+    come(schedule)
+    assert outcomes(schedule) == ["fired", "fired", "waiting"]
+    assert Job.objects.count() == 2
+
+
+def test_wait__all_that_was_missed_comes_at_once__one_fires_and_one_waits(make):
+    late = make("late", due_ago=5 * HOUR, overlap="wait", missed="all")
+    firing.fire_due()
+    assert outcomes(late)[:3] == ["fired", "waiting", "overlapped"]
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize("state", ["PENDING", "FAILED"])
+def test_replace__last_job_waits_to_run__cancelled_and_the_next_enqueued(meet, state):
+    schedule, first = meet("replace", state)
+    first.refresh_from_db()
+    assert (first.state, outcomes(schedule)) == ("CANCELLED", ["fired", "fired"])
+    assert again(schedule).last_job == Job.objects.exclude(id=first.id).get().id
+    entry = AuditEntry.objects.get(action="job.cancel")
+    assert (entry.actor, entry.source) == ("schedule replace", "system")
+
+
+def test_replace__last_job_runs__asked_to_stop_once_and_the_latest_moment_waits_for_its_end(meet):
+    schedule, first = meet("replace", "PROCESSING", moments=3)
+    first.refresh_from_db()
+    assert (first.state, first.cancel_requested, first.cancel_forced) == ("PROCESSING", True, False)
+    assert outcomes(schedule) == ["fired", "overlapped", "overlapped", "waiting"]
+    assert AuditEntry.objects.filter(action="job.cancel").count() == 1
+    assert Job.objects.count() == 1  # the two never run at once
+    Job.objects.update(state="CANCELLED")
+    firing.look()
+    assert outcomes(schedule) == ["fired", "overlapped", "overlapped", "fired"]
+    assert Job.objects.count() == 2
+
+
+def test_replace__many_missed_moments_at_once__the_latest_waits(make):
+    late = make("late", due_ago=timedelta(seconds=1), overlap="replace", missed="all")
+    firing.fire_due()
+    Job.objects.update(state="PROCESSING")
+    due = clock.now().replace(microsecond=0) - 3 * HOUR - timedelta(minutes=1)
+    Firing.objects.update(due_at=due - HOUR)
+    Schedule.objects.update(next_at=due, starts_at=due)
+    firing.fire_due()
+    assert outcomes(late) == ["fired", "overlapped", "overlapped", "overlapped", "waiting"]
+
+
+@pytest.mark.parametrize("change", ["pause", "timing"])
+def test_wait__schedule_is_paused_or_has_other_times__the_moment_passes(meet, change):
+    schedule, _ = meet("wait", "PROCESSING")
+    if change == "pause":
+        schedules.pause(schedule, **WHO)
+        schedules.resume(schedule, **WHO)
+    else:
+        schedules.change(schedule, interval_s=7200, **WHO)
+    Job.objects.update(state="COMPLETED")
+    assert firing.let_go() == 0
+    assert outcomes(schedule) == ["fired", "overlapped"]
+    assert again(schedule).waits_at is None
+
+
+def test_wait__task_is_gone_meanwhile__refused_and_waits_no_more(meet):
+    schedule, _ = meet("wait", "PROCESSING")
+    Schedule.objects.update(task="was.removed")
+    Job.objects.update(state="COMPLETED")
+    firing.look()
+    assert outcomes(schedule) == ["fired", "refused"]
+    assert again(schedule).waits_at is None
+
+
+def test_backfill__a_moment_that_waits__is_left_to_get_its_own_job(meet):
+    schedule, _ = meet("wait", "PROCESSING")
+    Schedule.objects.update(waits_at=schedule.starts_at, starts_at=schedule.starts_at)
+    row = again(schedule)
+    assert schedule.starts_at not in schedules.backfillable(row, row.starts_at - HOUR, clock.now())
+
+
+def test_let_go__three_schedulers_at_once__one_job(meet):
+    schedule, _ = meet("wait", "PROCESSING")
+    Job.objects.update(state="COMPLETED")
+    ready = threading.Barrier(3)
+
+    def scheduler_looks() -> None:
+        try:
+            ready.wait(10)
+            firing.let_go()
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=scheduler_looks) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Job.objects.count() == 2
+    assert outcomes(schedule) == ["fired", "fired"]
+
+
 def test_fire__task_is_gone__says_so_and_holds_up_no_other(make, own_queue):
     gone = make("a gone one", due_ago=timedelta(seconds=9))
     Schedule.objects.filter(pk=gone.pk).update(task="was.removed")

@@ -1,4 +1,4 @@
-"""`manage.py queue`: run workers; look at queues and workers; cancel jobs; dead letters; schedules; limits; workflows."""
+"""`manage.py queue`: run workers; look at queues and workers; cancel jobs; dead letters; schedules; limits; workflows; alerts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.core.management.base import CommandParser
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
 from queue_app import deadletter, limits_told, stats, workers
 from queue_app.management import selecting, workflow_verbs
+from queue_app.management.alert_verbs import AlertVerbs
 from queue_app.management.autoscale_verb import AutoscaleVerb
 from queue_app.management.job_verbs import JobVerbs, positive
 from queue_app.management.limit_verbs import LimitVerbs
@@ -66,6 +67,7 @@ class Command(BrainCommand):
         StatsVerb(self).define()
         AutoscaleVerb(self).define()
         LimitVerbs(self, trace).define()
+        AlertVerbs(self, trace).define()
 
     def bare(self, **options: Any) -> None:
         """A worker on threads, in this process, until it is stopped."""

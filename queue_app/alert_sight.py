@@ -1,0 +1,68 @@
+"""What the alerts' rules are about, read from where the rest of the platform reads it: the same few statements for any
+number of queues and rules, and none for what no rule asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import structlog
+from django.db.models import Count, Q, Sum
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from . import firing, rollups, stats, workers
+from .alerts import WINDOWED, Condition, Minute, Rule, Sight
+from .broker import recorder
+from .conf import conf
+from .models import Job, Queue, Rollup
+from .states import State
+
+log = structlog.get_logger(__name__)
+
+_OVER = (State.COMPLETED.value, State.CANCELLED.value)
+
+
+def see(rules: Collection[Rule], now: datetime) -> Sight:
+    """A DatabaseError is the caller's."""
+    asked = {rule.condition for rule in rules}
+    of_waits = asked & {Condition.LATENCY, Condition.NO_WORKER}
+    windows = [rule.window_s for rule in rules if rule.condition in WINDOWED]
+    return Sight(
+        waited_s=_waited_s() if of_waits else None,
+        consumed=frozenset(workers.slots()) if Condition.NO_WORKER in asked else None,
+        minutes=_minutes(now - timedelta(seconds=max(windows) + 60)) if windows and conf().ROLLUPS else None,
+        dead=_dead() if Condition.DEAD in asked else None,
+        overdue_s=firing.overdue_s() if Condition.SCHEDULE in asked else None,
+        recorder_s=_recorder_s() if Condition.RECORDER in asked else None,
+    )
+
+
+def _waited_s() -> dict[str, float]:
+    paused = set(Queue.objects.filter(paused=True).values_list("name", flat=True))
+    return {queue: waited for queue, waited in stats.oldest_due_s().items() if queue not in paused}
+
+
+def _minutes(since: datetime) -> dict[str, list[Minute]]:
+    counted = Rollup.objects.filter(step_s=rollups.MINUTE_S, at__gt=since).order_by("queue", "at")
+    found: dict[str, list[Minute]] = {}
+    for row in counted.values("queue", "at").annotate(Sum("completed"), Sum("failed"), Sum("dead")):
+        failed = row["failed__sum"] + row["dead__sum"]
+        ended = row["completed__sum"] + failed
+        found.setdefault(row["queue"], []).append(Minute(row["at"], ended, failed, row["dead__sum"]))
+    return found
+
+
+def _dead() -> dict[str, int]:
+    is_over = Q(state__in=_OVER)  # as the condition of the partial index says it
+    dead = Job.objects.filter(~is_over, state=State.DEAD_LETTER.value).order_by()
+    return dict(dead.values_list("queue").annotate(Count("pk")))
+
+
+def _recorder_s() -> float | None:
+    try:
+        return recorder.standing().lag_s
+    except (RedisError, OSError, KombuError) as error:  # whether it is behind cannot be said
+        log.warning("alert_without_a_look", condition=str(Condition.RECORDER), error=type(error).__name__)
+        return None
