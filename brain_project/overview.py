@@ -86,7 +86,7 @@ def _states(depths: list[stats.Depth]) -> list[Card]:
             figures.count(counts[state]),
             note,
             tone="bad" if state == "DEAD_LETTER" and counts[state] else "",
-            link=f"{jobs}?state__exact={state}",
+            link=f"{jobs}?state={state}",
         )
         for state, note in JOB_STATES.items()
     ]
