@@ -21,7 +21,7 @@ class Failed(Exception):
 def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> int:
     """The status of the answer, whose body is not read. Raises Failed.
 
-    timeout_s: to connect, and again from then to the answer's head.
+    timeout_s: to connect to each of its addresses, and again from then to the answer's head.
     """
     try:
         pinned = url_guard.check(url)
@@ -44,12 +44,21 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float)
 def _connected(pinned: Pinned, timeout_s: float) -> http.client.HTTPConnection:
     """To the address that was checked, under the name that was asked for; without TLS's handshake yet."""
     connection = http.client.HTTPConnection(pinned.host, pinned.port, timeout=timeout_s)
-    connection.sock = socket.create_connection((pinned.ip, pinned.port), timeout=timeout_s)
+    connection.sock = _reached(pinned, timeout_s)
     if pinned.scheme == "https":
         connection.sock = ssl.create_default_context().wrap_socket(
             connection.sock, server_hostname=pinned.host, do_handshake_on_connect=False
         )
     return connection
+
+
+def _reached(pinned: Pinned, timeout_s: float) -> socket.socket:
+    """The first of its addresses that answers, all of which were checked."""
+    *others, last = pinned.addresses
+    for address in others:
+        with suppress(OSError):
+            return socket.create_connection((address, pinned.port), timeout=timeout_s)
+    return socket.create_connection((last, pinned.port), timeout=timeout_s)
 
 
 @contextmanager

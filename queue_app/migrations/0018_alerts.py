@@ -214,7 +214,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("value", models.FloatField(help_text="At the last look")),
-                ("words", models.CharField(blank=True, max_length=300)),
+                ("words", models.CharField(blank=True, max_length=300, verbose_name="what")),
                 ("since", models.DateTimeField(help_text="When its condition began to hold")),
                 ("fired_at", models.DateTimeField(null=True, verbose_name="fired")),
                 ("calm_since", models.DateTimeField(null=True)),

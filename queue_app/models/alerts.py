@@ -69,7 +69,7 @@ class Alert(models.Model):
     queue = models.CharField(max_length=100, blank=True)
     state = models.CharField(max_length=8, choices=[(name, name) for name in _STATES])
     value = models.FloatField(help_text="At the last look")
-    words = models.CharField(max_length=300, blank=True)
+    words = models.CharField("what", max_length=300, blank=True)
     since = models.DateTimeField(help_text="When its condition began to hold")
     fired_at = models.DateTimeField("fired", null=True)
     calm_since = models.DateTimeField(null=True)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core import mail
 
 from foundation.models import AuditEntry
@@ -16,7 +22,7 @@ from queue_app.models import Alert, Job, Notice, Silence
 from queue_app.states import State
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, make_due, rule, standing
-from .receivers import Receiver
+from .receivers import Receiver, receiver
 
 pytestmark = pytest.mark.django_db
 
@@ -262,3 +268,41 @@ def test_webhook__loopback_where_it_is_not_allowed__refused(hook, settings):
     with pytest.raises(webhook.Failed, match="loopback"):
         webhook.post(hook.url, b"{}", {}, timeout_s=0.5)
     assert hook.received == []
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """For `localhost`, signed by itself: certificate and key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    return files
+
+
+def test_webhook__over_tls__the_name_is_verified_though_the_address_is_pinned(certificate, monkeypatch):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    with receiver(context) as one:
+        with pytest.raises(webhook.Failed, match="SSLCertVerificationError"):
+            webhook.post(one.url, b"{}", {}, timeout_s=2)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        assert webhook.post(one.url, b"{}", {}, timeout_s=2) == 200
+        with pytest.raises(webhook.Failed, match="SSLCertVerificationError"):  # not the certificate's name
+            webhook.post(one.url.replace("localhost", "127.0.0.1"), b"{}", {}, timeout_s=2)
+    assert len(one.received) == 1
+    assert one.received[0].headers["Host"].startswith("localhost:")

@@ -134,6 +134,25 @@ def test_api__bad_field__problem_names_it_and_nothing_changes(body, pointer):
     assert audited() == []
 
 
+@pytest.mark.parametrize("overlap", ["wait", "replace"])
+def test_doors__overlap_that_waits__each_takes_it_and_tells_what_waits(overlap):
+    client = client_of(roles.ADMIN)
+    assert post(client, API, FIELDS | {"name": "by-api", "overlap": overlap}).json()["overlap"] == overlap
+    assert client.post(reverse(ADD), form(name="by-admin", overlap=overlap)).status_code == 302
+    terms = ["--task", "email_queue", "--payload", json.dumps(PAYLOAD), "--every", "60", "--overlap", overlap]
+    call_command("queue", "schedules", "create", "by-cli", *terms, "--json")
+    assert {*Schedule.objects.values_list("overlap", flat=True)} == {overlap}
+    schedule = Schedule.objects.get(name="by-api")
+    for _ in range(2):
+        Schedule.objects.filter(pk=schedule.pk).update(next_at=clock.now())
+        firing.fire_due()
+        Job.objects.update(state="PROCESSING")
+    assert client.get(f"{API}/{schedule.pk}").json()["waits_at"] is not None
+    outcomes = client.get(f"{API}/{schedule.pk}/firings").json()["results"]
+    assert [came["outcome"] for came in outcomes] == ["waiting", "fired"]
+    assert "waiting" in client.get(page(schedule)).content.decode()
+
+
 def test_api__name_taken_or_unknown_id_or_no_object__says_so():
     make()
     client = client_of(roles.ADMIN)

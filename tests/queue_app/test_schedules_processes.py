@@ -84,6 +84,24 @@ def test_worker__alone__fires_and_runs(start_worker, file):
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overlap", "takes_s", "ends_as"), [("wait", 2.5, "COMPLETED"), ("replace", 60, "CANCELLED")]
+)
+def test_worker__jobs_longer_than_the_interval__never_two_at_once(
+    start_worker, file, overlap, takes_s, ends_as
+):
+    payload = {"file": str(file), "takes_s": takes_s, "checks": True}
+    made = make("long", file, task=tasks.linger.name, payload=payload, overlap=overlap)
+    start_worker("-P", "threads", "-c", "4")
+    ended = Job.objects.filter(state=ends_as)
+    until(lambda: ended.count() >= 2, "two have ended", 40)
+    schedules.pause(made, **WHO)
+    jobs = [*Job.objects.filter(started_at__isnull=False).order_by("started_at")]
+    assert {job.state for job in jobs[:2]} == {ends_as}
+    assert all(job.finished_at <= after.started_at for job, after in zip(jobs, jobs[1:], strict=False))
+
+
 # --- beat in this process ----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
