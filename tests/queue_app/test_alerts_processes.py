@@ -48,10 +48,10 @@ def test_beat__last_worker_killed__tells_that_none_is_left_and_that_one_is_back(
     until(lambda: Worker.objects.exists(), "the worker is there")
     worker.signal(signal.SIGKILL)
     late(file)
-    until(lambda: told(hook), "somebody is told", 40)
+    until(lambda: told(hook), "somebody is told", 90)
     assert told(hook) == ["firing no_worker"]
     start_worker("-P", "threads", "-c", "2")
-    until(lambda: len(told(hook)) > 1, "the end is told", 40)
+    until(lambda: len(told(hook)) > 1, "the end is told", 90)
     assert told(hook) == ["firing no_worker", "resolved no_worker"]
     assert Alert.objects.get().notices == 2
 
@@ -69,5 +69,5 @@ def test_workers__the_one_that_looks_is_killed__another_goes_on_and_tells_nothin
     first.signal(signal.SIGKILL)
     start_worker("-P", "threads", "-c", "1", "-Q", "default")
     Job.objects.filter(id=job.id).delete()
-    until(lambda: len(told(hook)) > 1, "the second tells", 40)
+    until(lambda: len(told(hook)) > 1, "the second tells", 90)
     assert told(hook) == ["firing parked", "resolved parked"]
