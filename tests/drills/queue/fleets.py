@@ -77,7 +77,7 @@ def fleet(rig: Rig, least: int, most: int, queues: Sequence[str] = ()) -> Iterat
         running.kill()
 
 
-@drill("autoscale", databases=BOTH)
+@drill("autoscale", databases=BOTH, full_s=1800)
 def autoscale(rig: Rig) -> Outcome:
     """Up by itself, down by itself, and kill -9 of one of its workers in the middle of it."""
     burst = 2_000 if rig.quick else 20_000

@@ -24,7 +24,7 @@ _AWAY_S = 3.0  # of the database
 _MOST = 3
 
 
-@drill("pause", databases=BOTH)
+@drill("pause", databases=BOTH, quick_s=600, full_s=1800)
 def pause(rig: Rig) -> Outcome:
     """Each restart is followed by more jobs for both queues: the one's run, the other's wait."""
     from queue_app import queues
