@@ -104,12 +104,17 @@ class Fleet:
     def _sight(self) -> Sight | None:
         """None when nobody can say now."""
         try:
-            return sight_of(self._names, starting=self._starting(), fallen=self._fallen)
+            return sight_of(self._names, starting=self._starting(), gone=self._fallen | self._ending)
         except DatabaseError as error:
             log.warning("autoscale_without_a_look", error=type(error).__name__)
             return None
         finally:
             connections.close_all()
+
+    @property
+    def _ending(self) -> set[int]:
+        """Process ids of ours that were asked to stop: they take no more jobs, and are nobody else's workers."""
+        return {process.popen.pid for process in self._processes if process.asked_at is not None}
 
     def _starting(self) -> int:
         """Ours that have no row yet."""
@@ -172,9 +177,9 @@ class Fleet:
             self._kill_late()
 
 
-def sight_of(names: Collection[str], *, starting: int = 0, fallen: Collection[int] = ()) -> Sight:
-    """How the queues stand. names: none means all. starting: workers that have no row yet. fallen: process ids of this
-    host's workers that are dead, whatever their leases say.
+def sight_of(names: Collection[str], *, starting: int = 0, gone: Collection[int] = ()) -> Sight:
+    """How the queues stand. names: none means all. starting: workers that have no row yet. gone: process ids of this
+    host's workers that are dead or end, whatever their leases say.
 
     Raises DatabaseError. A broker that does not answer counts as empty: the ledger's jobs are known without it.
     """
@@ -184,7 +189,7 @@ def sight_of(names: Collection[str], *, starting: int = 0, fallen: Collection[in
     due = backlog().filter(is_due(), queue__in=chosen).order_by()
     counted = len(due.values_list("id", flat=True)[:_MOST_COUNTED])
     oldest = stats.oldest_due_s()
-    living = workers.living().exclude(host=socket.gethostname(), pid__in=fallen)
+    living = workers.living().exclude(host=socket.gethostname(), pid__in=gone)
     there = living.aggregate(ended=Sum("ended"), count=Count("id"))
     return Sight(
         at=time.monotonic(),

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from queue_app import enqueue_many, queues, workers
-from queue_app.autoscale import Autoscaler, Goal
+from queue_app.autoscale import Autoscaler, Goal, Sight
 from queue_app.fleet import Fleet, sight_of
-from queue_app.models import Job
+from queue_app.models import Job, Worker
 
 from .conftest import ROOT, WorkerProcess, environment, until
 from .jobs_app import tasks
@@ -97,6 +97,39 @@ def test_replace__workers_that_end_at_once__are_not_started_without_a_pause(empt
         fleet.look()
     assert fleet.working == []
     assert said[-1] == f"worker {process.popen.pid} ended with 7; another in 1 s"
+
+
+def test_look__own_workers_that_still_end__are_not_taken_for_others(empty_valkey: None) -> None:
+    said: list[str] = []
+    command = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
+    scaler = _Wanted(3)
+    fleet = Fleet(command, scaler, ["default"], said.append)  # type: ignore[arg-type]
+    try:
+        fleet.look()
+        for process in fleet.working:
+            made = workers.register(pool="threads", concurrency=1, queues=["default"])
+            Worker.objects.filter(id=made.id).update(pid=process.popen.pid)
+        scaler.processes = 1
+        fleet.look()
+        (left,) = fleet.working
+        fleet.look()  # two of the three have a lease as long as they end
+        assert fleet.working == [left]
+        assert scaler.seen[-1] == 1
+    finally:
+        for process in fleet._processes:
+            process.popen.kill()
+            process.popen.wait()
+
+
+class _Wanted:
+    """A scaler that wants what it is told, and remembers how many it was told to be there."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes, self.seen = processes, list[int]()
+
+    def wanted(self, now: Sight) -> int:
+        self.seen.append(now.processes)
+        return self.processes
 
 
 def test_sight_of__jobs_that_are_due_later_or_paused__do_not_count(empty_valkey: None, file: Path) -> None:

@@ -30,7 +30,11 @@ FAMILIES = (
     "databases",
     "clocks",
     "schedules",
+    "moments",
     "limits",
+    "fleets",
+    "pauses",
+    "flows",
     "versions",
 )
 _STOP_S = 60.0  # for a drill to put its servers away after Ctrl-C

@@ -143,7 +143,8 @@ class Evidence:
             columns = ("job_id", "state", "worker", "detail")
             claims: dict[UUID, UUID | None] = {}  # by whom the job was claimed, while that was its last step
             for job, state, worker, detail in JobEvent.objects.order_by("id").values_list(*columns):
-                if detail.get("action") == "aged":  # it stays where it is, in a higher class
+                # It stays where it is: in a higher class, or held no more.
+                if detail.get("action") in ("aged", "released"):
                     continue
                 if state == "PROCESSING" and worker is not None and claims.get(job) == worker:
                     continue  # claimed again by its owner, see states.may_be_claimed

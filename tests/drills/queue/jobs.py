@@ -49,6 +49,36 @@ def kill_worker(payload: dict[str, Any]) -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+@task(queue=QUEUE, name="drills.link")
+def link(payload: dict[str, Any], job: Run) -> int:
+    """One of a workflow: answers its number, and tells when it was not handed what the jobs before it answered."""
+    time.sleep(payload["takes_s"])
+    _compare(payload, job)
+    append(payload["file"], str(job.id), job.fence)
+    return int(payload["number"])
+
+
+@task(queue=QUEUE, name="drills.callback")
+def callback(payload: dict[str, Any], job: Run) -> None:
+    """Its one row is in the transaction that completes it."""
+    _compare(payload, job)
+    effect(payload, job)
+
+
+@task(queue=QUEUE, name="drills.breaks", max_retries=0)
+def breaks(payload: dict[str, Any], job: Run) -> int:
+    """A dead letter, until a file says that its cause is mended."""
+    if not os.path.exists(f"{payload['file']}.mended"):
+        raise ValueError("not mended yet")
+    return link(payload, job)
+
+
+def _compare(payload: dict[str, Any], job: Run) -> None:
+    """expects: the numbers of those before it; none where only some of them have ended."""
+    if payload["expects"] is not None and job.previous_results() != payload["expects"]:
+        _write(f"{payload['file']}.wrong", f"{job.id} {job.fence}\n")
+
+
 @shared_task(name="drills.broker_line", bind=True, queue=QUEUE)
 def broker_line(self: Any, file: str, takes_s: float) -> None:
     """A plain Celery task."""

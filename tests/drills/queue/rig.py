@@ -84,13 +84,7 @@ class Worker:
 
     def children(self) -> list[int]:
         """Of a prefork pool."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                after_name = stat.read_text().rpartition(")")[2].split()
-                if int(after_name[1]) == self.pid:
-                    found.append(int(stat.parent.name))
-        return found
+        return children_of(self.pid)
 
 
 class Rig:
@@ -136,8 +130,8 @@ class Rig:
             worker.kill()
 
     # --- jobs ---
-    def enqueue(self, count: int, takes_s: tuple[float, float] = WORK_S) -> list[str]:
-        return self.accept(self.evidence.mixed(count, takes_s))
+    def enqueue(self, count: int, takes_s: tuple[float, float] = WORK_S, **options: Any) -> list[str]:
+        return self.accept(self.evidence.mixed(count, takes_s, **options))
 
     def enqueue_broker(self, count: int, takes_s: tuple[float, float] = WORK_S) -> list[str]:
         return self.accept(self.evidence.broker(count, takes_s))
@@ -290,6 +284,17 @@ class Rig:
 
     def log(self) -> str:
         return "".join(worker.log for worker in self._started)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started and that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            after_name = stat.read_text().rpartition(")")[2].split()
+            if int(after_name[1]) == pid and after_name[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _tail(worker: Worker) -> str:

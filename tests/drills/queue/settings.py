@@ -10,6 +10,7 @@ from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS, DATAB
 
 from .rig import LEASE_S
 
+_TEN_YEARS_S = 315_360_000.0
 BRAIN["QUEUE"] = {
     "LEASE_S": LEASE_S,
     "RECONCILE_S": 0.3,
@@ -17,6 +18,9 @@ BRAIN["QUEUE"] = {
     "QUEUE_REFRESH_S": 1.0,
     "PARK_S": 2.0,
     "BACKOFF_BASE_S": 0.5,
+    # A drill that sets the clock a year on wants to see what was done before.
+    "RETENTION_S": _TEN_YEARS_S,
+    "FIRING_RETENTION_S": _TEN_YEARS_S,
 }
 # Of a message that a dead worker held: broker delivery waits for this, the ledger does not.
 CELERY_BROKER_TRANSPORT_OPTIONS |= {"visibility_timeout": 6, "unacked_restore_interval": 1}
