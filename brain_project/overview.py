@@ -15,9 +15,10 @@ from cache_app import keyspace
 from foundation import roles
 from foundation.models import AuditEntry
 from gateway.models import Consumer, Route, Target
-from queue_app import charts, figures, firing, stats, workers
+from queue_app import alerts, charts, figures, firing, stats, workers
 from queue_app.conf import conf as queue_conf
 from queue_app.histograms import quantile
+from queue_app.models import Alert
 
 from . import health
 
@@ -73,6 +74,7 @@ def _queue() -> list[Card]:
         _oldest(depths),
         *_lately(),
         _schedules(),
+        _alerts(),
         Card("Workers", str(alive), tone="good" if alive else "bad", link=link),
     ]
 
@@ -116,6 +118,15 @@ def _lately() -> list[Card]:
             link=link,
         ),
     ]
+
+
+def _alerts() -> Card:
+    names = list(
+        Alert.objects.filter(state=alerts.State.FIRING).order_by("name").values_list("name", flat=True)[:100]
+    )
+    note = ", ".join(dict.fromkeys(names)) or "nothing fires"
+    link = reverse("admin:queue_app_alert_changelist")
+    return Card("Alerts", str(len(names)), note, tone="bad" if names else "", link=link)
 
 
 def _schedules() -> Card:

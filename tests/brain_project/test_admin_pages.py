@@ -17,7 +17,7 @@ from foundation.models import AuditEntry
 from orm_app.models import User
 from queue_app import clock, enqueue, queues, rollups
 from queue_app.histograms import bucket
-from queue_app.models import Job, Rollup
+from queue_app.models import Alert, Job, Rollup
 
 pytestmark = pytest.mark.django_db
 
@@ -137,3 +137,13 @@ def test_audit_log__target_with_a_page__linked_and_others_plain():
     assert "gateway_apikey" not in text
     assert "&lt;b&gt;:&lt;i&gt;" in text
     assert AuditEntry.objects.count() == 3
+
+
+def test_overview__an_alert_fires__is_named_and_leads_to_the_list():
+    client = client_of(roles.VIEWER)
+    assert "nothing fires" in client.get("/admin/overview/").content.decode()
+    moment = clock.now()
+    told = {"name": "slow-mail", "condition": "latency", "queue": "emails", "state": "firing", "value": 400.0, "open_key": "k"}
+    Alert.objects.create(**told, since=moment, fired_at=moment)
+    text = client.get("/admin/overview/").content.decode()
+    assert re.search(r'href="/admin/queue_app/alert/">.*?brain-bad">1<.*?slow-mail', text, re.DOTALL)

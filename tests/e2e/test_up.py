@@ -196,28 +196,25 @@ def test_request_id__one_post__runs_from_the_gateway_to_the_mail(platform, print
         assert request_id in Path(state["logs"][process]).read_text(), process
 
 
-def test_admin__dead_job__is_seen_and_replayed_in_the_browser(platform, printed):
+def test_admin__dead_job__is_found_understood_mended_and_replayed_in_the_browser(platform, printed):
+    """The walk of docs/queue.md."""
     dead = platform.until_state("poison@example.com", "DEAD_LETTER")
     assert dead["attempt"] == 4  # one run and three retries
     state = platform.state
-    refused = Path(state["demo"]["mail"]) / "refused.txt"
-    refused.write_text("".join(line for line in refused.read_text().splitlines(True) if "poison" not in line))
     with browser_page() as page:
         page.goto(f"{state['site']}/admin/")
         page.fill("input[name=username]", state["admin"]["username"])
         page.fill("input[name=password]", state["admin"]["password"])
         page.click("button[type=submit], input[type=submit]")
-        page.goto(f"{state['site']}/admin/queue_app/job/?state=DEAD_LETTER")
-        assert (
-            page.get_by_text("DEAD_LETTER").first.is_visible()
-            or page.get_by_text("Dead letter").first.is_visible()
-        )
-        page.goto(f"{state['site']}/admin/queue_app/job/{dead['id']}/change/")
-        page.get_by_role("link", name="Replay").first.click()
-        page.get_by_role("button", name="Replay it").click()
-        page.get_by_text("Replayed: it waits for a worker again.").wait_for()
-        page.wait_for_load_state()
-    done = platform.until_state("poison@example.com", "COMPLETED")
+        page.get_by_role("link", name="Dead letters").first.click()
+        page.get_by_role("link", name="SMTPRecipientsRefused").click()
+        page.get_by_text("poison@example.com").first.wait_for()
+        page.get_by_role("link", name="Edit payload").click()
+        payload = page.get_by_label("JSON.")
+        payload.fill(payload.input_value().replace("poison@", "mended@"))
+        page.get_by_role("button", name="Save and replay").click()
+        page.get_by_text("Changed: to. Replayed").wait_for()
+    done = platform.until_state("mended@example.com", "COMPLETED")
     assert done["id"] == dead["id"]
 
 
