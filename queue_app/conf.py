@@ -70,7 +70,7 @@ class QueueConf:
         2_592_000.0, low=86_400, high=31_536_000
     )  # hours older than this become days: 30 days
     ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # then days go: 400 days
-    ALERTS: bool = setting(True)  # the rules are looked at; see docs/queue.md#alerts
+    ALERTS: bool = setting(True)  # the rules are looked at; see docs/queue-operating.md#alerts
     ALERT_LOOK_S: float = setting(15.0, low=0.1, high=600)  # between two looks at the rules
     ALERT_WEBHOOKS: tuple[str, ...] = setting(())  # URLs that are told; BRAIN_ALERT_WEBHOOKS
     ALERT_SECRET: str = setting("")  # signs what they are told; empty: unsigned; BRAIN_ALERT_SECRET

@@ -149,7 +149,7 @@ class AlertVerbs:
         except ValueError as error:
             raise Failed(str(error), "see: manage.py queue alerts test", USAGE) from error
         except notices.NotSent as error:
-            raise Failed(f"{channel} did not take it: {error}", "docs/queue.md#alerts") from error
+            raise Failed(f"{channel} did not take it: {error}", "docs/queue-operating.md#alerts") from error
         self._command.document({"notice": str(row.id), "channel": channel})
         self._command.line(f"{channel} took notice {row.id}")
 
