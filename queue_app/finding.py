@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 
@@ -43,6 +44,10 @@ def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[J
     found = found.filter(**{column: value for column, value in plain.items() if value})
     if wanted.states:
         found = found.filter(ledger.in_states(wanted.states))
+    elif connection.vendor == "postgresql" and (
+        wanted.queue or wanted.task or wanted.tenant or wanted.worker
+    ):
+        found = found.filter(ledger.OVER_OR_OPEN)
     if wanted.fingerprint:
         found = found.filter(ledger.DEAD, fingerprint=wanted.fingerprint)
     if wanted.tag:

@@ -5,8 +5,10 @@ from django.db import migrations, models
 
 # Instead of the partial indexes, which MySQL does not have.
 WHOLE = (
-    (["tenant", "id"], "job_of_tenant_all"),
+    (["queue", "id"], "job_of_queue_all"),
+    (["name", "id"], "job_of_task_all"),
     (["owner", "id"], "job_of_worker_all"),
+    (["tenant", "id"], "job_of_tenant_all"),
     (["state", "id"], "job_in_state_all"),
 )
 
@@ -52,27 +54,44 @@ class Migration(migrations.Migration):
             options={"constraints": [models.UniqueConstraint(fields=("name", "job"), name="tag_once")]},
         ),
         migrations.AddIndex(
-            model_name="job", index=models.Index(fields=["queue", "id"], name="job_of_queue")
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state__in", ["COMPLETED", "DEAD_LETTER", "CANCELLED"])),
+                fields=["queue", "id"],
+                name="job_over_queue",
+            ),
         ),
-        migrations.AddIndex(model_name="job", index=models.Index(fields=["name", "id"], name="job_of_task")),
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("tenant", ""), _negated=True),
+                condition=models.Q(("state__in", ["COMPLETED", "DEAD_LETTER", "CANCELLED"])),
+                fields=["name", "id"],
+                name="job_over_task",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state__in", ["COMPLETED", "DEAD_LETTER", "CANCELLED"])),
+                fields=["owner", "id"],
+                name="job_over_worker",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(
+                    ("state__in", ["COMPLETED", "DEAD_LETTER", "CANCELLED"]),
+                    models.Q(("tenant", ""), _negated=True),
+                ),
                 fields=["tenant", "id"],
-                name="job_of_tenant",
+                name="job_over_tenant",
             ),
         ),
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("owner__isnull", False)), fields=["owner", "id"], name="job_of_worker"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(
-                condition=models.Q(("state", "COMPLETED"), _negated=True),
+                condition=models.Q(("state__in", ["DEAD_LETTER", "CANCELLED"])),
                 fields=["state", "id"],
                 name="job_in_state",
             ),
