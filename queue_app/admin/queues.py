@@ -192,7 +192,7 @@ class QueueAdmin(RoleModelAdmin):
 
     def _set_paused(self, request: HttpRequest, object_id: str, paused: bool, told: str) -> HttpResponse:
         queue = _found(object_id)
-        queues.configure(queue.name, **audit.by(request, "admin"), paused=paused)
+        queues.pause(queue.name, is_paused=paused, **audit.by(request, "admin"))
         self.message_user(request, told, messages.SUCCESS)
         return done(request, cells.queue_page(queue.name))
 

@@ -15,15 +15,18 @@ from typing import Any
 from django.db import connection, models
 
 from queue_app.models import (
+    Alert,
     BulkAction,
     Firing,
     Job,
     JobEvent,
     Lease,
     Member,
+    Notice,
     Queue,
     Rollup,
     Schedule,
+    Silence,
     Tag,
     Tenant,
     Worker,
@@ -34,7 +37,8 @@ QUEUES, TENANTS, FAILURES = 30, 200, 300  # besides one queue and one task that 
 _DAYS = 30
 _FAIR = 3  # queues with limits; the jobs that wait there wait for their turn
 _MODELS = (
-    Job, JobEvent, Tag, Workflow, Member, Rollup, Worker, Queue, Tenant, Schedule, Firing, BulkAction, Lease,
+    Job, JobEvent, Tag, Workflow, Member, Rollup, Worker, Queue, Tenant, Schedule, Firing, BulkAction, Lease, Alert,
+    Silence, Notice,
 )  # fmt: skip
 
 # All of it truly immutable, so that PostgreSQL inlines it: a timestamp less an interval is not, nor is text || number.
@@ -154,6 +158,9 @@ def _rows() -> list[tuple[type[models.Model], dict[str, str], str]]:
         (Firing, _FIRING, "FROM generate_series(1, :firings) AS f CROSS JOIN queue_app_schedule AS s ORDER BY f, s.id"),
         (Tag, {"job_id": "id", "name": "tag"}, _TAGS),
         (BulkAction, _BULK, "FROM generate_series(1, :schedules) AS r"),
+        (Alert, _ALERT, "FROM generate_series(1, :schedules * 20) AS r"),
+        (Silence, _SILENCE, "FROM generate_series(1, :schedules) AS r"),
+        (Notice, _NOTICE, "FROM generate_series(1, :schedules * 20) AS r"),
         (Lease, {"name": "'rollups'", "position": "'1'", "until": "now()"}, ""),
     ]  # fmt: skip
 
@@ -313,6 +320,25 @@ _BULK = {
     "created_at": "now() - r * interval '1 hour'",
     "counted_to": "now()",
     "finished_at": "CASE WHEN r > 1 THEN now() END",
+}
+_ALERT = {
+    "name": "(ARRAY['latency', 'failures', 'dead-letters'])[r % 3 + 1]",
+    "condition": "(ARRAY['latency', 'failures', 'new_dead'])[r % 3 + 1]",
+    "queue": "'q' || lpad((r % 30)::text, 2, '0')",
+    "state": "CASE WHEN r > 20 THEN 'resolved' ELSE 'firing' END",
+    "value": "r",
+    "words": "'q: 12 dead letters in the last 10 minutes (rule: 1)'",
+    "since": "now() - r * interval '1 minute'",
+    "fired_at": "now() - r * interval '1 minute'",
+    "resolved_at": "CASE WHEN r > 20 THEN now() END",
+    "open_key": "CASE WHEN r <= 20 THEN 'key ' || r END",
+}
+_SILENCE = {"until": "now() + (r - 50) * interval '1 hour'", "reason": "'a deployment'", "actor": "'admin'"}
+_NOTICE = {
+    "id": "bench_uuid('notice' || r)",
+    "channel": "'webhook 1'",
+    "body": "jsonb_build_object('id', r, 'text', 'FIRING latency: emails')",
+    "sent_at": "now()",
 }
 # One job in ten has a tag of twenty, one in a thousand the rare one.
 _TAGS = """

@@ -21,7 +21,7 @@ from unfold.admin import ModelAdmin
 
 from foundation.admin import MOST_COUNTED
 from queue_app import urls
-from queue_app.models import BulkAction, Job, Queue, Schedule, Worker, Workflow
+from queue_app.models import Alert, AlertRule, BulkAction, Job, Queue, Schedule, Worker, Workflow
 
 API = "/api/v1/queue/"
 _ARGUMENT = re.compile(r"<[^>]+>")
@@ -92,6 +92,7 @@ QUERIES: dict[str, dict[str, str]] = {
         "missed": "outcome__exact=missed",
         "one schedule's": "schedule__id__exact={schedule}",
     },
+    "admin alert": {"deep": "p={page}", "firing": "state__exact=firing", "search": "q=latency"},
     "admin schedule": {"paused": "paused__exact=1", "search": "q=task_07"},
     "admin tenant": {"one queue's": "queue__name__exact={queue}", "search": "q=tenant-1"},
     "admin worker": {"deep": "p={page}"},
@@ -106,8 +107,17 @@ QUERIES: dict[str, dict[str, str]] = {
         "task": "task={task}",
         "failure": "fingerprint={fingerprint}",
     },
-    "api stats": {
+    "admin rollup": {
+        "6 hours": "since=6h",
         "a day": "since=24h",
+        "7 days": "since=7d",
+        "30 days": "since=30d",
+        "30 days of a queue": "since=30d&queue={queue}",
+    },
+    "api stats": {
+        "6 hours": "since=6h",
+        "a day": "since=24h",
+        "7 days": "since=7d",
         "30 days": "since=30d",
         "30 days of a queue": "since=30d&queue={queue}",
         "30 days of a task": "since=30d&name={task}",
@@ -174,6 +184,8 @@ _MODELS: dict[str, type[Model]] = {
     "workflows": Workflow,
     "schedules": Schedule,
     "bulk-actions": BulkAction,
+    "alerts": Alert,
+    "alerts/rules": AlertRule,
 }
 Words = Callable[[], dict[str, str]]
 
@@ -186,8 +198,11 @@ def _admin(known: Mapping[str, str]) -> Iterator[tuple[str, str, Words]]:
             continue
         name, prefix = f"admin {meta.model_name}", f"admin:queue_app_{meta.model_name}"
         yield name, reverse(f"{prefix}_changelist"), lambda model=model, page=page: _last_page(model, page)
-        yield f"{name}, one", reverse(f"{prefix}_change", args=[_row(model, known)]), dict
-        yield f"{name}, new", reverse(f"{prefix}_add"), dict
+        known_as = {pattern.name for pattern in page.get_urls()}
+        if f"queue_app_{meta.model_name}_change" in known_as:
+            yield f"{name}, one", reverse(f"{prefix}_change", args=[_row(model, known)]), dict
+        if f"queue_app_{meta.model_name}_add" in known_as:
+            yield f"{name}, new", reverse(f"{prefix}_add"), dict
         usual = {pattern.name for pattern in ModelAdmin.get_urls(page)}  # actions among them: a GET may act
         for pattern in page.get_urls():
             if pattern.name and pattern.name not in usual and not _ARGUMENT.search(str(pattern.pattern)):
