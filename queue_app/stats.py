@@ -5,21 +5,24 @@ How they stand is read from the jobs; what they did from the rollups, which are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
 from django.db.models import Count, Min, Q, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from . import firing, limits_told, rollups, spans, workers
+from . import firing, limits_told, rollup_rows, spans, workers
 from .broker import recorder
-from .histograms import COUNTS, LAST, Histogram, Tally, total, upper_s
+from .histograms import COUNTS, LAST, SUMMED, Histogram, Tally, from_json, total, upper_s
 from .ledger import backlog, is_due
+from .levels import ALL_TIME_S, DAY_S, cover, floor
 from .models import Job, Queue, Rollup
 from .spans import Question
 from .states import State
@@ -67,7 +70,7 @@ def depths() -> list[Depth]:
 
 
 def _over() -> Iterator[tuple[str, State, int]]:
-    of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by().values("queue")
+    of_all_time = Rollup.objects.filter(step_s=ALL_TIME_S).order_by().values("queue")
     for row in of_all_time.annotate(Sum("completed"), Sum("cancelled")):
         yield row["queue"], State.COMPLETED, row["completed__sum"]
         yield row["queue"], State.CANCELLED, row["cancelled__sum"]
@@ -76,27 +79,64 @@ def _over() -> Iterator[tuple[str, State, int]]:
 def series(asked: Question) -> list[tuple[datetime, Tally]]:
     """What happened in each step, the oldest first, steps without anything too.
 
-    Minutes that are hours by now, and hours that are days, are told where their span begins.
+    Where the minutes are deleted, hours are told where their span begins; so are days.
     """
-    found = {start: Tally() for start in spans.starts(asked)}
-    for row in _rows(asked):
-        found[max(asked.since, rollups.floor(row.at, asked.step_s))].add(rollups.tally_of(row))
-    return list(found.items())
+    return both(asked)[0]
+
+
+def both(asked: Question) -> tuple[list[tuple[datetime, Tally]], dict[tuple[str, str], Tally]]:
+    """`series` and `summary` from one look at the rows."""
+    steps = {start: _Sums() for start in spans.starts(asked)}
+    tasks: dict[tuple[str, str], _Sums] = {}
+    for at, queue, name, wait, run, *sums in _rows(asked, asked.step_s):
+        start, waits, runs = floor(at, asked.step_s), orjson.loads(wait), orjson.loads(run)
+        steps[max(asked.since, start)].add(sums, waits, runs)
+        tasks.setdefault((queue, name), _Sums()).add(sums, waits, runs)
+    return [(start, sums.tally()) for start, sums in steps.items()], _by_task(tasks)
 
 
 def summary(asked: Question) -> dict[tuple[str, str], Tally]:
     """What happened in the whole time, by queue and task."""
-    found: dict[tuple[str, str], Tally] = {}
-    for row in _rows(asked):
-        found.setdefault((row.queue, row.name), Tally()).add(rollups.tally_of(row))
-    return dict(sorted(found.items()))
+    tasks: dict[tuple[str, str], _Sums] = {}
+    for _, queue, name, wait, run, *sums in _rows(asked, DAY_S):
+        tasks.setdefault((queue, name), _Sums()).add(sums, orjson.loads(wait), orjson.loads(run))
+    return _by_task(tasks)
 
 
-def _rows(asked: Question) -> Iterator[Rollup]:
-    wanted = {field: getattr(asked, field) for field in spans.FILTERS if getattr(asked, field)}
-    steps = (rollups.MINUTE_S, rollups.HOUR_S, rollups.DAY_S)
-    rows = Rollup.objects.filter(step_s__in=steps, at__gte=asked.since, at__lt=asked.until, **wanted)
-    return rows.order_by().iterator()
+class _Sums:
+    """A tally that is being added up, with texts for buckets, as JSON has them: there are thousands of rows."""
+
+    __slots__ = ("_run", "_sums", "_wait")
+
+    def __init__(self) -> None:
+        self._sums: list[float] = [0] * len(SUMMED)
+        self._wait: dict[str, int] = {}
+        self._run: dict[str, int] = {}
+
+    def add(self, sums: Sequence[float], wait: Mapping[str, int], run: Mapping[str, int]) -> None:
+        self._sums = list(map(operator.add, self._sums, sums))
+        for into, more in ((self._wait, wait), (self._run, run)):
+            for bucket, count in more.items():
+                into[bucket] = into.get(bucket, 0) + count
+
+    def tally(self) -> Tally:
+        return Tally.of(self._sums, from_json(self._wait), from_json(self._run))
+
+
+def _by_task(tasks: Mapping[tuple[str, str], _Sums]) -> dict[tuple[str, str], Tally]:
+    return {key: sums.tally() for key, sums in sorted(tasks.items())}
+
+
+def _rows(asked: Question, most_s: int) -> Iterator[tuple[Any, ...]]:
+    """(at, queue, name, histogram of waits, of runs, *SUMMED), from levels no coarser than `most_s`. Two statements."""
+    spans_ = Q()
+    for part in cover(asked.since, asked.until, most_s, asked.tenant, rollup_rows.marks()):
+        spans_ |= Q(step_s=part.step_s, at__gte=part.since, at__lt=part.until, tenant=asked.tenant)
+    if not spans_:
+        return iter(())
+    wanted = {field: getattr(asked, field) for field in ("queue", "name") if getattr(asked, field)}
+    rows = Rollup.objects.filter(spans_, **wanted).order_by()
+    return rollup_rows.plain(rows, "at", "queue", "name").iterator(chunk_size=5_000)
 
 
 def families() -> Iterator[Metric]:
@@ -135,10 +175,11 @@ def _rollup_families() -> Iterator[Metric]:
         "brain_queue_steps", "Steps of jobs by queue, task and kind.", labels=["queue", "task", "kind"]
     )
     queues: dict[str, list[Tally]] = {}
-    for row in Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by("queue", "name"):
+    of_all_time = Rollup.objects.filter(step_s=ALL_TIME_S).order_by("queue", "name")
+    for (queue, name), tally in rollup_rows.tallied(of_all_time, "queue", "name"):
         for kind in COUNTS:
-            runs.add_metric([row.queue, row.name, kind], getattr(row, kind))
-        queues.setdefault(row.queue, []).append(rollups.tally_of(row))
+            runs.add_metric([queue, name, kind], getattr(tally, kind))
+        queues.setdefault(queue, []).append(tally)
     waits = HistogramMetricFamily("brain_queue_wait_seconds", "From due to started.", labels=["queue"])
     durations = HistogramMetricFamily("brain_queue_run_seconds", "From started to its end.", labels=["queue"])
     for queue, tallies in queues.items():

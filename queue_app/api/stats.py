@@ -21,16 +21,16 @@ class Stats(APIView):
             asked = spans.question(request.query_params.dict(), clock.now())
         except spans.BadQuestion as error:
             raise ValidationError({field: [told] for field, told in error.errors.items()}) from error
-        found = stats.summary(asked)
+        series, summary = stats.both(asked)
         return Response(
             {
                 "since": asked.since,
                 "until": asked.until,
                 "step_s": asked.step_s,
                 "summary": [
-                    {"queue": queue, "name": name, **shown(tally)} for (queue, name), tally in found.items()
+                    {"queue": queue, "name": name, **shown(tally)} for (queue, name), tally in summary.items()
                 ],
-                "series": [{"at": at, **shown(tally)} for at, tally in stats.series(asked)],
+                "series": [{"at": at, **shown(tally)} for at, tally in series],
             }
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .bulk import BulkAction
 from .jobs import Blob, Job, JobEvent, Tag
 from .queues import Delivery, Queue, Tenant, Turns
-from .rollups import Rollup
+from .rollups import Rollup, RollupLevel
 from .schedules import Firing, Schedule
 from .workers import Lease, Worker
 from .workflows import Member, Workflow
@@ -21,6 +21,7 @@ __all__ = [
     "Member",
     "Queue",
     "Rollup",
+    "RollupLevel",
     "Schedule",
     "Tag",
     "Tenant",
