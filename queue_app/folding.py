@@ -117,8 +117,9 @@ def _delete_part() -> int:
 
 def _say_what_may_go() -> None:
     marks, now = rollup_rows.marks(), clock.now()
-    kept_s = (conf().ROLLUP_MINUTES_S, conf().ROLLUP_HOURS_S, conf().ROLLUP_DAYS_S)
-    for age, age_s in zip(AGES, kept_s, strict=True):
+    age_s = 0.0
+    for age, kept_s in zip(AGES, _kept_s(), strict=True):
+        age_s = max(age_s, kept_s)  # nothing finer is kept for longer
         begins = kept_from(age, marks, now - timedelta(seconds=age_s))
         for step_s in age:
             if begins > marks[step_s].kept_from:
@@ -127,3 +128,7 @@ def _say_what_may_go() -> None:
                     defaults={"kept_from": begins},
                     create_defaults={"kept_from": begins, "upto": EPOCH},
                 )
+
+
+def _kept_s() -> tuple[float, float, float]:
+    return conf().ROLLUP_MINUTES_S, conf().ROLLUP_HOURS_S, conf().ROLLUP_DAYS_S

@@ -95,26 +95,23 @@ def kept_from(age: Sequence[int], marks: Marks, before: datetime) -> datetime:
 
 def cover(since: datetime, until: datetime, most_s: int, tenant: str, marks: Marks) -> list[Part]:
     """What to read of a time: every step in one part. No coarser than `most_s`, except where nothing finer is kept any more:
-    there, a span that began before `since` is left out.
+    there, a span that began before `since` is left out. Finer levels are kept no longer than coarser ones.
     """
-    parts: list[Part] = []
-    start = since
-    while start < until:
-        kept = [step_s for step_s in levels(tenant) if marks[step_s].kept_from <= start]
-        later = [mark.kept_from for mark in marks.values() if start < mark.kept_from < until]
-        end = min(later, default=until)
-        fitting = [step_s for step_s in kept if step_s <= most_s] or kept[:1]
-        parts += _cover(start, end, fitting, marks)
-        start = end
+    fitting = [step_s for step_s in levels(tenant) if step_s <= most_s]
+    begin = marks[fitting[-1]].kept_from
+    parts = _cover(max(since, begin), until, fitting, marks)
+    for step_s in levels(tenant)[len(fitting) :]:
+        end, begin = begin, marks[step_s].kept_from
+        parts = [*_cover(max(since, begin), min(end, until), [step_s], marks), *parts]
     return parts
 
 
 def _cover(since: datetime, until: datetime, steps_s: Sequence[int], marks: Marks) -> list[Part]:
-    """The coarsest for its whole closed spans, finer ones for what sticks out on either side."""
+    """The coarsest for its whole closed spans, finer ones for what sticks out on either side, as far as they are kept."""
     if since >= until or not steps_s:
         return []
     *finer_s, step_s = steps_s
-    first = floor(since + timedelta(seconds=step_s, microseconds=-1), step_s)
+    first = _ceil(max(since, marks[step_s].kept_from), step_s)
     last = until if step_s == MINUTE_S else floor(min(until, closed_to(step_s, marks)), step_s)
     if first >= last:
         return _cover(since, until, finer_s, marks)
@@ -123,3 +120,7 @@ def _cover(since: datetime, until: datetime, steps_s: Sequence[int], marks: Mark
         Part(step_s, first, last),
         *_cover(last, until, finer_s, marks),
     ]
+
+
+def _ceil(at: datetime, step_s: int) -> datetime:
+    return floor(at + timedelta(seconds=step_s, microseconds=-1), step_s)
