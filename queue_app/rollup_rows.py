@@ -123,6 +123,7 @@ def _standing(keys: Sequence[Key]) -> dict[Key, tuple[int, Tally]]:
         of_step = [key for key in keys if key.step_s == step_s]
         spans |= Q(
             step_s=step_s,
+            tenant__in={key.tenant for key in of_step},
             at__in={key.at for key in of_step},
             queue__in={key.queue for key in of_step},
             name__in={key.name for key in of_step},

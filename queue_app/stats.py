@@ -6,6 +6,7 @@ How they stand is read from the jobs; what they did from the rollups, which are 
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,9 +89,11 @@ def both(asked: Question) -> tuple[list[tuple[datetime, Tally]], dict[tuple[str,
     """`series` and `summary` from one look at the rows."""
     steps = {start: _Sums() for start in spans.starts(asked)}
     tasks: dict[tuple[str, str], _Sums] = {}
+    starts: dict[datetime, datetime] = {}  # of each span that has rows
     for at, queue, name, wait, run, *sums in _rows(asked, asked.step_s):
-        start, waits, runs = floor(at, asked.step_s), orjson.loads(wait), orjson.loads(run)
-        steps[max(asked.since, start)].add(sums, waits, runs)
+        waits, runs = orjson.loads(wait), orjson.loads(run)
+        start = starts.get(at) or starts.setdefault(at, max(asked.since, floor(at, asked.step_s)))
+        steps[start].add(sums, waits, runs)
         tasks.setdefault((queue, name), _Sums()).add(sums, waits, runs)
     return [(start, sums.tally()) for start, sums in steps.items()], _by_task(tasks)
 
@@ -110,14 +113,17 @@ class _Sums:
 
     def __init__(self) -> None:
         self._sums: list[float] = [0] * len(SUMMED)
-        self._wait: dict[str, int] = {}
-        self._run: dict[str, int] = {}
+        self._wait: defaultdict[str, int] = defaultdict(int)
+        self._run: defaultdict[str, int] = defaultdict(int)
 
     def add(self, sums: Sequence[float], wait: Mapping[str, int], run: Mapping[str, int]) -> None:
         self._sums = list(map(operator.add, self._sums, sums))
-        for into, more in ((self._wait, wait), (self._run, run)):
-            for bucket, count in more.items():
-                into[bucket] = into.get(bucket, 0) + count
+        into = self._wait
+        for bucket, count in wait.items():
+            into[bucket] += count
+        into = self._run
+        for bucket, count in run.items():
+            into[bucket] += count
 
     def tally(self) -> Tally:
         return Tally.of(self._sums, from_json(self._wait), from_json(self._run))

@@ -1,4 +1,4 @@
-"""Levels of the statistics beside each other: how far each has come, and an index for rows of all tenants or of one."""
+"""Levels of the statistics beside each other: how far each has come, and an index that has the rows of all tenants, or of one, beside each other."""
 
 from django.db import migrations, models
 
@@ -43,6 +43,13 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="rollup",
-            index=models.Index(fields=["step_s", "tenant", "at"], name="rollup_of_tenant"),
+            index=models.Index(fields=["step_s", "at"], name="rollup_by_time"),
+        ),
+        migrations.RemoveConstraint(model_name="rollup", name="rollup_once"),
+        migrations.AddConstraint(
+            model_name="rollup",
+            constraint=models.UniqueConstraint(
+                fields=("step_s", "tenant", "at", "queue", "name"), name="rollup_once"
+            ),
         ),
     ]

@@ -12,7 +12,8 @@ _BATCH = 500
 _PROGRESS = "rollup levels"  # a Lease's name
 _WINDOWS_S = {60: 600, 3600: 3600, 86_400: 86_400}  # of one level, in one transaction
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_COUNTS = ("started", "completed", "failed", "dead", "cancelled", "wait_s", "run_s")
+_STEPS = ("started", "completed", "failed", "dead", "cancelled")
+_SUMMED = (*_STEPS, "wait_s", "run_s")
 _HISTOGRAMS = ("wait", "run")
 
 
@@ -113,8 +114,9 @@ def _walk(rollups, leases, change):
             continue
         start = _EPOCH + timedelta(seconds=at_s if step_s == at_step_s else 0)
         of_level = rollups.filter(step_s=step_s)
-        while (next_row := of_level.filter(at__gte=start).order_by("at").first()) is not None:
-            since = _floor(next_row.at, window_s)
+        ahead = of_level.order_by("at").values_list("at", flat=True)
+        while (next_at := ahead.filter(at__gte=start).first()) is not None:
+            since = _floor(next_at, window_s)
             start = since + timedelta(seconds=window_s)
             with transaction.atomic(using=rollups.db):
                 change(rollups, list(of_level.filter(at__gte=since, at__lt=start).order_by("id")))
@@ -123,40 +125,33 @@ def _walk(rollups, leases, change):
 
 
 def _add_tenants(rollups, rows):
-    sums = {(row.at, row.queue, row.name): row for row in rows if not row.tenant}
-    fresh, touched = {}, {}
-    for row in rows:
-        if row.tenant:
-            key = (row.at, row.queue, row.name)
-            into = sums.get(key) or fresh.get(key)
-            if into is None:
-                into = rollups.model(step_s=row.step_s, at=row.at, queue=row.queue, name=row.name)
-            (touched if key in sums else fresh)[key] = into
-            _add(into, row, 1)
-    rollups.bulk_create(fresh.values(), batch_size=_BATCH)
-    _save(rollups, list(touched.values()))
+    _replace(rollups, rows, 1)
 
 
 def _take_tenants_off(rollups, rows):
+    _replace(rollups, rows, -1)
+
+
+def _replace(rollups, rows, sign):
+    """Those without a tenant, with the tenants' added or taken off. Written anew: an update of so many is ten times slower."""
     sums = {(row.at, row.queue, row.name): row for row in rows if not row.tenant}
-    touched = set()
+    touched = {}
     for row in rows:
-        key = (row.at, row.queue, row.name)
-        if row.tenant and key in sums:
-            _add(sums[key], row, -1)
-            touched.add(key)
-    empty = [key for key in touched if not any(getattr(sums[key], name) for name in _COUNTS[:5])]
-    rollups.filter(id__in=[sums.pop(key).id for key in empty]).delete()
-    _save(rollups, [row for key, row in sums.items() if key in touched])
-
-
-def _save(rollups, rows):
-    if rows:
-        rollups.bulk_update(rows, [*_COUNTS, *_HISTOGRAMS], batch_size=50)
+        if row.tenant:
+            key = (row.at, row.queue, row.name)
+            if key not in sums:
+                sums[key] = rollups.model(step_s=row.step_s, at=row.at, queue=row.queue, name=row.name)
+            touched[key] = sums[key]
+            _add(sums[key], row, sign)
+    rollups.filter(id__in=[row.id for row in touched.values() if row.id is not None]).delete()
+    left = [row for row in touched.values() if any(getattr(row, name) for name in _STEPS)]
+    for row in left:
+        row.id = None
+    rollups.bulk_create(left, batch_size=_BATCH)
 
 
 def _add(into, row, sign):
-    for name in _COUNTS:
+    for name in _SUMMED:
         setattr(into, name, max(0, getattr(into, name) + sign * getattr(row, name)))
     for name in _HISTOGRAMS:
         sums = dict(getattr(into, name))

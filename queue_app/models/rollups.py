@@ -30,10 +30,11 @@ class Rollup(models.Model):
     run_s = models.FloatField(default=0.0, help_text="Sum of the runs, in seconds")
 
     class Meta:
+        # The order of a question's reading: all rows of a level without a tenant lie beside each other.
         constraints = [
-            models.UniqueConstraint(fields=["step_s", "at", "queue", "name", "tenant"], name="rollup_once")
+            models.UniqueConstraint(fields=["step_s", "tenant", "at", "queue", "name"], name="rollup_once")
         ]
-        indexes = [models.Index(fields=["step_s", "tenant", "at"], name="rollup_of_tenant")]
+        indexes = [models.Index(fields=["step_s", "at"], name="rollup_by_time")]
 
     def __str__(self) -> str:
         return f"{self.queue} {self.name} {self.at:%Y-%m-%d %H:%M}"
