@@ -45,7 +45,7 @@ def _waited_s() -> dict[str, float]:
 
 
 def _minutes(since: datetime) -> dict[str, list[Minute]]:
-    counted = Rollup.objects.filter(step_s=rollups.MINUTE_S, at__gt=since).order_by("queue", "at")
+    counted = Rollup.objects.filter(step_s=rollups.MINUTE_S, tenant="", at__gt=since).order_by("queue", "at")
     found: dict[str, list[Minute]] = {}
     for row in counted.values("queue", "at").annotate(Sum("completed"), Sum("failed"), Sum("dead")):
         failed = row["failed__sum"] + row["dead__sum"]

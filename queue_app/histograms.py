@@ -7,7 +7,7 @@ value (ERROR), below 1 ms by at most 1 ms, however many histograms were added up
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 LOWEST_S = 0.001
@@ -81,6 +81,14 @@ class Tally:
     run: Histogram = field(default_factory=dict)
     run_s: float = 0.0
 
+    @classmethod
+    def of(cls, sums: Sequence[float], wait: Histogram, run: Histogram) -> Tally:
+        """sums: in the order of SUMMED."""
+        started, completed, failed, dead, cancelled, wait_s, run_s = sums
+        return cls(
+            int(started), int(completed), int(failed), int(dead), int(cancelled), wait, wait_s, run, run_s
+        )
+
     def add(self, more: Tally) -> None:
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(more, name))
@@ -118,6 +126,7 @@ _COUNT_OF = {
     "CANCELLED": "cancelled",
 }
 COUNTS = tuple(_COUNT_OF.values())
+SUMMED = (*COUNTS, "wait_s", "run_s")
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

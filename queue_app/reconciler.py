@@ -65,7 +65,7 @@ class Reconciler:
             tell_workflows()
             if is_counted:  # what is deleted with its history cannot be counted any more
                 prune(at_least_s=rollups.SETTLE_S)
-            rollups.compact()
+                rollups.compact()  # no sooner: steps of spans that are summed up already cost more to count
 
     def _look_after_turns(self) -> None:
         """A queue that has just got limits has jobs without turns, and other processes store some until they know."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 STEPS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400}
 MOST_POINTS = 1500
 LONGEST_S = 400 * 86_400
-_WANTED_POINTS = 120  # about, when no step is named
+# The longest span of each step, when none is named: what makes a chart, and has a level that it is read from.
+_DEFAULT_STEPS = ((7200, 60), (36_000, 300), (108_000, 900), (432_000, 3600), (1_209_600, 21_600))
 _SPAN = re.compile(r"([1-9]\d{0,5})([mhd])", re.ASCII)
 _UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 FILTERS = ("queue", "name", "tenant")
@@ -71,7 +72,7 @@ def _span_s(text: str, errors: dict[str, str]) -> int:
 
 def _step_s(text: str, span_s: int, errors: dict[str, str]) -> int:
     if not text:
-        return next((step_s for step_s in STEPS_S.values() if span_s / step_s <= _WANTED_POINTS), 86_400)
+        return next((step_s for longest_s, step_s in _DEFAULT_STEPS if span_s <= longest_s), 86_400)
     if text not in STEPS_S:
         errors["step"] = f"{text[:40]!r} is not one of {', '.join(STEPS_S)}"
         return 3600

@@ -5,28 +5,30 @@ How they stand is read from the jobs; what they did from the rollups, which are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from django.db.models import Count, F, Min, Q, Sum, TextField
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import Count, F, Min, Q, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from . import alerts_told, clock, firing, limits_told, rollups, spans, workers
+from . import alerts_told, clock, firing, limits_told, rollup_rows, spans, workers
 from .broker import recorder
-from .histograms import COUNTS, LAST, Histogram, Tally, from_json, total, upper_s
+from .histograms import COUNTS, LAST, SUMMED, Histogram, Tally, from_json, total, upper_s
 from .ledger import backlog, is_due
+from .levels import ALL_TIME_S, DAY_S, MINUTE_S, cover, floor
 from .models import Job, Queue, Rollup
 from .spans import Question
 from .states import WAITING, State
 
 _OVER = (State.COMPLETED.value, State.CANCELLED.value)
-_SUMMED = (*COUNTS, "wait_s", "run_s")
 _BOUNDS = range(0, LAST, 10)  # the buckets that Prometheus gets: each is 2.6 times the one before
 
 
@@ -82,7 +84,7 @@ def depths() -> list[Depth]:
 
 
 def _over() -> Iterator[tuple[str, State, int]]:
-    of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by().values("queue")
+    of_all_time = Rollup.objects.filter(step_s=ALL_TIME_S).order_by().values("queue")
     for row in of_all_time.annotate(Sum("completed"), Sum("cancelled")):
         yield row["queue"], State.COMPLETED, row["completed__sum"]
         yield row["queue"], State.CANCELLED, row["cancelled__sum"]
@@ -91,60 +93,69 @@ def _over() -> Iterator[tuple[str, State, int]]:
 def series(asked: Question) -> list[tuple[datetime, Tally]]:
     """What happened in each step, the oldest first, steps without anything too.
 
-    Minutes that are hours by now, and hours that are days, are told where their span begins.
+    Where the minutes are deleted, hours are told where their span begins; so are days.
     """
     return both(asked)[0]
 
 
-def summary(asked: Question) -> dict[tuple[str, str], Tally]:
-    """What happened in the whole time, by queue and task."""
-    return both(asked)[1]
-
-
 def both(asked: Question) -> tuple[list[tuple[datetime, Tally]], dict[tuple[str, str], Tally]]:
     """`series` and `summary` from one look at the rows."""
-    steps = {start: Tally() for start in spans.starts(asked)}
-    tasks: dict[tuple[str, str], Tally] = {}
-    for (start, queue, name), tally in _cells(asked).items():
-        steps[start].add(tally)
-        tasks.setdefault((queue, name), Tally()).add(tally)
-    return list(steps.items()), dict(sorted(tasks.items()))
+    steps = {start: _Sums() for start in spans.starts(asked)}
+    tasks: dict[tuple[str, str], _Sums] = {}
+    starts: dict[datetime, datetime] = {}  # of each span that has rows
+    for at, queue, name, wait, run, *sums in _rows(asked, asked.step_s):
+        waits, runs = orjson.loads(wait), orjson.loads(run)
+        start = starts.get(at) or starts.setdefault(at, max(asked.since, floor(at, asked.step_s)))
+        steps[start].add(sums, waits, runs)
+        tasks.setdefault((queue, name), _Sums()).add(sums, waits, runs)
+    return [(start, sums.tally()) for start, sums in steps.items()], _by_task(tasks)
 
 
-def _cells(asked: Question) -> dict[tuple[datetime, str, str], Tally]:
-    """By step, queue and task. Nothing is made of a row, not even a dict with numbers as its keys: a day of minutes has
-    tens of thousands, and this is nine tenths of what the page of statistics costs."""
-    starts: dict[datetime, datetime] = {}
-    sums: dict[tuple[datetime, str, str], tuple[list[float], dict[str, int], dict[str, int]]] = {}
-    for at, queue, name, wait, run, *counts in _rows(asked):
-        start = starts.get(at)
-        if start is None:
-            start = starts[at] = max(asked.since, rollups.floor(at, asked.step_s))
-        cell = sums.get((start, queue, name))
-        if cell is None:
-            cell = sums[start, queue, name] = ([0] * len(counts), {}, {})
-        for place, count in enumerate(counts):
-            cell[0][place] += count
-        _merge(cell[1], wait)
-        _merge(cell[2], run)
-    return {
-        key: Tally(**dict(zip(_SUMMED, counts, strict=True)), wait=from_json(wait), run=from_json(run))  # type: ignore[arg-type]
-        for key, (counts, wait, run) in sums.items()
-    }
+def summary(asked: Question) -> dict[tuple[str, str], Tally]:
+    """What happened in the whole time, by queue and task."""
+    tasks: dict[tuple[str, str], _Sums] = {}
+    for _, queue, name, wait, run, *sums in _rows(asked, DAY_S):
+        tasks.setdefault((queue, name), _Sums()).add(sums, orjson.loads(wait), orjson.loads(run))
+    return _by_task(tasks)
 
 
-def _merge(into: dict[str, int], text: str) -> None:
-    for bucket, count in orjson.loads(text).items():
-        into[bucket] = into.get(bucket, 0) + count
+class _Sums:
+    """A tally that is being added up, with texts for buckets, as JSON has them: there are thousands of rows."""
+
+    __slots__ = ("_run", "_sums", "_wait")
+
+    def __init__(self) -> None:
+        self._sums: list[float] = [0] * len(SUMMED)
+        self._wait: defaultdict[str, int] = defaultdict(int)
+        self._run: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, sums: Sequence[float], wait: Mapping[str, int], run: Mapping[str, int]) -> None:
+        self._sums = list(map(operator.add, self._sums, sums))
+        into = self._wait
+        for bucket, count in wait.items():
+            into[bucket] += count
+        into = self._run
+        for bucket, count in run.items():
+            into[bucket] += count
+
+    def tally(self) -> Tally:
+        return Tally.of(self._sums, from_json(self._wait), from_json(self._run))
 
 
-def _rows(asked: Question) -> Iterator[tuple[Any, ...]]:
-    """Histograms as the texts that they are stored as."""
-    wanted = {field: getattr(asked, field) for field in spans.FILTERS if getattr(asked, field)}
-    steps = (rollups.MINUTE_S, rollups.HOUR_S, rollups.DAY_S)
-    rows = Rollup.objects.filter(step_s__in=steps, at__gte=asked.since, at__lt=asked.until, **wanted)
-    texts = {f"{name}_text": Cast(name, TextField()) for name in ("wait", "run")}
-    return rows.order_by().annotate(**texts).values_list("at", "queue", "name", *texts, *_SUMMED).iterator()
+def _by_task(tasks: Mapping[tuple[str, str], _Sums]) -> dict[tuple[str, str], Tally]:
+    return {key: sums.tally() for key, sums in sorted(tasks.items())}
+
+
+def _rows(asked: Question, most_s: int) -> Iterator[tuple[Any, ...]]:
+    """(at, queue, name, histogram of waits, of runs, *SUMMED), from levels no coarser than `most_s`. Two statements."""
+    spans_ = Q()
+    for part in cover(asked.since, asked.until, most_s, asked.tenant, rollup_rows.marks()):
+        spans_ |= Q(step_s=part.step_s, at__gte=part.since, at__lt=part.until, tenant=asked.tenant)
+    if not spans_:
+        return iter(())
+    wanted = {field: getattr(asked, field) for field in ("queue", "name") if getattr(asked, field)}
+    rows = Rollup.objects.filter(spans_, **wanted).order_by()
+    return rollup_rows.plain(rows, "at", "queue", "name").iterator(chunk_size=5_000)
 
 
 def recent(minutes: int = 60) -> dict[str, list[int]]:
@@ -152,26 +163,26 @@ def recent(minutes: int = 60) -> dict[str, list[int]]:
 
     One statement, which reads counts and no histograms. The last minute may be some seconds short of its end.
     """
-    until = rollups.floor(clock.now(), rollups.MINUTE_S)
+    until = floor(clock.now(), MINUTE_S)
     since = until - timedelta(minutes=minutes)
-    rows = Rollup.objects.filter(step_s=rollups.MINUTE_S, at__gte=since, at__lt=until).order_by()
+    rows = Rollup.objects.filter(step_s=MINUTE_S, tenant="", at__gte=since, at__lt=until).order_by()
     ended = Sum(F("completed") + F("failed") + F("dead"))
     found: dict[str, list[int]] = {}
     for queue, at, count in rows.values_list("queue", "at").annotate(n=ended):
-        place = int((at - since).total_seconds()) // rollups.MINUTE_S
+        place = int((at - since).total_seconds()) // MINUTE_S
         found.setdefault(queue, [0] * minutes)[place] = count
     return found
 
 
 def lately(minutes: int = 5) -> Tally:
     """What happened in the last whole minutes, of all queues. As `recent` it may be some seconds short of their end."""
-    until = rollups.floor(clock.now(), rollups.MINUTE_S)
-    return total(summary(Question(until - timedelta(minutes=minutes), until, rollups.MINUTE_S)).values())
+    until = floor(clock.now(), MINUTE_S)
+    return total(summary(Question(until - timedelta(minutes=minutes), until, MINUTE_S)).values())
 
 
 def tasks() -> list[tuple[str, str]]:
     """The queues and tasks that something was counted of, by name."""
-    of_all_time = Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by("queue", "name")
+    of_all_time = Rollup.objects.filter(step_s=ALL_TIME_S).order_by("queue", "name")
     return list(of_all_time.values_list("queue", "name"))
 
 
@@ -212,10 +223,11 @@ def _rollup_families() -> Iterator[Metric]:
         "brain_queue_steps", "Steps of jobs by queue, task and kind.", labels=["queue", "task", "kind"]
     )
     queues: dict[str, list[Tally]] = {}
-    for row in Rollup.objects.filter(step_s=rollups.ALL_TIME_S).order_by("queue", "name"):
+    of_all_time = Rollup.objects.filter(step_s=ALL_TIME_S).order_by("queue", "name")
+    for (queue, name), tally in rollup_rows.tallied(of_all_time, "queue", "name"):
         for kind in COUNTS:
-            runs.add_metric([row.queue, row.name, kind], getattr(row, kind))
-        queues.setdefault(row.queue, []).append(rollups.tally_of(row))
+            runs.add_metric([queue, name, kind], getattr(tally, kind))
+        queues.setdefault(queue, []).append(tally)
     waits = HistogramMetricFamily("brain_queue_wait_seconds", "From due to started.", labels=["queue"])
     durations = HistogramMetricFamily("brain_queue_run_seconds", "From started to its end.", labels=["queue"])
     for queue, tallies in queues.items():

@@ -11,8 +11,8 @@ from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 
 from queue_app import finding, selection
+from queue_app.levels import ALL_TIME_S
 from queue_app.models import Job, Queue, Rollup
-from queue_app.rollups import ALL_TIME_S
 from queue_app.selection import FIELDS, Selection
 from queue_app.states import State
 

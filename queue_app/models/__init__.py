@@ -6,7 +6,7 @@ from .alerts import Alert, AlertRule, Notice, Silence
 from .bulk import BulkAction
 from .jobs import Blob, Job, JobEvent, Tag
 from .queues import Delivery, Queue, Tenant, Turns
-from .rollups import Rollup
+from .rollups import Rollup, RollupLevel
 from .schedules import Firing, Schedule
 from .workers import Lease, Worker
 from .workflows import Member, Workflow
@@ -25,6 +25,7 @@ __all__ = [
     "Notice",
     "Queue",
     "Rollup",
+    "RollupLevel",
     "Schedule",
     "Silence",
     "Tag",

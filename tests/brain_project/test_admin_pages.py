@@ -143,7 +143,14 @@ def test_overview__an_alert_fires__is_named_and_leads_to_the_list():
     client = client_of(roles.VIEWER)
     assert "nothing fires" in client.get("/admin/overview/").content.decode()
     moment = clock.now()
-    told = {"name": "slow-mail", "condition": "latency", "queue": "emails", "state": "firing", "value": 400.0, "open_key": "k"}
+    told = {
+        "name": "slow-mail",
+        "condition": "latency",
+        "queue": "emails",
+        "state": "firing",
+        "value": 400.0,
+        "open_key": "k",
+    }
     Alert.objects.create(**told, since=moment, fired_at=moment)
     text = client.get("/admin/overview/").content.decode()
     assert re.search(r'href="/admin/queue_app/alert/">.*?brain-bad">1<.*?slow-mail', text, re.DOTALL)

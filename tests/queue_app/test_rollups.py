@@ -12,10 +12,21 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from queue_app import deadletter, enqueue, enqueue_many, ledger, queues, reconciler, rollups, wakeup, workers
+from queue_app import (
+    deadletter,
+    enqueue,
+    enqueue_many,
+    ledger,
+    queues,
+    reconciler,
+    rollup_rows,
+    rollups,
+    wakeup,
+    workers,
+)
 from queue_app.conf import conf
-from queue_app.histograms import Tally, bucket
-from queue_app.models import Job, JobEvent, Lease, Queue, Rollup, Worker
+from queue_app.histograms import Tally, bucket, total
+from queue_app.models import Job, JobEvent, Lease, Queue, Rollup, RollupLevel, Worker
 from queue_app.statements import Claimed, End, counting
 from queue_app.states import State
 
@@ -34,6 +45,7 @@ def counted_anew(monkeypatch: pytest.MonkeyPatch, every_database: None) -> Itera
     )
     yield
     Rollup.objects.all().delete()
+    RollupLevel.objects.all().delete()
 
 
 @pytest.fixture
@@ -58,10 +70,9 @@ def count() -> None:
 
 
 def tally(**wanted: Any) -> Tally:
-    found = Tally()
-    for row in Rollup.objects.filter(**{"step_s": rollups.MINUTE_S, **wanted}):
-        found.add(rollups.tally_of(row))
-    return found
+    """Of all tenants, where none is wanted."""
+    rows = Rollup.objects.filter(**{"step_s": rollups.MINUTE_S, "tenant": "", **wanted})
+    return total(tally for _, tally in rollup_rows.tallied(rows))
 
 
 def counts(found: Tally) -> tuple[int, ...]:
@@ -229,26 +240,6 @@ def test_is_settled__older_transaction_is_open__not_before_it_has_ended() -> Non
             other.close_pool()
 
 
-def test_compact__old_minutes_and_hours__become_hours_and_days_and_lose_nothing() -> None:
-    now = rollups.floor(timezone.now(), rollups.DAY_S)
-    for number in range(5):
-        row(rollups.MINUTE_S, now - timedelta(days=3, minutes=number + 1), completed=2, run={"7": 2})
-        row(rollups.HOUR_S, now - timedelta(days=40, hours=number + 1), completed=3, run={"9": 3})
-    row(rollups.MINUTE_S, now - timedelta(minutes=5), completed=1)
-    row(rollups.DAY_S, now - timedelta(days=500), completed=9)
-    assert rollups.compact() == 11
-    assert rollups.compact() == 0
-    found = sorted(Rollup.objects.values_list("step_s", "completed", "run"))
-    assert found == [(60, 1, {}), (3600, 10, {"7": 10}), (86_400, 15, {"9": 15})]
-    row(rollups.MINUTE_S, now - timedelta(days=3, minutes=2), completed=4)  # a late one
-    rollups.compact()
-    assert Rollup.objects.get(step_s=3600).completed == 14
-
-
-def row(step_s: int, at: Any, **values: Any) -> Rollup:
-    return Rollup.objects.create(step_s=step_s, at=at, queue="q", name="t", **values)
-
-
 def test_prune__with_a_floor__keeps_what_may_not_be_counted_yet(worker: Worker) -> None:
     job = enqueue("email_queue", {})
     Queue.objects.filter(name="email_queue").update(retention_s=0)
@@ -281,5 +272,5 @@ def test_count__names_that_differ_by_case__are_two(worker: Worker) -> None:
     claim(worker, count_again)
     count()
     rows = Rollup.objects.filter(step_s=rollups.MINUTE_S).values_list("tenant", "started")
-    assert {name for name, _ in rows} == {"acme", "ACME", "Acme"}
+    assert set(rows) == {("", 3), ("acme", 1), ("ACME", 1), ("Acme", 1)}
     assert counts(tally(step_s=rollups.ALL_TIME_S)) == (3, 0, 0, 0, 0)

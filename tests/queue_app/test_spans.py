@@ -20,7 +20,17 @@ def test_question__nothing_named__is_the_last_hour_by_the_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "step_s"), [("2h", 60), ("24h", 900), ("7d", 21_600), ("30d", 21_600), ("400d", 86_400)]
+    ("since", "step_s"),
+    [
+        ("1h", 60),
+        ("2h", 60),
+        ("6h", 300),
+        ("24h", 900),
+        ("2d", 3600),
+        ("7d", 21_600),
+        ("30d", 86_400),
+        ("400d", 86_400),
+    ],
 )
 def test_question__no_step__takes_one_that_makes_a_chart(since: str, step_s: int) -> None:
     assert question({"since": since}, NOW).step_s == step_s

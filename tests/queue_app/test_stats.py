@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from foundation import roles
 from foundation.commands import USAGE, Failed
-from queue_app import rollups, spans, stats
+from queue_app import levels, rollups, spans, stats
 from queue_app.histograms import bucket
-from queue_app.models import Rollup
+from queue_app.models import Rollup, RollupLevel
 from queue_app.states import State
 
 from .dead_letters import client_of, job
@@ -62,8 +62,13 @@ def test_series__longer_steps__add_up() -> None:
 
 
 def test_series__a_whole_hour_of_old_minutes__is_told_once() -> None:
-    Rollup.objects.filter(queue="pay").update(step_s=3600, at=rollups.floor(timezone.now(), 3600))
-    assert sum(tally.completed for _, tally in stats.series(asked(since="2h"))) == 12
+    hour = levels.floor(timezone.now() - timedelta(minutes=90), 3600)
+    Rollup.objects.filter(queue="pay").update(step_s=3600, at=hour)
+    ends = hour + timedelta(hours=1)
+    for step_s in (60, 300, 900):
+        RollupLevel.objects.create(step_s=step_s, upto=ends, kept_from=ends)
+    RollupLevel.objects.create(step_s=3600, upto=ends, kept_from=levels.EPOCH)
+    assert sum(tally.completed for _, tally in stats.series(asked(since="3h", step="1m"))) == 12
 
 
 def test_summary__filters__take_their_queue_alone() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connection, models
 
+from queue_app.levels import AGES, LEVELS, LEVELS_OF_TENANT
 from queue_app.models import (
     Alert,
     BulkAction,
@@ -25,6 +26,7 @@ from queue_app.models import (
     Notice,
     Queue,
     Rollup,
+    RollupLevel,
     Schedule,
     Silence,
     Tag,
@@ -37,7 +39,7 @@ QUEUES, TENANTS, FAILURES = 30, 200, 300  # besides one queue and one task that 
 _DAYS = 30
 _FAIR = 3  # queues with limits; the jobs that wait there wait for their turn
 _MODELS = (
-    Job, JobEvent, Tag, Workflow, Member, Rollup, Worker, Queue, Tenant, Schedule, Firing, BulkAction, Lease, Alert,
+    Job, JobEvent, Tag, Workflow, Member, Rollup, RollupLevel, Worker, Queue, Tenant, Schedule, Firing, BulkAction, Lease, Alert,
     Silence, Notice,
 )  # fmt: skip
 
@@ -150,8 +152,9 @@ def _rows() -> list[tuple[type[models.Model], dict[str, str], str]]:
                               " FROM bench_fact WHERE flow IS NOT NULL GROUP BY flow) AS flows ORDER BY first"),
         (Member, _MEMBER, "FROM (SELECT *, row_number() OVER (PARTITION BY flow ORDER BY n) - 1 AS position,"
                           " min(n) OVER (PARTITION BY flow) AS first FROM bench_fact WHERE flow IS NOT NULL) AS placed"),
-        (Rollup, _rollup("3600", "date_trunc('hour', at)"), _spans("date_trunc('hour', at + waited + took)", "at < ':now'::timestamptz - interval '48 hours'")),
-        (Rollup, _rollup("60", "at"), _spans("date_trunc('minute', at + waited + took)", "at >= ':now'::timestamptz - interval '48 hours'")),
+        *_levels(),
+        (RollupLevel, {"step_s": "s", "upto": f"{_floored('s', 'now()')}", "kept_from": f"':now'::timestamptz - CASE WHEN s < 3600 THEN 2 ELSE {_DAYS} END * interval '1 day'"},
+         f"FROM unnest(ARRAY[{', '.join(str(step_s) for step_s in LEVELS)}]) AS s"),
         (Rollup, _rollup("0", "at") | {"tenant": "''"}, _spans("'1970-01-01T00:00Z'::timestamptz", "true").replace(", tenant", "")),
         (Tenant, _TENANT, "FROM generate_series(0, :tenants - 1) AS t CROSS JOIN generate_series(0, :fair - 1) AS q"),
         (Schedule, _SCHEDULE, "FROM generate_series(0, :schedules - 1) AS s"),
@@ -259,6 +262,24 @@ _SPANS = """FROM (SELECT {span} AS at, queue, name, tenant, count(*) AS jobs,
     count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled,
     sum(extract(epoch FROM waited)) AS wait_s, sum(extract(epoch FROM took)) AS run_s
     FROM bench_fact WHERE NOT is_open AND {which} GROUP BY 1, queue, name, tenant) AS spans ORDER BY at"""
+
+
+def _floored(step_s: str, at: str) -> str:
+    return f"to_timestamp(floor(extract(epoch FROM {at}) / {step_s}) * {step_s})"
+
+
+def _levels() -> list[tuple[type[models.Model], dict[str, str], str]]:
+    """Each level of the statistics as far back as it is kept by default, of all tenants and of each."""
+    found = []
+    for step_s in LEVELS:
+        days = 2 if step_s in AGES[0] else _DAYS
+        which = f"at >= ':now'::timestamptz - interval '{days} days'"
+        spans = _spans(_floored(str(step_s), "at + waited + took"), which)
+        found.append((Rollup, _rollup(str(step_s), "at") | {"tenant": "''"}, spans.replace(", tenant", "")))
+        if step_s in LEVELS_OF_TENANT:
+            of_tenants = _spans(_floored(str(step_s), "at + waited + took"), f"{which} AND tenant <> ''")
+            found.append((Rollup, _rollup(str(step_s), "at"), of_tenants))
+    return found
 
 
 def _spans(span: str, which: str) -> str:
