@@ -20,6 +20,7 @@ from queue_app.histograms import bucket
 from queue_app.models import Rollup
 from queue_app.states import State
 
+from . import counted
 from .dead_letters import client_of, job
 
 pytestmark = pytest.mark.django_db
@@ -47,10 +48,8 @@ def put(
         if not step_s
         else rollups.floor(timezone.now() - timedelta(minutes=minutes_ago), step_s)
     )
-    runs = {str(bucket(0.5)): counts.get("completed", 0)}
-    Rollup.objects.create(
-        step_s=step_s, at=at, queue=queue, name=name, tenant=tenant, run=runs, wait=runs, **counts
-    )
+    runs = {bucket(0.5): counts.get("completed", 0)}
+    counted.put(step_s, at, queue, name, tenant, run=runs, wait=runs, **counts)
 
 
 def document(answer: Any) -> Any:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 
 from queue_app import clock, rollups, spans, stats
 from queue_app.histograms import Tally, total
 from queue_app.models import Rollup
+
+from . import counted
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,8 @@ def no_rollups(every_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def put(queue: str, minutes_ago: int, **fields: object) -> None:
     at = rollups.floor(clock.now() - timedelta(minutes=minutes_ago), 60)
-    Rollup.objects.create(step_s=60, at=at, queue=queue, name="send", **fields)
+    with transaction.atomic():
+        counted.put(60, at, queue, **fields)
 
 
 def test_both__rows_of_tenants_and_minutes__add_up() -> None:
@@ -34,12 +38,12 @@ def test_both__rows_of_tenants_and_minutes__add_up() -> None:
         tenant="a",
         started=2,
         completed=2,
-        wait={"5": 2},
+        wait={5: 2},
         wait_s=0.5,
-        run={"7": 1, "12": 1},
+        run={7: 1, 12: 1},
         run_s=1.5,
     )
-    put("mail", 3, tenant="b", started=1, failed=1, wait={"5": 1, "240": 3}, wait_s=0.25)
+    put("mail", 3, tenant="b", started=1, failed=1, wait={5: 1, 240: 3}, wait_s=0.25)
     put("pay", 50, cancelled=4)
     series, summary = stats.both(spans.question({}, clock.now()))
     mail = Tally(
