@@ -62,11 +62,11 @@ class QueueConf:
     ROLLUPS: bool = setting(True)  # statistics are counted from the history
     ROLLUP_MINUTES_S: float = setting(
         172_800.0, low=3600, high=2_592_000
-    )  # minutes older than this become hours: 48 hours
+    )  # levels of 1, 5 and 15 minutes: 48 hours
     ROLLUP_HOURS_S: float = setting(
         2_592_000.0, low=86_400, high=31_536_000
-    )  # hours older than this become days: 30 days
-    ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # then days go: 400 days
+    )  # levels of 1 and 6 hours, kept no shorter than minutes: 30 days
+    ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # days: 400 days
     RETENTION_S: float = setting(604_800.0, low=0, high=315_360_000)  # of completed and cancelled jobs
     DEAD_RETENTION_S: float = setting(15_552_000.0, low=0, high=315_360_000)  # of dead letters: 180 days
     BULK_RETENTION_S: float = setting(
