@@ -65,11 +65,11 @@ class QueueConf:
     ROLLUPS: bool = setting(True)  # statistics are counted from the history
     ROLLUP_MINUTES_S: float = setting(
         172_800.0, low=3600, high=2_592_000
-    )  # minutes older than this become hours: 48 hours
+    )  # levels of 1, 5 and 15 minutes: 48 hours
     ROLLUP_HOURS_S: float = setting(
         2_592_000.0, low=86_400, high=31_536_000
-    )  # hours older than this become days: 30 days
-    ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # then days go: 400 days
+    )  # levels of 1 and 6 hours, kept no shorter than minutes: 30 days
+    ROLLUP_DAYS_S: float = setting(34_560_000.0, low=86_400, high=315_360_000)  # days: 400 days
     ALERTS: bool = setting(True)  # the rules are looked at; see docs/queue-operating.md#alerts
     ALERT_LOOK_S: float = setting(15.0, low=0.1, high=600)  # between two looks at the rules
     ALERT_WEBHOOKS: tuple[str, ...] = setting(())  # URLs that are told; BRAIN_ALERT_WEBHOOKS

@@ -26,6 +26,7 @@ from queue_app import (
 )
 from queue_app.conf import conf
 from queue_app.histograms import Tally, bucket, total
+from queue_app.levels import LEVELS, LEVELS_OF_TENANT
 from queue_app.models import Job, JobEvent, Lease, Queue, Rollup, RollupLevel, Worker
 from queue_app.statements import Claimed, End, counting
 from queue_app.states import State
@@ -206,6 +207,20 @@ def test_counter__step_on_its_way__is_waited_for(worker: Worker, monkeypatch: py
     assert (looks, Rollup.objects.count()) == ([False, False], 0)
     assert counter.look()
     assert counts(tally()) == (1, 0, 0, 0, 0)
+
+
+def test_counter__all_is_counted__sums_up_what_is_over(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "_EVERY_S", 0.0)
+    job = enqueue("email_queue", {}, tenant="acme")
+    claim(worker, job)
+    set_back(job, State.PROCESSING, 3 * 86_400)
+    counter = rollups.Counter()
+    assert [counter.look(), counter.look()] == [False, True]
+    found = Rollup.objects.filter(started=1).exclude(step_s=rollups.ALL_TIME_S)
+    assert {*found.filter(tenant="").values_list("step_s", flat=True)} == {*LEVELS}
+    assert {*found.filter(tenant="acme").values_list("step_s", flat=True)} == {*LEVELS_OF_TENANT}
 
 
 def test_counter__switched_off__counts_nothing(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
