@@ -28,7 +28,7 @@ def workflows(rig: Rig) -> Outcome:
     from queue_app.models import Job, Workflow
 
     kills = _QUICK_KILLS if rig.quick else _KILLS
-    made = _Made(rig)
+    made, broken = _Made(rig), Job.objects.filter(name="drills.breaks")
     fleet = [rig.worker(), rig.worker()]
     for _ in range(kills):
         victim = fleet.pop(0)
@@ -40,9 +40,12 @@ def workflows(rig: Rig) -> Outcome:
 
         rig.until(busy, "the worker is busy")
         time.sleep(random.uniform(0.05, 0.4))
-        rig.blow(victim.kill, victim)
+        breaking = {
+            str(id) for id in broken.values_list("id", flat=True)
+        }  # done when it is mended, and not before
+        rig.blow(victim.kill, held=rig.evidence.held_by(victim.pid) - breaking)
         fleet.append(rig.worker())
-    dead = Job.objects.filter(name="drills.breaks", state="DEAD_LETTER")
+    dead = broken.filter(state="DEAD_LETTER")
     rig.wait_for(lambda: dead.count() == made.broken, "what breaks is a dead letter")
     rig.wait_for(lambda: len(_runs("on_death")) == made.broken, "every death is told")
     Path(f"{rig.evidence.file}.mended").touch()

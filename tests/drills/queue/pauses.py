@@ -53,12 +53,12 @@ def pause(rig: Rig) -> Outcome:
             _schedule(rig, f"paused {number}", jobs.QUEUE)
             _schedule(rig, f"beside {number}", _BESIDE)
             waits.go_on("a restart of beat", fired=3)
+    _end_schedules()  # a trickle of jobs for the other queue may keep the autoscaler's workers
     for worker in workers:
         worker.leave()
     for _ in range(1 if rig.quick else 3):
-        with fleet(
-            rig, 1, _MOST
-        ) as running:  # killed at its end; without other workers, or it would start none
+        # Killed at its end. It is alone, as it counts others' workers in.
+        with fleet(rig, 1, _MOST) as running:
             waits.go_on("a restart of the autoscaler")
             # While its first worker started, the other queue's jobs were late: it may have grown for them.
             rig.wait_for(lambda running=running: running.size() == 1, "a paused queue keeps nobody busy")
@@ -66,7 +66,6 @@ def pause(rig: Rig) -> Outcome:
             size = running.size()
             rig.claim(size == 1, f"the autoscaler starts none for a paused queue ({size} ran)")
     workers = [rig.worker(), rig.worker("prefork", 2)]
-    _end_schedules()
     waits.accept_fired()
     _set_paused(False)
     rig.blow(lambda: None, held=rig.evidence.waiting())
