@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from queue_app import enqueue, reconciler, rollups
+from queue_app import enqueue, reconciler, rollup_rows, rollups
 from queue_app.histograms import Tally, total
 from queue_app.models import Job, JobEvent, Lease, Rollup, Worker
 
@@ -65,7 +65,8 @@ def test_kill_9__worker_that_counts__every_step_is_counted_once(start_worker: St
 
 
 def counted() -> Tally:
-    return total(rollups.tally_of(row) for row in Rollup.objects.filter(step_s=rollups.MINUTE_S, tenant=""))
+    minutes = Rollup.objects.filter(step_s=rollups.MINUTE_S, tenant="")
+    return total(tally for _, tally in rollup_rows.tallied(minutes))
 
 
 def lead() -> UUID | None:
