@@ -25,7 +25,7 @@ from .models import AuditEntry
 MOST_COUNTED = 10_000  # rows of a list: whoever wants more of them filters
 
 
-class BoundedPaginator(Paginator[Any]):
+class BoundedPaginator(Paginator):
     """Counts no further than MOST_COUNTED and pages no further, so that a list of millions costs what its page costs."""
 
     template_name = "admin/pagination_bounded.html"

@@ -6,14 +6,19 @@ FIELDS = ("queue", "task", "fingerprint")
 
 
 def to_selections(apps, schema_editor):
-    for row in apps.get_model("queue_app", "BulkAction").objects.order_by("pk").iterator():
+    for row in (
+        apps.get_model("queue_app", "BulkAction")
+        .objects.using(schema_editor.connection.alias)
+        .order_by("pk")
+        .iterator()
+    ):
         row.selection = {name: getattr(row, name) for name in FIELDS if getattr(row, name)}
         row.seen = row.done + row.passed_over
         row.save(update_fields=["selection", "seen"])
 
 
 def from_selections(apps, schema_editor):
-    rows = apps.get_model("queue_app", "BulkAction").objects
+    rows = apps.get_model("queue_app", "BulkAction").objects.using(schema_editor.connection.alias)
     rows.exclude(action="replay").delete()
     for row in rows.order_by("pk").iterator():
         for name in FIELDS:

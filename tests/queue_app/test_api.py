@@ -360,15 +360,15 @@ def test_discard__dead_job__over_and_not_twice(operator):
 
 # --- queues --------------------------------------------------------------------------------------------------------------
 def test_queues__made_changed_paused_purged_deleted__by_their_roles(operator, admin):
-    problem(operator.post(QUEUES, {"name": "letters"}, "application/json"), 403)
-    made = admin.post(QUEUES, {"name": "letters", "max_retries": 7}, "application/json")
+    problem(operator.post(QUEUES, {"name": "api-letters"}, "application/json"), 403)
+    made = admin.post(QUEUES, {"name": "api-letters", "max_retries": 7}, "application/json")
     assert (made.status_code, made.json()["policy"]["max_retries"]) == (201, 7)
-    one = f"{QUEUES}/letters"
+    one = f"{QUEUES}/api-letters"
     assert operator.patch(one, {"max_retries": 8}, "application/json").json()["policy"]["max_retries"] == 8
     assert operator.post(f"{one}/pause").json()["paused"] is True
     assert operator.post(f"{one}/resume").json()["paused"] is False
     problem(operator.post(f"{one}/purge"), 409)
-    waiting = job(State.PENDING, queue="letters")
+    waiting = job(State.PENDING, queue="api-letters")
     assert operator.post(f"{one}/purge").json()["action"] == "cancel"
     problem(admin.delete(one), 409)
     waiting.delete()
@@ -385,11 +385,11 @@ def test_queues__made_changed_paused_purged_deleted__by_their_roles(operator, ad
      ({"pausd": True}, "/pausd"), ({"delivery": "pigeon"}, "/delivery")],
 )  # fmt: skip
 def test_queue__bad_policy__problem_and_nothing_changed(operator, changes, pointer):
-    queues.create_queue("letters")
-    before = operator.get(f"{QUEUES}/letters").json()["policy"]
-    body = problem(operator.patch(f"{QUEUES}/letters", changes, "application/json"), 400)
+    queues.create_queue("api-letters")
+    before = operator.get(f"{QUEUES}/api-letters").json()["policy"]
+    body = problem(operator.patch(f"{QUEUES}/api-letters", changes, "application/json"), 400)
     assert body["errors"][0]["pointer"] == pointer
-    assert operator.get(f"{QUEUES}/letters").json()["policy"] == before
+    assert operator.get(f"{QUEUES}/api-letters").json()["policy"] == before
 
 
 @pytest.mark.parametrize("name", ["", "with space", "x.high", "email_queue"])
