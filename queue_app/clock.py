@@ -38,7 +38,10 @@ _last: Reading | None = None
 
 
 def now() -> datetime:
-    """Never behind the database's clock, and ahead by a round trip at most. A DatabaseError is the caller's."""
+    """Never behind the database's clock (a millisecond on SQLite, whose clock has no more), and ahead by a round trip at most.
+
+    A DatabaseError is the caller's.
+    """
     global _last
     steady_s, wall_s = time.monotonic(), time.time_ns() / 1e9
     known = _last.carried_to(steady_s, wall_s) if _last else None
