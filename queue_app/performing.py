@@ -16,7 +16,7 @@ from billiard.common import terminate_handler_fired
 
 from foundation import request_id as request_ids
 
-from . import payloads, queues, registry, retry, watchdog
+from . import failures, payloads, queues, registry, retry, watchdog
 from .conf import conf
 from .runs import Cancelled, FencedOut, Run
 from .statements import End
@@ -83,6 +83,7 @@ def failed(run: Run, error: BaseException) -> End:
     else:
         detail["retry_in_s"] = round(decision.delay_s, 3)
         log.warning("job_retried", attempt=run.attempt, **detail)
+    detail |= failures.in_history(told)
     return End(
         run.id,
         run.fence,

@@ -86,8 +86,10 @@ class JobEventInline(TabularInline):
 
     @display(description="detail")
     def told(self, event: JobEvent) -> str:
-        said = (f"{key.replace('_', ' ')}: {value}" for key, value in event.detail.items() if value)
-        return ", ".join(said) or "-"
+        short = {
+            key: value for key, value in event.detail.items() if value and key != "traceback"
+        }  # see the timeline
+        return ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in short.items()) or "-"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

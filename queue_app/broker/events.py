@@ -20,6 +20,7 @@ from uuid import UUID, uuid5
 
 import orjson
 
+from queue_app import failures
 from queue_app.states import OVER, Priority, State
 
 PENDING, STARTED, COMPLETED, FAILED, DEAD_LETTER, CANCELLED = range(6)
@@ -244,7 +245,7 @@ def _end(row: Row, event: Event, worker: str | None, steps: list[Step]) -> None:
     else:
         error, row.run_after = told["error"], told.get("run_after")
         row.error = json.dumps(error)
-        detail = json.dumps({"error": error["type"]})
+        detail = json.dumps(failures.in_history(error))
     if kind != FAILED:
         row.finished_at = event[AT]
     steps.append(Step(row.id, row.state, event[AT], worker, detail))

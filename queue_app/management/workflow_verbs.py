@@ -76,11 +76,15 @@ class WorkflowVerbs:
         data = {"payload": offload.shown(job), "result": job.result, "last_error": job.last_error}
         told = [dict(zip(columns, row, strict=True)) for row in events]
         self._show(fields | data | {"events": told}, fields)
-        self._command.table(columns, events, title="\nhistory")
+        self._command.table(columns, [[*row[:3], _short(row[3])] for row in events], title="\nhistory")
 
     def _show(self, document: dict[str, Any], fields: dict[str, Any]) -> None:
         self._command.document(document)
         self._command.table(["field", "value"], list(fields.items()))
+
+
+def _short(detail: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in detail.items() if key != "traceback"}
 
 
 def cut(id: UUID, *, force: bool, trace: dict[str, str]) -> str:

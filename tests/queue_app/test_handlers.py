@@ -381,3 +381,18 @@ def test_async__handler_is_quick__starts_no_thread() -> None:
 def test_task__bad_option__is_refused_where_it_is_written(options: dict[str, Any], said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
         task(name="bad", **options)(lambda payload: None)
+
+
+def test_perform__handler_raises__the_history_keeps_the_error_with_the_end_of_its_traceback() -> None:
+    @task(name="falls", queue="email_queue", max_retries=1)
+    def falls(payload: dict[str, Any]) -> None:
+        raise ValueError(f"number {payload['n']} fell" + "!" * 900)
+
+    detail = json.loads(perform(a_run("falls", {"n": 7})).detail)
+    assert (detail["error"], detail["message"][:13], len(detail["message"])) == (
+        "ValueError",
+        "number 7 fell",
+        500,
+    )
+    assert "in falls" in detail["traceback"]
+    assert len(detail["traceback"]) <= 4096
