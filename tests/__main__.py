@@ -68,10 +68,9 @@ def production_like(scratch: str) -> dict[str, str]:
 
 
 def pytest_step(arguments: list[str]) -> Step:
-    # Three processes on two cores: tests wait for workers and servers half of the time. Those of one file stay together,
-    # so that a module's own server is started once.
+    # Two processes; tests of one file stay together, so that a module's own server is started once.
     spread = (
-        [] if any(argument.startswith("-n") for argument in arguments) else ["-n", "3", "--dist", "loadfile"]
+        [] if any(argument.startswith("-n") for argument in arguments) else ["-n", "2", "--dist", "loadfile"]
     )
     return Step(
         "pytest", [sys.executable, "-m", "pytest", "-q", "-rsx", "--durations=10", *spread, *arguments]
