@@ -244,6 +244,7 @@ def _line(queue: Queue, row: Tenant, held: Held, now_s: float, *, waits: bool) -
     bucket = _Bucket(own, row.rate_used_to_s, row.unstarted, now_s, held.unstarted)
     most = queue.tenant_concurrency if row.max_concurrency is None else row.max_concurrency
     room = _UNLIMITED if most is None else max(0, most - held.jobs)
+    room = 0 if row.paused else room
     who = Claimant(row.name, row.weight or 1, row.position, min(room, bucket.room) if waits else 0)
     return _Line(who, bucket, row, waits)
 

@@ -43,7 +43,7 @@ def of_tenant(tenant: Tenant | None) -> str:
     if tenant is None:
         return ""
     rate = quotas.rate(tenant.rate_count, tenant.rate_period_s, tenant.rate_burst)
-    return "; ".join(_told(tenant.max_concurrency, rate))
+    return "; ".join([*(["paused"] if tenant.paused else []), *_told(tenant.max_concurrency, rate)])
 
 
 def _told(most: int | None, rate: Rate | None) -> list[str]:

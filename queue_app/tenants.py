@@ -17,7 +17,7 @@ from . import clock, queues, quotas, turns
 from .ledger import Clock, backlog
 from .models import Job, Queue, Tenant
 
-EDITABLE = ("weight", "max_concurrency", "rate_count", "rate_period_s", "rate_burst")
+EDITABLE = ("paused", "weight", "max_concurrency", "rate_count", "rate_period_s", "rate_burst")
 _LONGEST = 64
 _KEPT_S = 86_400.0  # a tenant without limits of its own whose last turn is longer ago begins anew: its credit is the same
 _PRUNED = 500
@@ -66,6 +66,8 @@ def configure(
     unknown = set(changes) - set(EDITABLE)
     if unknown:
         raise TypeError(f"a tenant has no {', '.join(sorted(unknown))}")
+    if changes.get("paused") is False:
+        changes["paused"] = None  # as the other tenants
     queues.find(queue)
     trace: dict[str, Any] = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
     with transaction.atomic():

@@ -50,7 +50,7 @@ class TenantAdmin(RoleModelAdmin):
     ordering = ["queue", "name"]
 
     def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
-        limits = ["weight", "max_concurrency", ("rate_count", "rate_period_s", "rate_burst")]
+        limits = ["paused", "weight", "max_concurrency", ("rate_count", "rate_period_s", "rate_burst")]
         return [("queue", "name"), *limits, *(["is_new"] if obj is None else ["seen_at"])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[str]:

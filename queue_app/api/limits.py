@@ -38,6 +38,7 @@ class LimitsSerializer(Strict, serializers.Serializer[Any]):
 class TenantSerializer(Strict, serializers.Serializer[Any]):
     name = serializers.CharField(allow_blank=True)
     is_new = serializers.BooleanField(default=False)
+    paused = serializers.BooleanField(required=False, allow_null=True)
     weight, max_concurrency, rate_count, rate_burst = _count(), _count(), _count(), _count()
     rate_period_s = serializers.FloatField(required=False, allow_null=True)
 

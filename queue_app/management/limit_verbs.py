@@ -35,6 +35,9 @@ class LimitVerbs:
             self._limits(change, prefix, whose)
         tenant = self._add(actions, "tenant", self.tenant, "Change what one tenant may take of a queue.")
         tenant.add_argument("tenant", metavar="TENANT", help='"" for the jobs without one')
+        tenant.add_argument(
+            "--paused", action=argparse.BooleanOptionalAction, help="its jobs wait; what runs goes on"
+        )
         tenant.add_argument("--weight", type=_count, metavar="N", help="turns in each round; default 1")
         self._limits(tenant, "", "")
         tenant.add_argument("--new", action="store_true", help="no job of this tenant need be there yet")
@@ -70,6 +73,7 @@ class LimitVerbs:
 
     def tenant(self, *, name: str, tenant: str, weight: Any, new: bool, **options: Any) -> None:
         changes = _changes("", options) | ({} if weight is None else {"weight": _value(weight)})
+        changes |= {} if options["paused"] is None else {"paused": options["paused"]}
         _acted(
             changes,
             lambda: tenants.configure(_found(name).name, tenant, is_new=new, **changes, **self._trace()),

@@ -152,6 +152,7 @@ class Tenant(models.Model):
     weight = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Turns in each round, 1 to 1000; empty: 1"
     )
+    paused = models.BooleanField(null=True, blank=True, help_text="Its jobs wait; what runs goes on")
     max_concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Jobs that run at once; empty: as each tenant of the queue"
     )

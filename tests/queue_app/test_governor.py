@@ -16,7 +16,19 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queue_app import clock, enqueue, enqueue_many, governor, ledger, queues, turns, wakeup, workers
+from queue_app import (
+    clock,
+    enqueue,
+    enqueue_many,
+    governor,
+    ledger,
+    limits_told,
+    queues,
+    tenants,
+    turns,
+    wakeup,
+    workers,
+)
 from queue_app.duty import Duty
 from queue_app.governor import Governor, hand_out
 from queue_app.ledger import Wakeup
@@ -238,6 +250,19 @@ def test_shares__equal_and_weighted__hold_in_every_look() -> None:
     Job.objects.filter(turn=Turn.HAS).update(state=State.COMPLETED, turn=0)
     shares = given(queue, slots=39)
     assert abs(shares["b"] - 3 * shares["a"]) <= 3
+
+
+def test_shares__tenant_is_paused__gets_none_until_it_is_resumed() -> None:
+    queue = limit(is_fair=True)
+    store(10, "a")
+    store(10, "b")
+    who = {"actor": "ada", "source": "cli"}
+    tenants.configure(queue.name, "b", paused=True, **who)
+    assert given(queue, slots=39) == {"a": 10}
+    assert limits_told.of_tenant(Tenant.objects.get(name="b")) == "paused"
+    tenants.configure(queue.name, "b", paused=False, **who)
+    assert not tenants.is_limited(Tenant.objects.get(name="b"))
+    assert given(queue, slots=39) == {"b": 10}
 
 
 def test_shares__less_waits_than_its_share__the_others_get_the_rest() -> None:
