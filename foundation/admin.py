@@ -22,7 +22,7 @@ from unfold.dataclasses import UnfoldAction
 from . import roles
 from .models import AuditEntry
 
-MOST_COUNTED = 10_000  # rows of a list: whoever wants more of them filters
+MOST_COUNTED = 2_000  # rows of a list: whoever wants more of them filters, or asks the API, which has cursors
 
 
 class BoundedPaginator(Paginator):

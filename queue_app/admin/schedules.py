@@ -246,6 +246,8 @@ class ScheduleAdmin(RoleModelAdmin):
 class FiringAdmin(ReadOnlyModelAdmin):
     list_display = ["due_at", "schedule", "badge", "cause", "made", "note", "at"]
     list_select_related = ["schedule"]
+    ordering = ["-id"]  # as they were written; by `due_at` all of them would have to be sorted
+    sortable_by = ()
     list_filter = ["outcome", "cause", "schedule"]
     list_filter_submit = False
     fields = readonly_fields = ["schedule", "due_at", "at", "badge", "cause", "made", "note"]
