@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import structlog
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Sum
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -16,12 +16,10 @@ from . import firing, rollups, stats, workers
 from .alerts import WINDOWED, Condition, Minute, Rule, Sight
 from .broker import recorder
 from .conf import conf
+from .ledger import DEAD
 from .models import Job, Queue, Rollup
-from .states import State
 
 log = structlog.get_logger(__name__)
-
-_OVER = (State.COMPLETED.value, State.CANCELLED.value)
 
 
 def see(rules: Collection[Rule], now: datetime) -> Sight:
@@ -55,9 +53,8 @@ def _minutes(since: datetime) -> dict[str, list[Minute]]:
 
 
 def _dead() -> dict[str, int]:
-    is_over = Q(state__in=_OVER)  # as the condition of the partial index says it
-    dead = Job.objects.filter(~is_over, state=State.DEAD_LETTER.value).order_by()
-    return dict(dead.values_list("queue").annotate(Count("pk")))
+    counted = Job.objects.filter(DEAD).order_by().values_list("queue").annotate(Count("pk"))
+    return dict(counted)
 
 
 def _recorder_s() -> float | None:

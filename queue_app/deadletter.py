@@ -137,16 +137,6 @@ def edit(
     return dict(changes)
 
 
-def replay_many(jobs: QuerySet[Job], *, actor: Any, source: str, **trace: Any) -> int:
-    """Replay all dead jobs among `jobs`, each in a transaction of its own. Returns how many."""
-    return sum(_done(replay, job_id, actor=actor, source=source, **trace) for job_id in _dead(jobs))
-
-
-def discard_many(jobs: QuerySet[Job], *, actor: Any, source: str, **trace: Any) -> int:
-    """Discard all dead jobs among `jobs`, each in a transaction of its own. Returns how many."""
-    return sum(_done(discard, job_id, actor=actor, source=source, **trace) for job_id in _dead(jobs))
-
-
 def dead(wanted: Selection = Selection()) -> QuerySet[Job]:  # noqa: B008  (frozen)
     """The dead letters among the jobs of a selection, newest first."""
     return finding.jobs(wanted).filter(ledger.DEAD).order_by("-id")
@@ -183,19 +173,6 @@ def _group(row: dict[str, Any], sample: Job | None) -> Group:
         newest=UUID(row["newest"]),
         **{name: row[name] for name in ("jobs", "tasks", "queues", "since", "latest")},
     )
-
-
-def _dead(jobs: QuerySet[Job]) -> list[UUID]:
-    # Ids first: the states change under the loop, and payloads of thousands of jobs need not be in memory at once.
-    return list(jobs.filter(state=State.DEAD_LETTER).order_by("id").values_list("id", flat=True))
-
-
-def _done(act: Any, job_id: UUID, **who: Any) -> bool:
-    try:
-        act(Job.objects.get(id=job_id), **who)
-    except (Refused, Job.DoesNotExist):  # somebody else was faster
-        return False
-    return True
 
 
 def _standing(job: Job) -> dict[str, Any]:

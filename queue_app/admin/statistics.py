@@ -110,7 +110,7 @@ def drawn(asked: Asked) -> tuple[dict[str, Any], dict[tuple[str, str], Tally]]:
 
 
 def _both(question: spans.Question) -> Look:
-    """One look for all who watch the same long time: it reads a day of minutes, or a month of hours."""
+    """One look for all who watch the same long time, which is thousands of rows."""
     every_s, now = _every_s(question), time.monotonic()
     if every_s < _LONG_S:
         return stats.both(question)

@@ -102,8 +102,7 @@ class Job(models.Model):
                 condition=models.Q(state=State.DEAD_LETTER.value),
             ),
             # For lists and bulk actions: by what they find jobs that are over, in the order of the lists. A job enters them
-            # once, at its end; as whole indexes they would be written at each of its steps (40 of 95 us of PostgreSQL's CPU
-            # for a claim and an end). Open jobs are found by `job_open`; see finding.py.
+            # once, at its end; whole indexes would be written at each of its steps. Open jobs are found by `job_open`.
             models.Index(fields=["queue", "id"], name="job_over_queue", condition=_IS_OVER),
             models.Index(fields=["name", "id"], name="job_over_task", condition=_IS_OVER),
             models.Index(fields=["owner", "id"], name="job_over_worker", condition=_IS_OVER),
