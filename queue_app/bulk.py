@@ -142,6 +142,7 @@ def _step(row_id: UUID, look_s: float) -> tuple[int, bool]:
         if not allowed.jobs:
             return 0, False
         part = _next(row, allowed.jobs)
+        _lock_workflows(part.ids)
         done = _ACTIONS[Bulk(row.action)](part.ids, row) if part.ids else Done(0)
         _note(row, part, done, allowed)
         transaction.on_commit(lambda: done.wakeups and wakeup.publish(done.wakeups), robust=True)
@@ -188,6 +189,12 @@ def _note(row: BulkAction, part: _Part, done: Done, allowed: pacing.Allowance) -
     row.save(update_fields=["counted_to", "seen", "done", "passed_over", "finished_at", "position"])
 
 
+def _lock_workflows(ids: Collection[UUID]) -> None:
+    """Before the jobs' own rows, in the order that everybody keeps."""
+    flows = Job.objects.filter(id__in=ids, workflow__isnull=False).values_list("workflow", flat=True)
+    releasing.lock({flow for flow in flows.distinct() if flow is not None})
+
+
 # --- what it does ----------------------------------------------------------------------------------------------------
 def _replay(ids: Collection[UUID], row: BulkAction) -> Done:
     return ledger.replay_many(ids, actor=row.actor, governed=queues.governed())
@@ -202,8 +209,6 @@ def _discard(ids: Collection[UUID], row: BulkAction) -> Done:
 
 
 def _cancel(ids: Collection[UUID], row: BulkAction) -> Done:
-    flows = Job.objects.filter(id__in=ids, workflow__isnull=False).values_list("workflow", flat=True)
-    releasing.lock({flow for flow in flows.distinct() if flow is not None})
     cancelled, asked = ledger.cancel_many(ids, actor=row.actor, force=row.is_forced)
     revoked = 0
     for job in Job.objects.filter(id__in=ids, delivery=Delivery.BROKER).exclude(state__in=states.OVER):
