@@ -197,11 +197,11 @@ def _lock_workflows(ids: Collection[UUID]) -> None:
 
 # --- what it does ----------------------------------------------------------------------------------------------------
 def _replay(ids: Collection[UUID], row: BulkAction) -> Done:
-    return ledger.replay_many(ids, actor=row.actor, governed=queues.governed())
+    return ledger.replay_many(ids, actor=row.actor, governed=queues.governed_now())
 
 
 def _run(ids: Collection[UUID], row: BulkAction) -> Done:
-    return ledger.run_many(ids, actor=row.actor, governed=queues.governed())
+    return ledger.run_many(ids, actor=row.actor, governed=queues.governed_now())
 
 
 def _discard(ids: Collection[UUID], row: BulkAction) -> Done:

@@ -88,7 +88,7 @@ _RUNS = Condition("state = 'PROCESSING' AND delivery = 'ledger'")
 
 
 def in_states(wanted: Iterable[State]) -> Condition:
-    """As a text, for the sake of the index of all that are not COMPLETED."""
+    """As a text, for the sake of the partial indexes."""
     names = ", ".join(f"'{State(state).value}'" for state in wanted)
     return Condition(f"state IN ({names})")
 
@@ -202,7 +202,7 @@ class Done(NamedTuple):
     """What was done to a part of many jobs. wakeups: to publish after the commit; of jobs that wait for a turn there is none."""
 
     jobs: int
-    wakeups: list[Wakeup] = []
+    wakeups: Sequence[Wakeup] = ()
 
 
 def replay_many(ids: Collection[UUID], *, actor: str, governed: Collection[str] = ()) -> Done:

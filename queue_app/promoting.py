@@ -27,7 +27,7 @@ def run_now(
     with transaction.atomic():
         before = {"run_after": job.run_after.isoformat() if job.run_after else None}
         name = "system" if actor is None else str(actor)
-        done = ledger.run_many([job.id], actor=name, governed=queues.governed())
+        done = ledger.run_many([job.id], actor=name, governed=queues.governed_now())
         job.refresh_from_db()
         if not done.jobs:
             raise NotLater(job)

@@ -101,6 +101,12 @@ def governed() -> frozenset[str]:
     return _governed
 
 
+def governed_now() -> frozenset[str]:
+    """The same, at most QUEUE_REFRESH_S old: for processes that do not look all the time, as a site's or a command's."""
+    policies()
+    return _governed
+
+
 def with_few_turns() -> frozenset[str]:
     """Those of `governed` with a limit: a worker must not hold a turn that another could use, nor save starts up."""
     return _with_few_turns

@@ -274,3 +274,16 @@ def test_run_now__waits_for_its_retry__due_audited_and_not_twice(sent: list[ledg
     held = Job.objects.get(id=flow.members.get(position=1).job)
     with pytest.raises(promoting.NotLater, match="other jobs"):
         promoting.run_now(held, **WHO)
+
+
+def test_run_now__process_that_has_not_looked_at_the_limits__stands_in_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = enqueue(QUEUE, {}, delay=600)
+    queues.configure(QUEUE, max_concurrency=1, **WHO)
+    monkeypatch.setattr(queues, "_governed", frozenset())  # as of a site that has enqueued nothing yet
+    queues.forget()
+    promoting.run_now(job, **WHO)
+    assert Job.objects.get(id=job.id).turn == 2
+    queues.configure(QUEUE, max_concurrency=None, **WHO)
+    queues.policies(fresh=True)
