@@ -40,7 +40,8 @@ try:
     SECURE_SSL_REDIRECT = env.flag("BRAIN_SSL_REDIRECT", default=PRODUCTION)
     EMAIL_URL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
     EMAIL_URL_PORT = env.text("BRAIN_SMTP_PORT", "1025")
-    _alerts = {
+    _queue = {
+        "VERSION": env.text("BRAIN_VERSION"),
         "ALERT_WEBHOOKS": tuple(env.names("BRAIN_ALERT_WEBHOOKS", [])),
         "ALERT_SECRET": env.text("BRAIN_ALERT_SECRET"),
         "ALERT_MAIL": tuple(env.names("BRAIN_ALERT_MAIL", [])),
@@ -232,6 +233,6 @@ BRAIN: dict[str, dict[str, object]] = {
     "GATEWAY": {},
     "CACHE": {},
     # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
-    "QUEUE": {**_alerts, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},
+    "QUEUE": {**_queue, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},
     "DATABASE": {},
 }

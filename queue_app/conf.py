@@ -62,6 +62,7 @@ class QueueConf:
     FIRING_RETENTION_S: float = setting(
         2_592_000.0, low=3600, high=315_360_000
     )  # of what schedules did: 30 days
+    VERSION: str = setting("")  # of the code, a release or a commit, as workers' rows show it; BRAIN_VERSION
     ROLLUPS: bool = setting(True)  # statistics are counted from the history
     ROLLUP_MINUTES_S: float = setting(
         172_800.0, low=3600, high=2_592_000

@@ -43,6 +43,7 @@ def register(*, pool: str, concurrency: int, queues: list[str], asked: str = "")
             id=uuid7(),
             host=socket.gethostname(),
             pid=os.getpid(),
+            version=conf().VERSION[:64],
             pool=pool,
             concurrency=concurrency,
             queues=sorted(queues),

@@ -44,6 +44,7 @@ class WorkerAdmin(ReadOnlyModelAdmin):
     ]  # fmt: skip
     fields = [
         ("host", "pid"),
+        "version",
         ("status", "consumes"),
         ("pool", "slots"),
         ("memory", "jobs"),
@@ -51,7 +52,7 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         ("lease_until", "stopped_at"),
         "id",
     ]
-    readonly_fields = [*list_display, "jobs", "lease_until", "stopped_at", "id"]
+    readonly_fields = [*list_display, "version", "jobs", "lease_until", "stopped_at", "id"]
     actions_detail = ["quiet", "unquiet", "stop", "recycle"]
 
     @display(

@@ -24,7 +24,7 @@ class WorkerSerializer(serializers.ModelSerializer[Worker]):
     class Meta:
         model = Worker
         fields = [
-            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended",
+            "id", "host", "pid", "version", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended",
             "asked", "started_at", "last_seen_at", "lease_until",
         ]  # fmt: skip
 

@@ -14,6 +14,13 @@ class Worker(models.Model):
     id = models.UUIDField(primary_key=True, editable=False)
     host = models.CharField(max_length=255)
     pid = models.PositiveIntegerField("PID")
+    version = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of its code, as BRAIN_VERSION says it",
+    )
     pool = models.CharField(max_length=50)
     concurrency = models.PositiveIntegerField()
     queues = models.JSONField(default=list, help_text="What it consumes now")

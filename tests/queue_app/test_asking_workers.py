@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -157,3 +158,10 @@ def test_worker__is_asked__is_quiet_goes_on_starts_anew_and_stops(
     workers.ask(after, "stop", **by_ada)
     assert process.process.wait(30) == 0
     assert not workers.living().exists()
+
+
+@pytest.mark.django_db
+def test_register__version_is_set__stands_on_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = workers.conf()
+    monkeypatch.setattr(workers, "conf", lambda: replace(bound, VERSION="2026.11-rc1"))
+    assert workers.register(pool="threads", concurrency=1, queues=[]).version == "2026.11-rc1"

@@ -112,7 +112,7 @@ class Command(BrainCommand):
 
     def workers(self, **options: Any) -> None:
         columns = [
-            "id", "host", "pid", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended", "asked", "last_seen_at",
+            "id", "host", "pid", "version", "pool", "concurrency", "queues", "running", "stuck", "memory_bytes", "ended", "asked", "last_seen_at",
         ]  # fmt: skip
         rows = [[getattr(worker, column) for column in columns] for worker in workers.living()]
         self.table(columns, rows)
