@@ -15,6 +15,7 @@ from django.utils import timezone
 from queue_app import (
     add_to_batch,
     batch,
+    bulk,
     call,
     cancelling,
     chain,
@@ -34,6 +35,7 @@ from queue_app.composition import BadWorkflow, Status
 from queue_app.lineage import BadParent, running
 from queue_app.models import Job, JobEvent, Member, Worker, Workflow
 from queue_app.runs import FencedOut, Run
+from queue_app.selection import Selection
 from queue_app.statements import End
 from queue_app.states import NEVER, State, Turn
 
@@ -241,7 +243,8 @@ def test_chain__member_dies__rest_is_held_until_a_replay_completes(worker: Worke
     assert end(worker, job_of(flow, 0).id, State.DEAD_LETTER)
     assert states_of(flow) == ["DEAD_LETTER", "held"]
     assert (fresh(flow).status, fresh(flow).dead) == (Status.BLOCKED, 1)
-    assert deadletter.replay_many(Job.objects.all(), **WHO) == 1
+    bulk.start("replay", Selection(), **WHO)
+    assert bulk.work_off(look_s=1) == 1
     assert (fresh(flow).status, fresh(flow).dead) == (Status.RUNNING, 0)
     assert end(worker, job_of(flow, 0).id)
     assert states_of(flow) == ["COMPLETED", "PENDING"]

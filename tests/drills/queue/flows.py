@@ -24,8 +24,9 @@ _TAKES_S = (0.01, 0.05)
 @drill("workflows", databases=BOTH, full_s=1800)
 def workflows(rig: Rig) -> Outcome:
     """In every fourth batch one job is a dead letter at first; when the killing is over, its cause is mended."""
-    from queue_app import deadletter
-    from queue_app.models import Job, Workflow
+    from queue_app import bulk
+    from queue_app.models import BulkAction, Job, Workflow
+    from queue_app.selection import Selection
 
     kills = _QUICK_KILLS if rig.quick else _KILLS
     made, broken = _Made(rig), Job.objects.filter(name="drills.breaks")
@@ -49,7 +50,9 @@ def workflows(rig: Rig) -> Outcome:
     rig.wait_for(lambda: dead.count() == made.broken, "what breaks is a dead letter")
     rig.wait_for(lambda: len(_runs("on_death")) == made.broken, "every death is told")
     Path(f"{rig.evidence.file}.mended").touch()
-    replayed = deadletter.replay_many(dead, actor=None, source="system")
+    replay = bulk.start("replay", Selection(), actor=None, source="system")
+    rig.wait_for(lambda: BulkAction.objects.get(id=replay.id).finished_at is not None, "the replay is over")
+    replayed = BulkAction.objects.get(id=replay.id).done
     rig.claim(replayed == made.broken, f"every dead letter is replayed ({replayed} of {made.broken})")
     rig.finish()
     rig.wait_for(lambda: not Workflow.objects.filter(finished_at=None).exists(), "every workflow is over")
