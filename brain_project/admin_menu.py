@@ -13,7 +13,7 @@ GROUPS = [
         "Gateway",
         [
             ("Routes", "alt_route", "gateway_route"),
-            ("Upstreams", "dns", "gateway_upstream"),
+            ("Services", "dns", "gateway_service"),
             ("Plans", "speed", "gateway_plan"),
             ("Consumers", "badge", "gateway_consumer"),
             ("Token issuers", "key", "gateway_jwtissuer"),

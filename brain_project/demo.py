@@ -39,15 +39,15 @@ def admin_user(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def routes(targets: list[str]) -> str:
-    """Point the example's upstream at `targets` (URLs); import the whole example when there is no such upstream yet.
+    """Point the example's service at `targets` (URLs); import the whole example when there is no such service yet.
 
     What somebody changed since in the admin stays. Returns the demo's API key.
     """
     from gateway import config
-    from gateway.models import Upstream
+    from gateway.models import Service
 
     document = config.load(EXAMPLE.read_text())
-    if Upstream.objects.filter(name=UPSTREAM).exists():
+    if Service.objects.filter(name=UPSTREAM).exists():
         config.set_targets(UPSTREAM, targets, actor="up", source="cli")
     else:
         config.apply(config.with_targets(document, UPSTREAM, targets), actor="up", source="cli")

@@ -144,7 +144,7 @@ def _schedules() -> Card:
 def _gateway() -> list[Card]:
     figures = [
         ("Routes", Route.objects.count(), "route"),
-        ("Targets", Target.objects.count(), "upstream"),
+        ("Targets", Target.objects.count(), "service"),
         ("Consumers", Consumer.objects.count(), "consumer"),
     ]
     return [

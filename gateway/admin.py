@@ -20,7 +20,7 @@ from foundation import audit, roles
 from foundation.admin import RoleModelAdmin, asking, done
 
 from . import changes, document, routing, tokens
-from .models import ApiKey, Consumer, JwtIssuer, Plan, Route, Target, Upstream
+from .models import ApiKey, Consumer, JwtIssuer, Plan, Route, Service, Target
 
 
 class WordsField(forms.CharField):
@@ -67,7 +67,17 @@ class RouteForm(forms.ModelForm):
 
     class Meta:
         model = Route
-        fields = ("path", "methods", "upstream", "plan", "auth_required", "roles", "timeout_s", "enabled")
+        fields = (
+            "name",
+            "path",
+            "methods",
+            "service",
+            "plan",
+            "auth_required",
+            "roles",
+            "timeout_s",
+            "enabled",
+        )
         labels = {"auth_required": "Authentication required", "timeout_s": "Timeout (s)"}
         help_texts = {"plan": "Its limits count per caller. Empty: none."}
 
@@ -78,9 +88,9 @@ class RouteForm(forms.ModelForm):
 @admin.register(Route)
 class RouteAdmin(AuditedAdmin):
     form = RouteForm
-    list_display = ("path", "methods_shown", "upstream", "plan", "authenticated", "timeout", "enabled")
-    list_filter = ("enabled", "auth_required", "upstream")
-    list_select_related = ("upstream", "plan")
+    list_display = ("path", "methods_shown", "service", "plan", "authenticated", "timeout", "enabled")
+    list_filter = ("enabled", "auth_required", "service")
+    list_select_related = ("service", "plan")
     search_fields = ("path",)
     search_help_text = "Part of a path"
 
@@ -114,7 +124,7 @@ class _RoleInline(TabularInline):
 class TargetForm(forms.ModelForm):
     class Meta:
         model = Target
-        fields = ("url", "weight", "enabled")
+        fields = ("url", "weight", "state")
         labels = {"url": "URL"}
 
 
@@ -124,31 +134,26 @@ class TargetInline(_RoleInline):
     hide_title = True  # the URL, which stands in the row's first field
 
 
-class UpstreamForm(forms.ModelForm):
+class ServiceForm(forms.ModelForm):
     class Meta:
-        model = Upstream
-        fields = ("name", "strategy", "breaker_failures", "breaker_cooldown_s")
-        labels = {"breaker_failures": "Breaker: failures", "breaker_cooldown_s": "Breaker: cooldown (s)"}
+        model = Service
+        fields = ("name", "strategy")
 
 
-@admin.register(Upstream)
-class UpstreamAdmin(AuditedAdmin):
-    form = UpstreamForm
-    list_display = ("name", "strategy", "targets_shown", "breaker")
+@admin.register(Service)
+class ServiceAdmin(AuditedAdmin):
+    form = ServiceForm
+    list_display = ("name", "strategy", "targets_shown")
     search_fields = ("name", "targets__url")
     search_help_text = "Part of a name or of a target's URL"
     inlines = (TargetInline,)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Service]:
         return super().get_queryset(request).prefetch_related("targets")
 
     @admin.display(description="targets")
-    def targets_shown(self, upstream: Upstream) -> str:
-        return ", ".join(target.url for target in upstream.targets.all()) or "-"
-
-    @admin.display(description="breaker opens")
-    def breaker(self, upstream: Upstream) -> str:
-        return f"after {upstream.breaker_failures} failures, for {upstream.breaker_cooldown_s:g} s"
+    def targets_shown(self, service: Service) -> str:
+        return ", ".join(target.url for target in service.targets.all()) or "-"
 
 
 class PlanForm(forms.ModelForm):

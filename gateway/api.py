@@ -23,7 +23,7 @@ from foundation import audit, roles
 from . import changes
 from .conf import conf
 from .issuers import REALM, RefreshToken, holder, signer, user_pk
-from .models import Plan, Route, Upstream
+from .models import Plan, Route, Service
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ def _count(request: Request, group: str, key: str, rate: str) -> None:
 
 
 class RouteSerializer(serializers.ModelSerializer):
-    upstream = serializers.SlugRelatedField(slug_field="name", queryset=Upstream.objects.all())
+    service = serializers.SlugRelatedField(slug_field="name", queryset=Service.objects.all())
     plan = serializers.SlugRelatedField(
         slug_field="name", queryset=Plan.objects.all(), allow_null=True, required=False
     )
@@ -116,7 +116,7 @@ class RouteSerializer(serializers.ModelSerializer):
             "id",
             "path",
             "methods",
-            "upstream",
+            "service",
             "plan",
             "auth_required",
             "roles",
@@ -145,14 +145,14 @@ class ByPath(CursorPagination):
 
 
 class RouteList(generics.ListCreateAPIView):
-    queryset = Route.objects.select_related("upstream", "plan")
+    queryset = Route.objects.select_related("service", "plan")
     serializer_class = RouteSerializer
     pagination_class = ByPath
     required_role = {"POST": roles.ADMIN}
 
 
 class RouteDetail(generics.RetrieveUpdateDestroyAPIView):
-    queryset = Route.objects.select_related("upstream", "plan")
+    queryset = Route.objects.select_related("service", "plan")
     serializer_class = RouteSerializer
     required_role = {"DELETE": roles.ADMIN}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-STRATEGIES = ("round_robin", "weighted", "least_connections")
+STRATEGIES = ("round_robin", "weighted", "least_connections", "p2c", "peak_ewma", "consistent_hash")
 
 
 class Candidate(Protocol):

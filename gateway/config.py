@@ -20,13 +20,13 @@ from foundation import audit
 from . import changes, document, secret_box
 from .document import OWN, Document, Entry
 from .errors import InvalidDocument
-from .models import ApiKey, Configuration, Consumer, JwtIssuer, Plan, Route, Target, Upstream
+from .models import ApiKey, Configuration, Consumer, JwtIssuer, Plan, Route, Service, Target
 
 # Each kind after the ones that it names.
-_ORDER = ("setting", "issuer", "plan", "upstream", "consumer", "key", "route")
+_ORDER = ("setting", "issuer", "plan", "service", "consumer", "key", "route")
 _PLAN_FIELDS = ("requests_per_minute", "requests_per_hour", "burst_limit", "on_store_down")
 _ISSUER_FIELDS = ("algorithm", "expiry_s", "issuer", "audience")
-_UPSTREAM_FIELDS = ("strategy", "breaker_failures", "breaker_cooldown_s")
+_SERVICE_FIELDS = ("strategy",)
 _ROUTE_FIELDS = ("methods", "auth_required", "roles", "timeout_s", "enabled")
 
 
@@ -54,10 +54,10 @@ def load(text: str) -> Document:
     return document.load(text, production=settings.PRODUCTION)
 
 
-def with_targets(wanted: Document, upstream: str, urls: Sequence[str]) -> Document:
-    """The document with other targets for one of its upstreams. Raises KeyError when it has none of that
+def with_targets(wanted: Document, service: str, urls: Sequence[str]) -> Document:
+    """The document with other targets for one of its services. Raises KeyError when it has none of that
     name."""
-    key = ("upstream", upstream)
+    key = ("service", service)
     entry = {**wanted.entries[key], "targets": dict.fromkeys(urls, 1)}
     return replace(wanted, entries={**wanted.entries, key: entry})
 
@@ -71,9 +71,9 @@ def current() -> dict[Entry, dict[str, Any]]:
         entries["issuer", OWN] = _fields(issuer, _ISSUER_FIELDS)
     for plan in Plan.objects.all():
         entries["plan", plan.name] = _fields(plan, _PLAN_FIELDS)
-    for upstream in Upstream.objects.prefetch_related("targets"):
-        targets = {target.url: target.weight for target in upstream.targets.all() if target.enabled}
-        entries["upstream", upstream.name] = _fields(upstream, _UPSTREAM_FIELDS) | {"targets": targets}
+    for service in Service.objects.prefetch_related("targets"):
+        targets = {target.url: target.weight for target in service.targets.all() if target.state == "active"}
+        entries["service", service.name] = _fields(service, _SERVICE_FIELDS) | {"targets": targets}
     for consumer in Consumer.objects.select_related("plan"):
         entries["consumer", consumer.name] = {
             "roles": consumer.roles,
@@ -81,9 +81,9 @@ def current() -> dict[Entry, dict[str, Any]]:
         }
     for key in ApiKey.objects.filter(revoked_at=None).select_related("consumer"):
         entries["key", key.digest] = {"consumer": key.consumer.name}
-    for route in Route.objects.select_related("plan", "upstream"):
-        links = {"upstream": route.upstream.name, "plan": route.plan and route.plan.name}
-        entries["route", route.path] = _fields(route, _ROUTE_FIELDS) | links
+    for route in Route.objects.select_related("plan", "service"):
+        links = {"service": route.service.name, "plan": route.plan and route.plan.name}
+        entries["route", route.name] = _fields(route, _ROUTE_FIELDS) | links
     return entries
 
 
@@ -134,11 +134,11 @@ def apply(wanted: Document, *, actor: Any, source: str, prune: bool = False) -> 
     return pending
 
 
-def set_targets(upstream: str, urls: Sequence[str], *, actor: Any, source: str) -> list[Change]:
-    """Replace the targets of an upstream. Raises Upstream.DoesNotExist."""
-    row = Upstream.objects.get(name=upstream)
-    entry = current()["upstream", row.name] | {"targets": dict.fromkeys(urls, 1)}
-    return apply(Document({("upstream", upstream): entry}), actor=actor, source=source)
+def set_targets(service: str, urls: Sequence[str], *, actor: Any, source: str) -> list[Change]:
+    """Replace the targets of an service. Raises Service.DoesNotExist."""
+    row = Service.objects.get(name=service)
+    entry = current()["service", row.name] | {"targets": dict.fromkeys(urls, 1)}
+    return apply(Document({("service", service): entry}), actor=actor, source=source)
 
 
 def export() -> str:
@@ -149,8 +149,8 @@ def export() -> str:
     plans = {name: plan for (kind, name), plan in entries.items() if kind == "plan"}
     routes = {path: route for (kind, path), route in entries.items() if kind == "route"}
     made["plans"] = {name: _given(plan) for name, plan in plans.items() if name not in routes}
-    made["upstreams"] = {
-        name: _export_upstream(upstream) for (kind, name), upstream in entries.items() if kind == "upstream"
+    made["services"] = {
+        name: _export_upstream(service) for (kind, name), service in entries.items() if kind == "service"
     }
     made["routes"] = [_export_route(path, route, plans) for path, route in routes.items()]
     return yaml.safe_dump(
@@ -171,7 +171,7 @@ def _write(change: Change, wanted: Document) -> orm.Model:
             _sign_with(row, wanted.secret)
         case "plan":
             row = Plan.objects.filter(name=change.name).first() or Plan(name=change.name)
-        case "upstream":
+        case "service":
             return _write_upstream(change.name, after)
         case "consumer":
             row = Consumer.objects.filter(name=change.name).first() or Consumer(name=change.name)
@@ -180,8 +180,8 @@ def _write(change: Change, wanted: Document) -> orm.Model:
             row = ApiKey.objects.filter(digest=change.name).first() or ApiKey(digest=change.name)
             after = {"consumer": Consumer.objects.get(name=after["consumer"]), "revoked_at": None}
         case _:
-            row = Route.objects.filter(path=change.name).first() or Route(path=change.name)
-            after |= {"plan": _plan(after["plan"]), "upstream": Upstream.objects.get(name=after["upstream"])}
+            row = Route.objects.filter(name=change.name).first() or Route(name=change.name, path=change.name)
+            after |= {"plan": _plan(after["plan"]), "service": Service.objects.get(name=after["service"])}
     return _store(row, after)
 
 
@@ -202,14 +202,14 @@ def _sign_with(issuer: JwtIssuer, secret: str) -> None:
     issuer.signs = True
 
 
-def _write_upstream(name: str, after: dict[str, Any]) -> Upstream:
+def _write_upstream(name: str, after: dict[str, Any]) -> Service:
     targets: dict[str, int] = after.pop("targets")
-    row = Upstream.objects.filter(name=name).first() or Upstream(name=name)
+    row = Service.objects.filter(name=name).first() or Service(name=name)
     _store(row, after)
     row.targets.exclude(url__in=targets).delete()
     for url, weight in targets.items():
-        target = row.targets.filter(url=url).first() or Target(upstream=row, url=url)
-        _store(target, {"weight": weight, "enabled": True})
+        target = row.targets.filter(url=url).first() or Target(service=row, url=url)
+        _store(target, {"weight": weight, "state": "active"})
     return row
 
 
@@ -219,8 +219,8 @@ def _plan(name: str | None) -> Plan | None:
 
 def _delete(change: Change) -> str:
     kinds: dict[str, tuple[type[orm.Model], str]] = {
-        "issuer": (JwtIssuer, "name"), "plan": (Plan, "name"), "upstream": (Upstream, "name"),
-        "consumer": (Consumer, "name"), "key": (ApiKey, "digest"), "route": (Route, "path"),
+        "issuer": (JwtIssuer, "name"), "plan": (Plan, "name"), "service": (Service, "name"),
+        "consumer": (Consumer, "name"), "key": (ApiKey, "digest"), "route": (Route, "name"),
     }  # fmt: skip
     model, field = kinds[change.kind]
     for row in model._default_manager.filter(**{field: change.name}):
@@ -237,7 +237,7 @@ def _told(error: ValidationError) -> str:
 def _explained(change: Change, error: Exception) -> str:
     if isinstance(error, ProtectedError):
         return "other rows need it"
-    named = {key: (change.after or {}).get(key) for key in ("upstream", "plan", "consumer")}
+    named = {key: (change.after or {}).get(key) for key in ("service", "plan", "consumer")}
     return "there is no " + " or no ".join(f"{key} {value!r}" for key, value in named.items() if value)
 
 
@@ -281,11 +281,10 @@ def _export_authentication(entries: Mapping[Entry, Mapping[str, Any]]) -> dict[s
     return made
 
 
-def _export_upstream(upstream: Mapping[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in upstream.items() if key != "breaker_cooldown_s"}
-    made["breaker_cooldown"] = upstream["breaker_cooldown_s"]
+def _export_upstream(service: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(service)
     made["targets"] = [
-        url if weight == 1 else {"url": url, "weight": weight} for url, weight in upstream["targets"].items()
+        url if weight == 1 else {"url": url, "weight": weight} for url, weight in service["targets"].items()
     ]
     return made
 

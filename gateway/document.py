@@ -2,8 +2,8 @@
 
 authentication: {jwt_secret, jwt_algorithm, jwt_expiry, jwt_issuer, jwt_audience, api_key_header, api_keys}
 plans:          {name: {requests_per_minute, requests_per_hour, burst_limit, on_store_down}}
-upstreams:      {name: {strategy, breaker_failures, breaker_cooldown, targets: [url | {url, weight}]}}
-routes:         [{path, target_url | upstream, methods, rate_limit | plan, auth_required, roles,
+services:      {name: {strategy, targets: [url | {url, weight}]}}
+routes:         [{path, target_url | service, methods, rate_limit | plan, auth_required, roles,
                   timeout, enabled}]
 """
 
@@ -25,17 +25,17 @@ OWN = "default"  # the name of the issuer row that `authentication.jwt_…` desc
 
 _PLAN = {"requests_per_minute", "requests_per_hour", "burst_limit"}
 _KNOWN = {
-    "": {"authentication", "plans", "upstreams", "routes"},
+    "": {"authentication", "plans", "services", "routes"},
     "authentication": {
         "jwt_secret", "jwt_algorithm", "jwt_expiry", "jwt_issuer", "jwt_audience",
         "api_key_header", "api_keys",
     },
     "api_key": {"key", "key_sha256", "roles", "plan"},
     "plan": _PLAN | {"on_store_down"},
-    "upstream": {"strategy", "breaker_failures", "breaker_cooldown", "targets"},
+    "service": {"strategy", "targets"},
     "target": {"url", "weight"},
     "route": {
-        "path", "target_url", "upstream", "methods", "rate_limit", "plan",
+        "path", "target_url", "service", "methods", "rate_limit", "plan",
         "auth_required", "roles", "timeout", "enabled",
     },
 }  # fmt: skip
@@ -106,8 +106,8 @@ class _Reader:
             self._authentication(self._mapping(top["authentication"], "authentication", "authentication"))
         for name, plan in self._named(top, "plans"):
             self._plan(name, plan, f"plans.{name}", "plan")
-        for name, upstream in self._named(top, "upstreams"):
-            self._upstream(name, self._mapping(upstream, f"upstreams.{name}", "upstream"))
+        for name, service in self._named(top, "services"):
+            self._upstream(name, self._mapping(service, f"services.{name}", "service"))
         routes = top.get("routes") or []
         if not isinstance(routes, list):
             self._wrong("routes", "is a list of routes", routes)
@@ -179,17 +179,15 @@ class _Reader:
         self.entries["plan", name] = plan
 
     def _upstream(self, name: str, values: dict[str, Any]) -> None:
-        at = f"upstreams.{name}"
+        at = f"services.{name}"
         targets = values.get("targets")
         if not isinstance(targets, list) or not targets:
             self._wrong(f"{at}.targets", "is a list of at least one target", targets)
             targets = []
-        self.entries["upstream", name] = {
+        self.entries["service", name] = {
             "strategy": self._one_of(
                 values, "strategy", at, ("round_robin", "weighted", "least_connections"), "round_robin"
             ),
-            "breaker_failures": self._integer(values, "breaker_failures", at, 5),
-            "breaker_cooldown_s": self._number(values, "breaker_cooldown", at, 10.0),
             "targets": dict(self._target(target, f"{at}.targets[{i}]") for i, target in enumerate(targets)),
         }
 
@@ -216,7 +214,7 @@ class _Reader:
             self.problems.append(f"{at}.path: {path} stands twice")
         self.entries["route", path] = {
             "methods": [method.upper() for method in self._words(values, "methods", at)],
-            "upstream": self._route_upstream(values, at),
+            "service": self._route_upstream(values, at),
             "plan": self._route_plan(values, path, at),
             "auth_required": self._flag(values, "auth_required", at, True),
             "roles": self._words(values, "roles", at),
@@ -225,15 +223,15 @@ class _Reader:
         }
 
     def _route_upstream(self, values: dict[str, Any], at: str) -> str:
-        if ("target_url" in values) == ("upstream" in values):
-            self.problems.append(f"{at}: give either target_url or upstream")
-        if "upstream" in values:
-            return self._text(values, "upstream", at, "")
+        if ("target_url" in values) == ("service" in values):
+            self.problems.append(f"{at}: give either target_url or service")
+        if "service" in values:
+            return self._text(values, "service", at, "")
         url = self._origin(values.get("target_url"), f"{at}.target_url")
         name = upstream_name(url)
         if name:
-            defaults = {"strategy": "round_robin", "breaker_failures": 5, "breaker_cooldown_s": 10.0}
-            self.entries["upstream", name] = {**defaults, "targets": {url: 1}}
+            defaults = {"strategy": "round_robin"}
+            self.entries["service", name] = {**defaults, "targets": {url: 1}}
         return name
 
     def _route_plan(self, values: dict[str, Any], path: str, at: str) -> str | None:
@@ -328,5 +326,5 @@ def weakness(secret: str) -> str:
 
 
 def upstream_name(url: str) -> str:
-    """The name of the upstream that a route's `target_url` stands for."""
+    """The name of the service that a route's `target_url` stands for."""
     return url.removeprefix("http://")

@@ -26,7 +26,7 @@ from .balancer import Picker, picker
 from .breaker import Breaker
 from .conf import conf
 from .pipeline import Route, Target
-from .routing import Router
+from .routing import Router, Rule
 from .tokens import Issuer, Verifier
 
 log = structlog.get_logger(__name__)
@@ -99,15 +99,15 @@ class Holder:
     def _build(self) -> Snapshot:
         with db.transaction():  # one view of all tables
             row = models.Configuration.objects.filter(pk=1).first() or models.Configuration(pk=1)
-            upstreams = list(models.Upstream.objects.prefetch_related("targets"))
-            routes = list(models.Route.objects.filter(enabled=True).select_related("plan"))
+            services = list(models.Service.objects.prefetch_related("targets"))
+            routes = list(models.Route.objects.filter(enabled=True).select_related("plan", "service"))
             keys = _keys()
             issuers = tuple(_issuers())
-        pickers = {upstream.pk: self._pool(upstream) for upstream in upstreams}
-        compiled = [_route(route, *pickers[route.upstream_id]) for route in routes]
+        pickers = {upstream.pk: self._pool(upstream) for upstream in services}
+        compiled = [_route(route, *pickers[route.service_id]) for route in routes]
         return Snapshot(
             version=row.version,
-            router=Router((route.path, route) for route in compiled),
+            router=Router(Rule(route, route.path) for route in compiled),
             routes=tuple(compiled),
             keys=keys,
             verifier=Verifier(issuers, leeway_s=conf().JWT_LEEWAY_S),
@@ -117,15 +117,15 @@ class Holder:
             resolved_at=time.monotonic(),
         )
 
-    def _pool(self, upstream: models.Upstream) -> tuple[Picker[Target], tuple[Target, ...]]:
+    def _pool(self, upstream: models.Service) -> tuple[Picker[Target], tuple[Target, ...]]:
         weighted = []
         for row in upstream.targets.all():
-            target = self._target(upstream, row) if row.enabled and row.weight else None
+            target = self._target(upstream, row) if row.state == "active" else None
             if target is not None:
                 weighted.append((target, row.weight))
         return picker(upstream.strategy, weighted), tuple(target for target, _ in weighted)
 
-    def _target(self, upstream: models.Upstream, row: models.Target) -> Target | None:
+    def _target(self, upstream: models.Service, row: models.Target) -> Target | None:
         try:
             pinned = url_guard.check(row.url)
         except url_guard.Refused as error:
@@ -137,11 +137,11 @@ class Holder:
         key = (
             f"{upstream.name}/{ip}:{pinned.port}",
             name,
-            upstream.breaker_failures,
-            upstream.breaker_cooldown_s,
+            5,
+            10.0,
         )
         if key not in self._targets:
-            breaker = Breaker(upstream.breaker_failures, upstream.breaker_cooldown_s)
+            breaker = Breaker(5, 10.0)
             self._targets[key] = Target(name, ip, pinned.port, breaker)
         return self._targets[key]
 
@@ -180,7 +180,7 @@ def _route(route: models.Route, pick: Picker[Target], targets: tuple[Target, ...
         methods=frozenset(route.methods),
         auth_required=route.auth_required,
         roles=_at_least(route.roles),
-        timeout_s=route.timeout_s,
+        timeout_s=route.timeout_s or route.service.response_timeout_s,
         limits=limits(route.plan),
         on_store_down=route.plan.on_store_down if route.plan else "",
     )

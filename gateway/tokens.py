@@ -25,7 +25,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 HMAC_HASHES = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
-ALGORITHMS = (*HMAC_HASHES, "RS256", "ES256")
+ALGORITHMS = (
+    *HMAC_HASHES, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
 MAX_TOKEN_BYTES = 8192
 ACCESS = "access"  # simplejwt's token_type of a token that opens routes

@@ -111,18 +111,16 @@ class Command(BrainCommand):
             (
                 route.path,
                 " ".join(route.methods) or "all",
-                route.upstream.name,
-                ", ".join(target.url for target in route.upstream.targets.all()),
+                route.service.name,
+                ", ".join(target.url for target in route.service.targets.all()),
                 route.plan.name if route.plan else None,
                 "yes" if route.auth_required else "no",
                 " ".join(route.roles) or None,
                 route.timeout_s,
             )
-            for route in Route.objects.select_related("upstream", "plan").prefetch_related(
-                "upstream__targets"
-            )
+            for route in Route.objects.select_related("service", "plan").prefetch_related("service__targets")
         ]
-        columns = ("path", "methods", "upstream", "targets", "plan", "auth", "roles", "timeout_s")
+        columns = ("path", "methods", "service", "targets", "plan", "auth", "roles", "timeout_s")
         self.table(columns, rows)
 
     def key(self, **options: Any) -> None:

@@ -1,0 +1,25 @@
+"""What the gateway is told: services with their targets, routes with their transforms, plans, consumers with their
+keys, token issuers. Written through changes.py alone."""
+
+from __future__ import annotations
+
+from .configuration import Configuration, Revision
+from .consumer import ApiKey, Consumer
+from .issuer import JwtIssuer, RevokedToken
+from .plan import Plan
+from .route import Route, Transform
+from .service import Service, Target
+
+__all__ = [
+    "ApiKey",
+    "Configuration",
+    "Consumer",
+    "JwtIssuer",
+    "Plan",
+    "RevokedToken",
+    "Revision",
+    "Route",
+    "Service",
+    "Target",
+    "Transform",
+]

@@ -1,0 +1,102 @@
+"""Token issuers, and tokens that were taken back."""
+
+from __future__ import annotations
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from gateway import secret_box, tokens
+
+from . import checks
+
+
+class JwtIssuer(models.Model):
+    """Somebody whose tokens are accepted. secret: encrypted (secret_box.py), for HS algorithms; else a public key or
+    the URL of a key set."""
+
+    name = models.CharField(max_length=100, unique=True, validators=[checks.name])
+    algorithm = models.CharField(max_length=5, default="HS256", choices=[(a, a) for a in tokens.ALGORITHMS])
+    secret = models.TextField(blank=True, editable=False)
+    public_key = models.TextField(blank=True, help_text="PEM. Empty for HS algorithms and with a JWKS URL.")
+    jwks_url = models.CharField(
+        "JWKS URL", max_length=500, blank=True, help_text="Where its key set is published."
+    )
+    issuer = models.CharField(max_length=255, blank=True, help_text="Required `iss`. Empty: not looked at.")
+    audience = models.CharField(max_length=255, blank=True, help_text="Required `aud`. Empty: not looked at.")
+    leeway_s = models.FloatField(
+        "leeway",
+        null=True,
+        blank=True,
+        help_text="Seconds between its clock and ours. Empty: as the settings say.",
+    )
+    roles_claim = models.CharField(max_length=100, default="roles")
+    scopes_claim = models.CharField(max_length=100, default="scope")
+    expiry_s = models.PositiveIntegerField(
+        "lifetime",
+        default=3600,
+        validators=[MinValueValidator(1)],
+        help_text="Seconds, of the tokens that we sign.",
+    )
+    # True for at most one row and NULL for all others: every database lets a unique column hold many NULLs.
+    signs = models.BooleanField(
+        null=True, blank=True, default=None, unique=True, help_text="The token endpoint signs with it."
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "token issuer"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(algorithm__in=tokens.ALGORITHMS), name="gateway_issuer_algorithm_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(signs__isnull=True) | Q(signs=True), name="gateway_issuer_signs_or_null"
+            ),
+            models.CheckConstraint(
+                condition=Q(signs__isnull=True) | Q(algorithm__startswith="HS"),
+                name="gateway_issuer_signs_with_secret",
+            ),
+            models.CheckConstraint(
+                condition=Q(leeway_s__isnull=True) | Q(leeway_s__gte=0), name="gateway_issuer_leeway_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(jwks_url="") | Q(public_key=""), name="gateway_issuer_one_source_of_keys"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        checks.run({"jwks_url": (checks.guarded_url, self.jwks_url)})
+
+    def key(self) -> bytes:
+        """What tokens are checked with; empty where a JWKS URL says it. Raises secret_box.Sealed when SECRET_KEY is no
+        longer the one it was sealed by."""
+        if self.algorithm in tokens.HMAC_HASHES:
+            return secret_box.open_(self.secret).encode()
+        return self.public_key.encode()
+
+
+class RevokedToken(models.Model):
+    """A token that is refused before it expires, by its id at an issuer or by its SHA-256 in hex."""
+
+    issuer = models.CharField(max_length=100, blank=True)
+    jti = models.CharField("token id", max_length=255, blank=True)
+    digest = models.CharField(max_length=64, blank=True)
+    expires_at = models.DateTimeField(db_index=True)
+    revoked_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = (
+            models.CheckConstraint(
+                condition=~Q(jti="") | ~Q(digest=""), name="gateway_revoked_names_a_token"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.jti or f"…{self.digest[-8:]}"
