@@ -56,6 +56,10 @@ class Refused(ValueError):
     """The platform does not connect there. The message names the reason."""
 
 
+class Unresolved(Refused):
+    """The name has no address now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What may be connected to besides the public internet. Metadata and link-local addresses: never, by no setting."""
@@ -91,7 +95,7 @@ def resolve_by_system(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Refused(f"{host} does not resolve") from error
+        raise Unresolved(f"{host} does not resolve") from error
     return [str(entry[4][0]) for entry in found]
 
 
@@ -101,7 +105,7 @@ def check(url: str, policy: Policy | None = None, resolve: Resolve = resolve_by_
     scheme, host, port = _parts(url, rules)
     addresses = tuple(dict.fromkeys(_addresses(host, port, resolve)))
     if not addresses:
-        raise Refused(f"{host} does not resolve")
+        raise Unresolved(f"{host} does not resolve")
     checked = tuple(check_address(address, rules) for address in addresses)
     return Pinned(scheme, host, port, str(checked[0]), tuple(map(str, checked)))
 
