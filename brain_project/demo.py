@@ -39,7 +39,7 @@ def admin_user(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def routes(targets: list[str]) -> str:
-    """Point the example's service at `targets` (URLs); import the whole example when there is no such service yet.
+    """Point the example's service at `targets` (URLs); apply the whole example when there is no such service yet.
 
     What somebody changed since in the admin stays. Returns the demo's API key.
     """

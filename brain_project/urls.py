@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView
 
 from gateway.views import ProxyView
 
@@ -17,6 +18,7 @@ urlpatterns = [
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
     path("metrics", views.metrics, name="metrics"),
+    path("api/v1/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/gateway/", include("gateway.urls")),
     path("api/v1/queue/", include("queue_app.urls")),
     path("api/v1/cache/", include("cache_app.urls")),

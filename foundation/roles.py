@@ -61,10 +61,11 @@ class RolePermission(BasePermission):
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return allows(request.user, _required(request.method or "", view))
+        return allows(request.user, required(request.method or "", view))
 
 
-def _required(method: str, view: APIView) -> str:
+def required(method: str, view: APIView) -> str:
+    """The role that RolePermission asks for."""
     declared: str | dict[str, str] = getattr(view, "required_role", {})
     if isinstance(declared, str):
         return declared

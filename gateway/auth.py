@@ -1,14 +1,21 @@
-"""Who is calling, and may they: credentials → Identity | None, then roles. No I/O: keys and verifier are
-arguments."""
+"""Who is calling, and may they: claims or API key → Identity, then roles and scopes. The cache over it is
+identities.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import keys
-from .tokens import Rejected, Verifier
+from .bucket import Limit
+from .tokens import Issuer, Rejected
+
+MAX_NAME_CHARACTERS = (
+    255  # of a token's sub (OpenID Connect Core section 2): it becomes part of keys in Redis
+)
+NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,74 +26,115 @@ class Credentials:
     api_key: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that triples what making one costs, and one is made for every new token
 class Identity:
-    """subject: unique over all kinds of credentials ("key:demo-key", "jwt:brain:7"), the name that limits
-    count by.
+    """Shared by all requests of one caller: never changed.
 
-    limits: those of the consumer's own plan, over all routes. digest: of the API key that was used, for
-    last_used.
+    subject: unique over all kinds of credentials ("key:demo-key", "jwt:brain:7"), the name that limits count
+    by. limits: those of the consumer's own plan, over all routes; plan: its name. key_digest: of the API key
+    that was used, for last_used. expires_at: of the key or token, in seconds since the epoch.
     """
 
     subject: str
     name: str
-    roles: frozenset[str] = frozenset()
-    limits: tuple[Any, ...] = ()  # bucket.Limit
+    roles: frozenset[str] = NOBODY
+    scopes: frozenset[str] = NOBODY
+    limits: tuple[Limit, ...] = ()
     on_store_down: str = ""
-    digest: bytes = b""
+    key_digest: bytes = b""
+    plan: str = ""
+    expires_at: float = math.inf
+    lines: bytes = b""  # as headers for the target, made when they are needed first
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """An API key as the snapshot knows it. expires_at: seconds since the epoch, None: never."""
-
-    identity: Identity
-    expires_at: float | None = None
-
-
-def authenticate(
-    credentials: Credentials, records: Mapping[bytes, KeyRecord], verifier: Verifier, now: float
-) -> Identity | None:
-    """The caller, or None for missing and for unacceptable credentials alike. now: seconds since the epoch.
-
-    Where both an API key and a token came, the key decides alone: a bad key is never saved by a good token.
-    """
-    if credentials.api_key is not None:
-        return _by_key(credentials.api_key, records, now)
-    if credentials.authorization is None:
-        return None
-    scheme, _, token = credentials.authorization.partition(b" ")
-    if scheme.lower() != b"bearer":
-        return None
-    try:
-        return _by_claims(verifier.verify(token.strip(b" "), now))
-    except Rejected:
-        return None
-
-
-def _by_key(key: bytes, records: Mapping[bytes, KeyRecord], now: float) -> Identity | None:
+def by_key(key: bytes, identities: Mapping[bytes, Identity], wall: float) -> Identity:
+    """identities: by the SHA-256 of their key. Raises Rejected."""
     if len(key) > keys.MAX_BYTES:
-        return None
+        raise Rejected(f"API key: longer than {keys.MAX_BYTES} bytes")
     # Looked up by its hash: the time this takes says nothing about any stored key.
-    record = records.get(keys.digest(key))
-    if record is None or (record.expires_at is not None and record.expires_at <= now):
-        return None
-    return record.identity
+    identity = identities.get(keys.digest(key))
+    if identity is None:
+        raise Rejected("API key: unknown, revoked, or of a consumer that is switched off")
+    if identity.expires_at <= wall:
+        raise Rejected(f"API key: it is {identity.name}'s and has expired")
+    return identity
 
 
-def _by_claims(verified: tuple[str, dict[str, Any]]) -> Identity | None:
-    issuer, claims = verified
-    subject, roles = claims.get("sub"), claims.get("roles", [])
-    if not isinstance(subject, str) or not subject:
-        return None
-    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-        return None
+def by_claims(issuer: Issuer, claims: dict[str, Any]) -> Identity:
+    """claims: verified. Raises Rejected for a sub, roles or scope of the wrong shape."""
+    subject = claims.get("sub")
+    if type(subject) is not str or not 0 < len(subject) <= MAX_NAME_CHARACTERS:
+        raise Rejected(f"sub: not a text of 1 to {MAX_NAME_CHARACTERS} characters")
     name = claims.get("username")
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        name = subject
     return Identity(
-        f"jwt:{issuer}:{subject}", name if isinstance(name, str) and name else subject, frozenset(roles)
+        # An issuer's name may hold a colon: without this, a sub could end in another issuer's subjects.
+        f"jwt:{issuer.name.replace(':', '%3A')}:{subject}",
+        name,
+        _roles(claims, issuer.roles_claim),
+        _scopes(claims, issuer.scope_claim),
+        expires_at=claims["exp"],
     )
 
 
-def authorised(required: frozenset[str], identity: Identity) -> bool:
-    """Whether one of the required roles is held. Ranked roles are spelt out when the snapshot is compiled."""
-    return not required or not required.isdisjoint(identity.roles)
+def authorised(roles: frozenset[str], scopes: frozenset[str], identity: Identity) -> bool:
+    """Whether one of the roles is held (ranked ones are spelt out when the snapshot is compiled) and every
+    scope. Empty: nothing is asked for."""
+    return (not roles or not roles.isdisjoint(identity.roles)) and scopes <= identity.scopes
+
+
+def explain(roles: frozenset[str], scopes: frozenset[str], identity: Identity) -> str:
+    """Why `authorised` says no, for an operator; "" where it says yes."""
+    if roles and roles.isdisjoint(identity.roles):
+        held = ", ".join(sorted(identity.roles)) or "none"
+        return f"roles: one of {', '.join(sorted(roles))} is needed, {identity.name} has {held}"
+    missing = scopes - identity.scopes
+    return f"scopes: {identity.name} lacks {', '.join(sorted(missing))}" if missing else ""
+
+
+def narrowed(consumer: Iterable[str], key: Iterable[str]) -> frozenset[str]:
+    """The scopes of a key: it narrows its consumer's. Whichever names none leaves them to the other."""
+    theirs, own = frozenset(consumer), frozenset(key)
+    return theirs & own if theirs and own else theirs | own
+
+
+def bearer(authorization: bytes) -> bytes | None:
+    """The token of an Authorization header (RFC 6750 section 2.1), None: another scheme's."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip(b" ") if scheme.lower() == b"bearer" else None
+
+
+def _roles(claims: dict[str, Any], name: str) -> frozenset[str]:
+    if name in claims:
+        return _texts(claims[name], name)
+    return _texts(_within(claims, name), name) if "." in name else NOBODY
+
+
+def _within(claims: dict[str, Any], path: str) -> Any:
+    """`realm_access.roles`: a claim inside of a claim."""
+    found: Any = claims
+    for name in path.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return []
+        found = found[name]
+    return found
+
+
+def _scopes(claims: dict[str, Any], name: str) -> frozenset[str]:
+    """A text of words (RFC 8693 section 4.2) or a list; `scp` where the usual claim is missing."""
+    if name not in claims and name == "scope":
+        name = "scp"
+    found = claims.get(name, [])
+    if type(found) is str:
+        return frozenset(found.split(" ")) - {""}
+    return _texts(found, name)
+
+
+def _texts(found: Any, name: str) -> frozenset[str]:
+    if type(found) is not list:
+        raise Rejected(f"{name}: not a list of texts")
+    for one in found:
+        if type(one) is not str:
+            raise Rejected(f"{name}: not a list of texts")
+    return frozenset(found)

@@ -1,85 +1,235 @@
-"""Every change of the configuration: one transaction of the rows, the audit entry and the version that all
-processes poll. Admin, API and commands write through here.
+"""Every change of the configuration: one transaction of the rows, the audit entries, a revision and the version that
+all processes poll, told to them at its commit. Admin, API and commands write through here.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models
+import structlog
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, models, transaction
 from django.db.models import F
 from django.utils import timezone
+from redis.exceptions import RedisError
 
+from cache_app import redis as store
 from foundation import audit
 from orm_app import db
 
-from . import keys, secret_box
-from .models import ApiKey, Configuration, Consumer, JwtIssuer
+from . import entries, keys, rows, secret_box
+from .conf import conf
+from .entries import Change
+from .models import ApiKey, Configuration, Consumer, JwtIssuer, Revision, Target
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "brain:gateway:version"  # each version is published here, as a decimal number
+
+
+class Writing:
+    """An open change: what is written through it becomes one revision. version: the one before it."""
+
+    def __init__(self, version: int, trace: dict[str, Any]) -> None:
+        self.version = version
+        self.made: list[Change] = []
+        self._trace = trace
+        self._rows = rows.Rows()
+        self._row: models.Model | None = None
+
+    def save(self, row: models.Model) -> None:
+        """Validate and write one row. Raises ValidationError."""
+        stored = None if row._state.adding else type(row)._default_manager.filter(pk=row.pk).first()
+        before = None if stored is None else rows.entry_of(stored)
+        row.full_clean()
+        after = rows.entry_of(row)
+        if before == after:
+            return
+        if before is not None and before[:2] != after[:2]:
+            self._rename(row, stored, before, after)
+        else:
+            self._store(row, None if before is None else before[2])
+
+    def put(self, kind: str, name: str, fields: entries.Fields) -> None:
+        """Write an entry that rows.check finds nothing wrong with; fields that are not given stay as they are. Raises
+        ValidationError for a name that nobody has, and a revoked key that would live."""
+        found = self._rows.find(kind, name)
+        before = None if found is None else rows.entry_of(found)[2]
+        row = self._rows.filled(kind, name, fields)
+        if isinstance(row, JwtIssuer) and row.signs:
+            self._sign_alone(row)
+        self._store(row, before)
+        self._rows.put(row)
+
+    def delete(self, row: models.Model) -> None:
+        """The row and what goes with it. Raises ProtectedError for a row that others need."""
+        gone = [(one, f"{one._meta.label}:{one.pk}") for one in (*rows.dependents(row, owned=True), row)]
+        told = [(rows.entry_of(one), label) for one, label in gone]
+        row.delete()
+        for (kind, name, before), label in told:
+            self._rows.drop(kind, name)
+            self._record(Change(kind, name, before, None), label)
+
+    def remove(self, kind: str, name: str) -> None:
+        """The same for an entry; harmless when it went with another. Raises ProtectedError."""
+        row = self._rows.find(kind, name)
+        if row is not None:
+            self.delete(row)
+
+    def look_up(self, changes: Sequence[Change]) -> None:
+        """All rows that these changes are about, in a few queries."""
+        named = [
+            (link, change.after[link])
+            for change in changes
+            if change.after
+            for link in entries.LINKS.get(change.kind, ())
+            if change.after.get(link)
+        ]
+        self._rows.look_up([*(change.entry for change in changes), *named])
+
+    def refused(self, error: IntegrityError) -> tuple[entries.Entry, ValidationError]:
+        """The row that was written last, and why the database refuses it. Call it when the transaction is over; raises
+        `error` again when it was about none."""
+        if self._row is None:
+            raise error
+        kind, name, _ = rows.entry_of(self._row)
+        try:
+            self._row.validate_unique()
+            self._row.validate_constraints()
+        except ValidationError as explained:
+            return (kind, name), explained
+        return (kind, name), ValidationError(f"the database refuses it: {str(error).partition(chr(10))[0]}")
+
+    def _store(self, row: models.Model, before: entries.Fields | None) -> None:
+        self._row = row
+        kind, name, after = rows.entry_of(row)
+        _keep_revoked(kind, before, after)
+        if before is None:
+            row.save()
+        else:
+            row.save(update_fields=rows.written_fields(row))
+        self._record(Change(kind, name, before, after), row)
+
+    def _sign_alone(self, row: JwtIssuer) -> None:
+        # The column is unique: the other one lets go of it first.
+        for other in JwtIssuer.objects.filter(signs=True).exclude(pk=row.pk):
+            before = rows.entry_of(other)[2]
+            other.signs = None
+            self._store(other, before)
+            self._rows.put(other)
+
+    def _rename(self, row: models.Model, stored: Any, before: rows.Told, after: rows.Told) -> None:
+        """To those that compare entries, one is gone and another is there, which the dependents name now."""
+        old = [before, *(rows.entry_of(one) for one in rows.dependents(stored))]
+        row.save(update_fields=rows.written_fields(row))
+        new = [after, *(rows.entry_of(one) for one in rows.dependents(row))]
+        for was, now in zip(old, new, strict=True):
+            self.made += _moved(was, now)
+        named = ({"name": before[1], **before[2]}, {"name": after[1], **after[2]})
+        self._audit(Change(after[0], after[1], *named), row)
+
+    def _record(self, change: Change, target: models.Model | str) -> None:
+        self.made.append(change)
+        self._audit(change, target)
+
+    def _audit(self, change: Change, target: models.Model | str) -> None:
+        names = change.fields()
+        audit.record(
+            action=f"{change.kind}.{change.verb}",
+            target=target,
+            before=None if change.before is None else {name: change.before.get(name) for name in names},
+            after=None if change.after is None else {name: change.after.get(name) for name in names},
+            **self._trace,
+        )
 
 
 @contextmanager
-def change() -> Iterator[None]:
-    """A transaction that ends with a new version."""
+def change(**trace: Any) -> Iterator[Writing]:
+    """A transaction whose writes are one revision and one version; none where nothing was written.
+
+    trace: actor, source and, if there is one, the request's request_id and ip, as audit.by gives them.
+    """
     with db.transaction():
-        yield
-        bump()
+        writing = Writing(_locked().version, trace)
+        yield writing
+        if made := entries.folded(writing.made):
+            _write_down(_count_up(), made, trace)
 
 
-def bump() -> None:
-    """Count the version up, in the caller's transaction."""
-    now = timezone.now()
-    if not Configuration.objects.filter(pk=1).update(version=F("version") + 1, changed_at=now):
-        Configuration.objects.create(pk=1, version=1, changed_at=now)
+def bump() -> int:
+    """Count the version up, in the caller's transaction, and tell it when that commits. Returns it. For what is no
+    part of the configuration and yet concerns every edge."""
+    _locked()
+    return _count_up()
 
 
-def save(row: models.Model, *, actor: Any, source: str, **who: Any) -> None:
-    """Validate and write one row. Raises ValidationError. who: audit.record's request_id and ip."""
-    stored = None if row._state.adding else type(row)._default_manager.filter(pk=row.pk).first()
-    row.full_clean()
-    with change():
-        row.save()
-        verb = "update" if stored is not None else "create"
-        before = _values(stored) if stored is not None else None
-        audit.record(
-            actor=actor,
-            action=f"{_noun(row)}.{verb}",
-            target=row,
-            before=before,
-            after=_values(row),
-            source=source,
-            **who,
-        )
+def _count_up() -> int:
+    Configuration.objects.filter(pk=1).update(version=F("version") + 1, changed_at=timezone.now())
+    version = Configuration.objects.values_list("version", flat=True).get(pk=1)
+    transaction.on_commit(lambda: announce(version))
+    return version
 
 
-def delete(row: models.Model, *, actor: Any, source: str, **who: Any) -> None:
-    """Raises ProtectedError for a row that others need (an upstream with routes, a plan in use)."""
-    with change():
-        before, label = _values(row), f"{row._meta.label}:{row.pk}"
-        row.delete()
-        audit.record(
-            actor=actor, action=f"{_noun(row)}.delete", target=label, before=before, source=source, **who
-        )
+def announce(version: int) -> None:
+    """Best effort: an edge that does not hear it finds it when it polls."""
+    try:
+        store.client().publish(CHANNEL, version)
+    except (RedisError, OSError) as error:
+        log.warning("version_not_announced", version=version, error=type(error).__name__)
 
 
-def issue_key(
-    consumer: Consumer, *, actor: Any, source: str, expires_at: datetime | None = None, **who: Any
-) -> tuple[ApiKey, str]:
-    """A new key and its text, which is kept nowhere: show it now."""
-    new = keys.generate(secrets.choice)
-    row = ApiKey(consumer=consumer, prefix=new.prefix, digest=new.digest.hex(), expires_at=expires_at)
-    save(row, actor=actor, source=source, **who)
-    return row, new.text
+def _locked() -> Configuration:
+    """The row that all changes take first, so that each one's `before` is the last one's `after`."""
+    row = Configuration.objects.select_for_update().filter(pk=1).first()
+    if row is None:
+        Configuration.objects.get_or_create(pk=1)
+        row = Configuration.objects.select_for_update().get(pk=1)
+    return row
 
 
-def revoke_key(key: ApiKey, *, actor: Any, source: str, **who: Any) -> None:
-    """Harmless for a key that is revoked already."""
-    if key.revoked_at is None:
-        key.revoked_at = timezone.now()
-        save(key, actor=actor, source=source, **who)
+def _write_down(version: int, made: Sequence[Change], trace: dict[str, Any]) -> None:
+    actor = trace.get("actor")
+    told = [{"kind": c.kind, "name": c.name, "before": c.before, "after": c.after} for c in made]
+    name = "system" if actor is None else str(actor)[:150]
+    Revision.objects.create(version=version, actor=name, source=trace["source"], changes=told)
+    Revision.objects.filter(version__lte=version - conf().REVISIONS_KEPT).delete()
+
+
+def _moved(was: rows.Told, now: rows.Told) -> list[Change]:
+    if was[:2] == now[:2]:
+        return [Change(now[0], now[1], was[2], now[2])]
+    return [Change(was[0], was[1], was[2], None), Change(now[0], now[1], None, now[2])]
+
+
+def _keep_revoked(kind: str, before: entries.Fields | None, after: entries.Fields) -> None:
+    if kind == "key" and before and before["revoked_at"] and before["revoked_at"] != after["revoked_at"]:
+        raise ValidationError("A revoked key stays revoked; make a new one.")
+
+
+# --- one row ---------------------------------------------------------------------------------------------------------
+def save(row: models.Model, **trace: Any) -> None:
+    """Validate and write one row; a row that is as it was is no change. Raises ValidationError."""
+    with change(**trace) as writing:
+        writing.save(row)
+
+
+def delete(row: models.Model, **trace: Any) -> None:
+    """With what belongs to it alone: a service's targets, a consumer's keys. Raises ProtectedError for a row that
+    others need (a service with routes, a plan in use)."""
+    with change(**trace) as writing:
+        writing.delete(row)
+
+
+def set_target_state(target: Target, state: str, **trace: Any) -> None:
+    """state: active, draining or off. Raises ValidationError for another."""
+    with change(**trace) as writing:
+        target.refresh_from_db()
+        target.state = state
+        writing.save(target)
 
 
 def set_secret(issuer: JwtIssuer, secret: str) -> None:
@@ -87,11 +237,58 @@ def set_secret(issuer: JwtIssuer, secret: str) -> None:
     issuer.secret = secret_box.seal(secret)
 
 
-def _noun(row: models.Model) -> str:
-    return str(row._meta.model_name)
+# --- API keys --------------------------------------------------------------------------------------------------------
+def issue_key(
+    consumer: Consumer,
+    *,
+    scopes: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+    **trace: Any,
+) -> tuple[ApiKey, str]:
+    """A new key and its text, which is kept nowhere: show it now. scopes: of the consumer's; None: all of them. Raises
+    ValidationError."""
+    foreign = sorted(set(scopes or ()) - set(consumer.scopes))
+    if foreign:
+        raise ValidationError({"scopes": f"{consumer.name} does not have the scope {foreign[0]!r}."})
+    new = keys.generate(secrets.choice)
+    row = ApiKey(
+        consumer=consumer,
+        prefix=new.prefix,
+        digest=new.digest.hex(),
+        scopes=None if scopes is None else list(scopes),
+        expires_at=expires_at,
+    )
+    save(row, **trace)
+    return row, new.text
 
 
-def _values(row: models.Model) -> dict[str, Any]:
-    values = {field.attname: field.value_from_object(row) for field in row._meta.concrete_fields}
-    values.pop("digest", None)
-    return values
+def rotate_key(key: ApiKey, *, overlap_s: float, **trace: Any) -> tuple[ApiKey, str]:
+    """A new key in place of this one, with its scopes and its lifetime, and its text. The old one expires after
+    overlap_s seconds, 0: at once, and never later than it would have. Raises ValidationError for one that is revoked
+    or expired already."""
+    if overlap_s < 0:
+        raise ValidationError("The overlap is 0 seconds or more.")
+    with change(**trace) as writing:
+        key.refresh_from_db()
+        now = timezone.now()
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+            raise ValidationError(f"{key} is revoked or expired; make a new key.")
+        new = keys.generate(secrets.choice)
+        lifetime = key.expires_at and key.expires_at - key.created_at
+        row = ApiKey(consumer=key.consumer, prefix=new.prefix, digest=new.digest.hex(), scopes=key.scopes)
+        row.created_at = now
+        row.expires_at = now + lifetime if lifetime else None
+        writing.save(row)
+        ends_at = now + timedelta(seconds=overlap_s)
+        key.expires_at = min(key.expires_at, ends_at) if key.expires_at else ends_at
+        writing.save(key)
+    return row, new.text
+
+
+def revoke_key(key: ApiKey, **trace: Any) -> None:
+    """For good. Harmless for a key that is revoked already."""
+    with change(**trace) as writing:
+        key.refresh_from_db()
+        if key.revoked_at is None:
+            key.revoked_at = timezone.now()
+            writing.save(key)

@@ -22,7 +22,6 @@ class GatewayConf:
         2.0, low=0.0, high=60
     )  # to read an answer that came before the request was all sent
     # --- waiting for an upstream; how long it may be silent is each route's own `timeout`
-    CONNECT_TIMEOUT_S: float = setting(2.0, low=0.01, high=60)  # dialling a target; not the whole request
     UPSTREAM_IDLE_S: float = setting(
         4.0, low=0.0, high=3600
     )  # unused connections kept; below the upstream's own
@@ -37,6 +36,14 @@ class GatewayConf:
     MAX_BODY_BYTES: int = setting(0, low=0, high=1 << 50)  # 0: no limit, bodies are streamed
     MAX_PIPELINED: int = setting(32, low=1, high=1000)  # requests waiting on one connection
     MAX_CONNECTIONS: int = setting(10_000, low=1, high=1_000_000)  # of clients, in each worker
+    MAX_EDITED_BYTES: int = setting(
+        1_048_576, low=1, high=1 << 30
+    )  # of a JSON body that is changed on the way
+    # --- where from and where to
+    TRUSTED_PROXIES: tuple[str, ...] = setting(
+        ()
+    )  # CIDR blocks whose X-Forwarded-* and Forwarded are believed
+    UNIX_SOCKET_DIRS: tuple[str, ...] = setting(())  # targets may be unix sockets in these directories
     # --- rules
     LIMITER_ON_STORE_DOWN: str = setting(
         "local", choices=("local", "allow", "deny")
@@ -47,12 +54,20 @@ class GatewayConf:
     TOKEN_RATE: str = setting("10/m")  # sign-ins for one user name from one address; django-ratelimit's form
     TOKEN_RATE_PER_IP: str = setting("60/m")  # sign-ins from one address
     REFRESH_LIFETIME_S: int = setting(86_400, low=60, high=31_536_000)  # of refresh tokens
-    # --- configuration and figures
-    SNAPSHOT_POLL_S: float = setting(1.0, low=0.05, high=60)  # how soon a change reaches every process
+    PLUGINS: tuple[str, ...] = setting(())  # dotted paths of the classes that a transformation may name
+    # --- configuration
+    SNAPSHOT_POLL_S: float = setting(1.0, low=0.05, high=60)  # how soon a change that was not told is found
+    SNAPSHOT_FILE: str = setting("")  # a copy to start from without a database; empty: none
+    REVISIONS_KEPT: int = setting(100, low=10, high=10_000)  # changes that can be looked at and rolled back
     RESOLVE_S: float = setting(30.0, low=1, high=3600)  # how often the targets' names are looked up again
     LAST_USED_S: float = setting(30.0, low=0.1, high=3600)  # how often the keys' last use is written down
+    # --- figures and logs
     METRICS_PUBLISH_S: float = setting(1.0, low=0.05, high=60)  # how old another worker's figures may be
-    ACCESS_LOG: bool = setting(True)  # one line a request
+    METRICS_MAX_SERIES: int = setting(10_000, low=100, high=1_000_000)  # in each worker; the rest is "other"
+    TRAFFIC_FLUSH_S: float = setting(5.0, low=0.1, high=60)  # how old the admin's traffic figures may be
+    ACCESS_LOG: bool = setting(True)  # one JSON line a request
+    ACCESS_LOG_FILE: str = setting("")  # "": standard output
+    ACCESS_LOG_SAMPLE: float = setting(1.0, low=0.0, high=1.0)  # 1: all; refusals and errors always
 
 
 conf = Bound("GATEWAY", GatewayConf)

@@ -1,319 +1,280 @@
-"""The configuration document: YAML → Document, with every mistake named by the path to its key.
+"""The configuration document: YAML → entries, with every mistake named by its line and the path to its key.
 
 authentication: {jwt_secret, jwt_algorithm, jwt_expiry, jwt_issuer, jwt_audience, api_key_header, api_keys}
-plans:          {name: {requests_per_minute, requests_per_hour, burst_limit, on_store_down}}
-services:      {name: {strategy, targets: [url | {url, weight}]}}
-routes:         [{path, target_url | service, methods, rate_limit | plan, auth_required, roles,
-                  timeout, enabled}]
+issuers:        {name: words.ISSUER and secret}
+plans:          {name: words.PLAN}
+services:       {name: words.SERVICE, targets: [url | words.TARGET], transforms}
+routes:         [words.ROUTE with service | target_url and plan | rate_limit, transforms: [words.TRANSFORM]]
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-import yaml
-
-from . import keys, tokens
+from . import keys, origins, reading, tokens, words
+from .entries import SETTING, Entry
 from .errors import InvalidDocument
+from .reading import Path
 
 WEAK_SECRETS = frozenset({"your-secret-key", "secret", "changeme", "change-me", "demo-secret"})
 OWN = "default"  # the name of the issuer row that `authentication.jwt_…` describes
 
-_PLAN = {"requests_per_minute", "requests_per_hour", "burst_limit"}
-_KNOWN = {
-    "": {"authentication", "plans", "services", "routes"},
-    "authentication": {
-        "jwt_secret", "jwt_algorithm", "jwt_expiry", "jwt_issuer", "jwt_audience",
-        "api_key_header", "api_keys",
-    },
-    "api_key": {"key", "key_sha256", "roles", "plan"},
-    "plan": _PLAN | {"on_store_down"},
-    "service": {"strategy", "targets"},
-    "target": {"url", "weight"},
-    "route": {
-        "path", "target_url", "service", "methods", "rate_limit", "plan",
-        "auth_required", "roles", "timeout", "enabled",
-    },
-}  # fmt: skip
-
-Entry = tuple[str, str]  # kind and name: ("route", "/api/v1/tasks"), ("key", digest in hex)
-_ABSENT = object()
+_TOP = {"authentication", "issuers", "plans", "services", "upstreams", "routes"}
+_AUTHENTICATION = {*words.SIGNER, "jwt_secret", "api_key_header", "api_keys"}
+_CONSUMER = {*words.CONSUMER, "key", "key_sha256"}
+_ROUTE = {**words.ROUTE, "upstream": words.Word("service")}  # an older name
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """entries: what each named thing should be, in the words of the models. secret: of the issuer OWN, "" =
-    as it is.
+    """entries: what each named thing should be, in the words of the models; what an entry lacks is the model's default.
 
-    api_keys: the keys that were given in clear, by consumer. warnings: what production would refuse.
+    secrets: of issuers, in clear; an issuer that is not among them keeps its own. api_keys: the keys that were given in
+    clear, by consumer. warnings: what somebody should look at. places: `line 14: routes[0].timeout` by entry and field,
+    "" for the whole entry. is_checked: the models have looked at the entries.
     """
 
     entries: Mapping[Entry, Mapping[str, Any]] = field(default_factory=dict)
-    secret: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
     api_keys: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    places: Mapping[Entry, Mapping[str, str]] = field(default_factory=dict)
+    is_checked: bool = False
+
+    def place(self, entry: Entry, field: str = "") -> str:
+        """Where the document says this of the entry; in words where it does not say it."""
+        found = self.places.get(entry, {})
+        if field in found:
+            return found[field]
+        where = found.get("", " ".join(entry))
+        return f"{where}: {field}" if field else where
 
 
 def load(text: str, *, production: bool) -> Document:
     """Raises InvalidDocument with all problems at once. production: weak secrets are problems, not
     warnings."""
-    try:
-        parsed = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise InvalidDocument([f"not YAML: {' '.join(str(error).split())}"]) from error
-    reader = _Reader()
-    reader.document(parsed)
-    problems = reader.problems + (reader.weak if production else [])
-    if problems:
-        raise InvalidDocument(problems)
-    return Document(reader.entries, reader.secret, reader.api_keys, tuple(reader.weak))
+    tree = reading.parse(text)
+    reader = _Reader(tree.lines, production=production)
+    reader.document(tree.value)
+    if reader.problems:
+        raise InvalidDocument(reader.problems)
+    return Document(reader.entries, reader.secrets, reader.api_keys, tuple(reader.warnings), reader.places)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML itself takes the last of two equal keys without a word."""
+class _Reader(reading.Reader):
+    """Collects entries."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice (line {line})"
-                )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Reader:
-    """Collects entries and problems; `at` is always the path to the value that is read."""
-
-    def __init__(self) -> None:
+    def __init__(self, lines: Mapping[Path, int], *, production: bool) -> None:
+        super().__init__(lines)
+        self._production = production
         self.entries: dict[Entry, dict[str, Any]] = {}
+        self.places: dict[Entry, dict[str, str]] = {}
+        self.secrets: dict[str, str] = {}
         self.api_keys: dict[str, str] = {}
-        self.secret = ""
-        self.problems: list[str] = []
-        self.weak: list[str] = []
+        self.warnings: list[str] = []
 
     def document(self, value: Any) -> None:
-        top = self._mapping(value, "", "")
+        top = self.section(value, (), _TOP)
+        self._older(top, "upstreams", "services", ())
         if "authentication" in top:
-            self._authentication(self._mapping(top["authentication"], "authentication", "authentication"))
-        for name, plan in self._named(top, "plans"):
-            self._plan(name, plan, f"plans.{name}", "plan")
-        for name, service in self._named(top, "services"):
-            self._upstream(name, self._mapping(service, f"services.{name}", "service"))
-        routes = top.get("routes") or []
-        if not isinstance(routes, list):
-            self._wrong("routes", "is a list of routes", routes)
+            self._authentication(top["authentication"], ("authentication",))
+        for name, issuer, at in self.named(top, "issuers", ()):
+            self._issuer(name, issuer, at)
+        for name, plan, at in self.named(top, "plans", ()):
+            self._plan(name, plan, at)
+        for key in ("services", "upstreams"):
+            for name, service, at in self.named(top, key, ()):
+                self._service(name, service, at)
+        if "routes" in top:
+            for at, route in self.items(top["routes"], ("routes",), "routes"):
+                self._route(route, at)
+
+    def _older(self, values: Mapping[str, Any], old: str, new: str, at: Path) -> None:
+        if old in values:
+            self.warnings.append(f"{self.place((*at, old))}: an older name of {new!r}")
+
+    def _add(self, entry: Entry, fields: dict[str, Any], at: Path, places: Mapping[str, str]) -> None:
+        if entry in self.entries:
+            first = self.places[entry][""].partition(":")[0]
+            self.note(at, f"the {entry[0]} {entry[1]!r} stands on {first} already")
             return
-        for i, route in enumerate(routes):
-            self._route(self._mapping(route, f"routes[{i}]", "route"), f"routes[{i}]")
+        self.entries[entry] = fields
+        self.places[entry] = {"": self.place(at), **places}
 
-    # --- sections ---
+    def _weak(self, at: Path, told: str) -> None:
+        if self._production:
+            self.note(at, told)
+        else:
+            self.warnings.append(f"{self.place(at)}: {told} (refused in production)")
 
-    def _authentication(self, values: dict[str, Any]) -> None:
-        at = "authentication"
+    # --- who calls ---
+
+    def _authentication(self, value: Any, at: Path) -> None:
+        values = self.section(value, at, _AUTHENTICATION)
         if "api_key_header" in values:
-            header = self._text(values, "api_key_header", at, "X-API-Key")
-            self.entries["setting", "gateway"] = {"api_key_header": header}
+            header = self.text(values["api_key_header"], (*at, "api_key_header"))
+            place = self.place((*at, "api_key_header"))
+            self._add(SETTING, {"api_key_header": header}, at, {"api_key_header": place})
         if any(key.startswith("jwt_") for key in values):
-            self._issuer(values, at)
-        for name, given in self._named(values, "api_keys", at):
-            self._consumer(name, given, f"{at}.api_keys.{name}")
+            fields, places = self.fields(values, words.SIGNER, at)
+            self._signs(at)
+            self._add(("issuer", OWN), {**fields, "signs": True}, at, places)
+            self._secret(OWN, values, "jwt_secret", at)
+        for name, given, below in self.named(values, "api_keys", at):
+            self._consumer(name, given, below)
 
-    def _issuer(self, values: dict[str, Any], at: str) -> None:
-        self.secret = self._text(values, "jwt_secret", at, "")
-        algorithm = self._one_of(values, "jwt_algorithm", at, tuple(tokens.HMAC_HASHES), "HS256")
-        self.entries["issuer", OWN] = {
-            "algorithm": algorithm,
-            "expiry_s": self._integer(values, "jwt_expiry", at, 3600),
-            "issuer": self._text(values, "jwt_issuer", at, ""),
-            "audience": self._text(values, "jwt_audience", at, ""),
-        }
-        if self.secret:
-            weak = weakness(self.secret)
-            if weak:
-                self.weak.append(f"{at}.jwt_secret: {weak}")
+    def _issuer(self, name: str, value: Any, at: Path) -> None:
+        values = self.section(value, at, {*words.ISSUER, "secret"})
+        fields, places = self.fields(values, words.ISSUER, at)
+        if "signs" in fields:
+            fields["signs"] = fields["signs"] or None
+        if fields.get("signs"):
+            self._signs((*at, "signs"))
+            if fields.get("algorithm", "HS256") not in tokens.HMAC_HASHES:
+                self.note((*at, "signs"), f"only {', '.join(tokens.HMAC_HASHES)} can sign here")
+        self._add(("issuer", name), fields, at, places)
+        self._secret(name, values, "secret", at)
 
-    def _consumer(self, name: str, given: Any, at: str) -> None:
-        values = {"key": given} if isinstance(given, str) else self._mapping(given, at, "api_key")
-        self.entries["consumer", name] = {
-            "roles": self._words(values, "roles", at),
-            "plan": self._text(values, "plan", at, "") or None,
-        }
-        if isinstance(values.get("key"), str):
-            self._key(name, values["key"], f"{at}.key" if values is given else at)
-        digests: Any = values.get("key_sha256", [])
-        for digest in digests if isinstance(digests, list) else [digests]:
-            if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-                self._wrong(f"{at}.key_sha256", "is a SHA-256 in 64 hex digits, or a list of them", digest)
-                continue
-            self.entries["key", digest] = {"consumer": name}
+    def _signs(self, at: Path) -> None:
+        for (kind, name), fields in self.entries.items():
+            if kind == "issuer" and fields.get("signs"):
+                self.note(at, f"one issuer signs, and {name!r} does already")
 
-    def _key(self, name: str, text: str, at: str) -> None:
+    def _secret(self, name: str, values: Mapping[str, Any], key: str, at: Path) -> None:
+        secret = self.text(values[key], (*at, key)) if key in values else None
+        if secret:
+            self.secrets[name] = secret
+            if weak := weakness(secret):
+                self._weak((*at, key), weak)
+
+    def _consumer(self, name: str, given: Any, at: Path) -> None:
+        values = {"key": given} if isinstance(given, str) else self.section(given, at, _CONSUMER)
+        fields, places = self.fields(values, words.CONSUMER, at)
+        self._add(("consumer", name), fields, at, places)
+        if "key" in values:
+            where = at if isinstance(given, str) else (*at, "key")
+            self._clear_key(name, self.text(values["key"], where), where)
+        below = (*at, "key_sha256")
+        given_keys: Any = values.get("key_sha256", [])
+        if not isinstance(given_keys, list):
+            self._key(name, given_keys, below)
+            return
+        for i, key in enumerate(given_keys):
+            self._key(name, key, (*below, i))
+
+    def _clear_key(self, consumer: str, text: str | None, at: Path) -> None:
+        if text is None:
+            return
         try:
             new = keys.imported(text)
         except ValueError as error:
-            self.problems.append(f"{at}: {error}")
+            self.note(at, str(error))
             return
-        self.entries["key", new.digest.hex()] = {"consumer": name}
-        self.api_keys[name] = text
+        self._add(("key", new.digest.hex()), {"consumer": consumer}, at, {})
+        self.api_keys[consumer] = text
         if text in WEAK_SECRETS or len(text) < 20:
-            self.weak.append(
-                f"{at}: a key that can be guessed; make one with `manage.py gateway key create {name}`"
+            self._weak(
+                at, f"a key that can be guessed; make one with `manage.py gateway key create {consumer}`"
             )
 
-    def _plan(self, name: str, value: Any, at: str, kind: str) -> None:
-        values = self._mapping(value, at, kind)
-        plan = {key: self._integer(values, key, at, None) for key in sorted(_PLAN)}
-        choices = ("local", "allow", "deny")
-        plan["on_store_down"] = self._one_of(values, "on_store_down", at, choices, "")
-        if plan["requests_per_minute"] is None and plan["requests_per_hour"] is None:
-            self.problems.append(f"{at}: give requests_per_minute or requests_per_hour")
-        self.entries["plan", name] = plan
+    def _key(self, consumer: str, given: Any, at: Path) -> None:
+        # All digits, a SHA-256 without quotes is a number to YAML: told as such, not as a mapping that is missing.
+        values = self.section(given, at, words.KEY) if isinstance(given, dict) else {"sha256": given}
+        fields, places = self.fields(values, words.KEY, at)
+        if "sha256" in values and "digest" not in fields:
+            return
+        digest = fields.pop("digest", "")
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            self.note(at, "is a SHA-256 in 64 hex digits, or {sha256: …, scopes: […], expires: …}")
+            return
+        self._add(("key", digest), {"consumer": consumer, **fields}, at, places)
 
-    def _upstream(self, name: str, values: dict[str, Any]) -> None:
-        at = f"services.{name}"
-        targets = values.get("targets")
-        if not isinstance(targets, list) or not targets:
-            self._wrong(f"{at}.targets", "is a list of at least one target", targets)
-            targets = []
-        self.entries["service", name] = {
-            "strategy": self._one_of(
-                values, "strategy", at, ("round_robin", "weighted", "least_connections"), "round_robin"
-            ),
-            "targets": dict(self._target(target, f"{at}.targets[{i}]") for i, target in enumerate(targets)),
-        }
+    # --- what they may do ---
 
-    def _target(self, value: Any, at: str) -> tuple[str, int]:
-        values = {"url": value} if isinstance(value, str) else self._mapping(value, at, "target")
-        return self._origin(values.get("url"), at), self._integer(values, "weight", at, 1)
+    def _plan(self, name: str, value: Any, at: Path) -> None:
+        values = self.section(value, at, words.PLAN)
+        fields, places = self.fields(values, words.PLAN, at)
+        self._add(("plan", name), fields, at, places)
 
-    def _origin(self, url: Any, at: str) -> str:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if (
-            parts is None
-            or parts.scheme != "http"
-            or not parts.netloc
-            or parts.path not in ("", "/")
-            or parts.query
-        ):
-            self._wrong(at, "is http://host:port", url)
+    # --- where it goes ---
+
+    def _service(self, name: str, value: Any, at: Path) -> None:
+        values = self.section(value, at, {*words.SERVICE, "targets", "transforms"})
+        fields, places = self.fields(values, words.SERVICE, at)
+        self._add(("service", name), fields, at, places)
+        for below, target in self.items(values.get("targets"), (*at, "targets"), "targets"):
+            self._target(name, target, below)
+        self._transforms("service", name, values, at)
+
+    def _target(self, service: str, value: Any, at: Path) -> None:
+        values = {"url": value} if isinstance(value, str) else self.section(value, at, words.TARGET)
+        fields, places = self.fields(values, words.TARGET, at)
+        url = self._origin(fields.get("url"), at)
+        if url:
+            self._add(("target", f"{service} {url}"), {**fields, "service": service, "url": url}, at, places)
+
+    def _origin(self, url: str | None, at: Path) -> str:
+        try:
+            plain = (url or "").removesuffix("/")
+            origins.read(plain)
+        except ValueError as error:
+            self.note(at, str(error))
             return ""
-        return f"http://{parts.netloc}"
+        return plain
 
-    def _route(self, values: dict[str, Any], at: str) -> None:
-        path = self._text(values, "path", at, _ABSENT).rstrip("/") or "/"
-        if ("route", path) in self.entries:
-            self.problems.append(f"{at}.path: {path} stands twice")
-        self.entries["route", path] = {
-            "methods": [method.upper() for method in self._words(values, "methods", at)],
-            "service": self._route_upstream(values, at),
-            "plan": self._route_plan(values, path, at),
-            "auth_required": self._flag(values, "auth_required", at, True),
-            "roles": self._words(values, "roles", at),
-            "timeout_s": self._number(values, "timeout", at, 30.0),
-            "enabled": self._flag(values, "enabled", at, True),
-        }
+    def _transforms(self, kind: str, owner: str, values: Mapping[str, Any], at: Path) -> None:
+        for below, value in self.items(values.get("transforms", []), (*at, "transforms"), "transforms"):
+            given = self.section(value, below, words.TRANSFORM)
+            fields, places = self.fields(given, words.TRANSFORM, below)
+            i = below[-1]
+            name = fields.pop("name", f"{owner}:{int(i) + 1}")
+            self._add(("transform", name), {"position": i, **fields, kind: owner}, below, places)
 
-    def _route_upstream(self, values: dict[str, Any], at: str) -> str:
-        if ("target_url" in values) == ("service" in values):
-            self.problems.append(f"{at}: give either target_url or service")
-        if "service" in values:
-            return self._text(values, "service", at, "")
-        url = self._origin(values.get("target_url"), f"{at}.target_url")
-        name = upstream_name(url)
-        if name:
-            defaults = {"strategy": "round_robin"}
-            self.entries["service", name] = {**defaults, "targets": {url: 1}}
-        return name
-
-    def _route_plan(self, values: dict[str, Any], path: str, at: str) -> str | None:
-        if "rate_limit" in values and "plan" in values:
-            self.problems.append(f"{at}: give either rate_limit or plan")
+    def _route(self, value: Any, at: Path) -> None:
+        values = self.section(value, at, {*_ROUTE, "target_url", "rate_limit", "transforms"})
+        self._older(values, "upstream", "service", at)
+        fields, places = self.fields(values, _ROUTE, at)
+        if "path" not in values:
+            self.wrong((*at, "path"), "is a text", None)
+        path = fields["path"] = self._path(fields)
+        name = fields.pop("name", path)
+        if ("route", name) in self.entries and "name" not in values:
+            first = self.places["route", name][""].partition(":")[0]
+            self.note(at, f"the route {name!r} stands on {first} already; give this one a name")
+            return
+        if "methods" in fields:
+            fields["methods"] = [method.upper() for method in fields["methods"]]
+        fields["service"] = self._route_service(values, fields, at)
         if "rate_limit" in values:
-            self._plan(path, values["rate_limit"], f"{at}.rate_limit", "plan")
-            return path
-        return self._text(values, "plan", at, "") or None
+            if "plan" in values:
+                self.note(at, "give either rate_limit or plan")
+            self._plan(name, values["rate_limit"], (*at, "rate_limit"))
+            fields["plan"] = name
+        self._add(("route", name), fields, at, places)
+        self._transforms("route", name, values, at)
 
-    # --- values ---
+    def _path(self, fields: Mapping[str, Any]) -> str:
+        path = str(fields.get("path", ""))
+        return path if fields.get("path_kind") == "regex" else path.rstrip("/") or path[:1]
 
-    def _wrong(self, at: str, expected: str, value: Any) -> None:
-        shown = "nothing" if value is None or value is _ABSENT else f"{type(value).__name__} {value!r:.60}"
-        self.problems.append(f"{at or 'the document'}: {expected}, not {shown}")
-
-    def _mapping(self, value: Any, at: str, kind: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self._wrong(at, "is a mapping", value)
-            return {}
-        for key in value:
-            if key not in _KNOWN[kind]:
-                close = difflib.get_close_matches(str(key), _KNOWN[kind], n=1)
-                hint = (
-                    f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(_KNOWN[kind]))}"
-                )
-                self.problems.append(f"{at}{'.' if at else ''}{key}: unknown key; {hint}")
-        return value
-
-    def _named(self, values: dict[str, Any], key: str, at: str = "") -> list[tuple[str, Any]]:
-        where = f"{at}.{key}" if at else key
-        section = values.get(key)
-        if section is None:
-            return []
-        if not isinstance(section, dict) or not all(isinstance(name, str) for name in section):
-            self._wrong(where, "is a mapping of names", section)
-            return []
-        return list(section.items())
-
-    def _text(self, values: dict[str, Any], key: str, at: str, default: Any) -> str:
-        value = values.get(key, default)
-        if not isinstance(value, str):
-            self._wrong(f"{at}.{key}", "is a text", value)
+    def _route_service(self, values: Mapping[str, Any], fields: Mapping[str, Any], at: Path) -> str:
+        if len({"target_url", "service", "upstream"} & set(values)) != 1:
+            self.note(at, "give either target_url or service")
+        if "target_url" not in values:
+            return str(fields.get("service", ""))
+        below = (*at, "target_url")
+        url = self._origin(self.text(values["target_url"], below), below)
+        if not url:
             return ""
-        return value
-
-    def _one_of(
-        self, values: dict[str, Any], key: str, at: str, choices: tuple[str, ...], default: str
-    ) -> str:
-        value = values.get(key, default)
-        if value != default and value not in choices:
-            self._wrong(f"{at}.{key}", f"is one of {', '.join(choices)}", value)
-            return default
-        return str(value)
-
-    def _integer(self, values: dict[str, Any], key: str, at: str, default: Any) -> Any:
-        value = values.get(key, default)
-        if value is not default and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            self._wrong(f"{at}.{key}", "is a whole number from 1", value)
-            return default
-        return value
-
-    def _number(self, values: dict[str, Any], key: str, at: str, default: float) -> float:
-        value = values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 3600:
-            self._wrong(f"{at}.{key}", "is a number of seconds up to 3600", value)
-            return default
-        return float(value)
-
-    def _flag(self, values: dict[str, Any], key: str, at: str, default: bool) -> bool:
-        value = values.get(key, default)
-        if not isinstance(value, bool):
-            self._wrong(f"{at}.{key}", "is true or false", value)
-            return default
-        return value
-
-    def _words(self, values: dict[str, Any], key: str, at: str) -> list[str]:
-        value = values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            self._wrong(f"{at}.{key}", "is a list of words", value)
-            return []
-        return value
+        name, entry = upstream_name(url), ("service", upstream_name(url))
+        if entry not in self.entries:
+            self._add(entry, {}, below, {})
+            self._add(("target", f"{name} {url}"), {"service": name, "url": url}, below, {})
+        elif not self.places[entry][""].endswith(".target_url"):
+            self.note(below, f"there is a service {name!r} in this document; name it by 'service'")
+        return name
 
 
 def weakness(secret: str) -> str:

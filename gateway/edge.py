@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import httptools
 import structlog
 
-from foundation import problems, request_id
+from foundation import problems
 
+from . import answers, forwarding, tunnel
 from .conf import conf
 from .errors import BadRequest
-from .exchange import Exchange, answer, problem
+from .exchange import Exchange
+from .forwarding import Sender
+from .headers import Headers
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 log = structlog.get_logger(__name__)
+
+_EARLY_BYTES = 65536  # of a WebSocket's client that does not wait for the answer
 
 
 class _Full(Exception):
@@ -44,9 +49,17 @@ class Edge(asyncio.Protocol):
     """One client connection. `exchange` is being answered, `reading` is being read, `waiting` are read and
     wait.
 
-    held: reading is paused. stalled: the client does not read. deaf: what still arrives is thrown away.
+    held: reading is paused. stalled: the client does not read. deaf: what still arrives is thrown away. tunnel: what
+    arrives goes there as it is; early: what came before there was one. good_host: a Host header that is known to be one.
+    peer: who is connected; forwarded, told_of_client: what targets are told of him, up to the request's id.
     """
 
+    __slots__ = (
+        "_advancing", "_body_bytes", "_head_bytes", "_headers", "_trailers", "_url", "client_ip", "deadline",
+        "deaf", "draining", "early", "exchange", "fault", "forwarded", "good_host", "head_started", "held",
+        "is_behind_proxy", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state", "stalled", "told_of_client",
+        "transport", "tunnel", "waiting",
+    )  # fmt: skip
     worker: ClassVar[Worker]
 
     def __init__(
@@ -62,53 +75,92 @@ class Edge(asyncio.Protocol):
         self.held = self.stalled = self.deaf = self.lingering = self.draining = self._advancing = False
         self.fault: BadRequest | None = None  # answered when everything before it has been
         self.head_started = 0.0  # monotonic; 0.0: no head is being read
-        self.deadline = 0.0
+        self.moved_at = 0.0  # monotonic, to TIMEOUT_CHECK_S: when a byte came or went last
+        self.deadline = 0.0  # of a connection that is being closed
+        self.tunnel: asyncio.Transport | None = None
+        self.early = self.good_host = b""
         self._body_bytes = 0  # of all requests
-        self._begin_head()
-
-    def _begin_head(self) -> None:
-        self._url, self._headers, self._head_bytes = b"", list[tuple[bytes, bytes]](), 0
+        self.limits = conf()
+        self._url, self._head_bytes = b"", 0
+        self._headers: Headers = []
+        self._trailers: Headers = []
 
     # --- asyncio and uvicorn ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.client_ip = str(peer[0]) if isinstance(peer, tuple) else "unknown"
-        self.scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
+        ip = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        self.peer = Sender(ip, b"https" if transport.get_extra_info("sslcontext") else b"http")
+        self.is_behind_proxy = forwarding.is_trusted(ip, self.worker.trusted)
+        self.forwarded = _forwarded(ip.encode(), self.peer.scheme)
+        self.greet(b"")
         if len(self.server_state.connections) >= conf().MAX_CONNECTIONS:
-            self.fail(BadRequest("Too many connections.", 503))
+            self.fail(BadRequest("overloaded", "Too many connections.", 503))
             return
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.worker.connections.add(self)
-        self.arm()
+        self.moved_at = self.worker.now
 
     def connection_lost(self, error: Exception | None) -> None:
         self.server_state.connections.discard(self)
         self.worker.connections.discard(self)
         self.waiting.clear()
         if self.exchange is not None:
+            if self.tunnel is not None:
+                tunnel.close(self.exchange)
             self.exchange.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.deaf:
+            self._pass_on(data)
             return
+        self.moved_at = now = self.worker.now
         if self.exchange is None and not self.head_started:
-            self.head_started = time.monotonic()  # also for bytes that the parser skips
+            self.head_started = now  # also for bytes that the parser skips
         try:
             before = self._body_bytes
             self.parser.feed_data(data)
-            self._bound_overhead(len(data), has_progress=self._body_bytes != before)
-        except httptools.HttpParserUpgrade:
-            self.deaf = True  # passed on without the upgrade, and nothing after it on this connection
-            last = self.waiting[-1] if self.waiting else self.exchange
-            if last is not None:
-                last.keep = False
+            if self.reading is not None or self._url or self._head_bytes:
+                self._bound_overhead(len(data), has_progress=self._body_bytes != before)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade_asked(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse_input(error.__context__)
         except BadRequest as error:
             self.fail(error)
-        self.arm()
+
+    def _pass_on(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            self.tunnel.write(data)
+        elif self.exchange is not None and self.exchange.wants_upgrade and len(self.early) < _EARLY_BYTES:
+            self.early += data
+
+    def _upgrade_asked(self, rest: bytes) -> None:
+        """Nothing more is parsed on this connection: it becomes a tunnel, or ends with the answer."""
+        self.deaf = True
+        last = self.waiting[-1] if self.waiting else self.exchange
+        if last is not None:
+            last.keep = False
+        self._pass_on(rest)
+
+    def sender(self, fields: Headers) -> Sender:
+        """Who sent the request, as a trusted proxy tells it."""
+        return forwarding.sender(self.peer.ip, self.peer.scheme, fields, self.worker.trusted)
+
+    def greet(self, host: bytes) -> None:
+        """A Host header that is known to be one."""
+        self.good_host = host
+        self.told_of_client = self.forwarded + _forwarded_host(host)
+
+    def chain(self, sender: Sender, fields: Headers, host: bytes) -> bytes:
+        """The same when a trusted proxy stands before us: what the proxies said, and then the last of them."""
+        given = (
+            b", ".join(value for name, value in fields if name.lower() == b"x-forwarded-for")
+            or sender.ip.encode()
+        )
+        chain = given + b", " + self.peer.ip.encode()
+        return _forwarded(chain, sender.scheme) + _forwarded_host(sender.host or host)
 
     def _bound_overhead(self, size_bytes: int, *, has_progress: bool) -> None:
         """The parser collects an unfinished header or trailer by itself: bound what it holds."""
@@ -116,14 +168,14 @@ class Edge(asyncio.Protocol):
             self._head_bytes = (
                 0 if has_progress or not self.reading.chunked else self._head_bytes + size_bytes
             )
-        elif self._url or self._head_bytes:
+        else:
             self._head_bytes += size_bytes
-        if self._head_bytes > conf().MAX_HEADER_BYTES + conf().MAX_URL_BYTES:
-            raise BadRequest("The headers are too large.", 431)
+        if self._head_bytes > self.limits.MAX_HEADER_BYTES + self.limits.MAX_URL_BYTES:
+            raise BadRequest("header_too_large", "The headers are too large.", 431)
 
     def pause_writing(self) -> None:
         self.stalled = True
-        self.deadline = time.monotonic() + conf().WRITE_TIMEOUT_S
+        self.moved_at = time.monotonic()
         if self.exchange is not None and self.exchange.up is not None:
             self.exchange.up.pause_reading()
 
@@ -131,7 +183,7 @@ class Edge(asyncio.Protocol):
         self.stalled = False
         if self.exchange is not None and self.exchange.up is not None:
             self.exchange.up.resume_reading()
-        self.arm()
+        self.moved_at = time.monotonic()
 
     def hold(self) -> None:
         if not self.held and not self.transport.is_closing():
@@ -161,75 +213,97 @@ class Edge(asyncio.Protocol):
         self.server_state.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("exchange_failed", exc_info=task.exception())
-            self.fail(BadRequest("The gateway failed.", 500), instead_of=self.exchange)
+            self.fail(_ours(), instead_of=self.exchange)
 
     # --- time ---
 
-    def arm(self) -> None:
-        """Set the deadline of whoever is waited for now. A stalled client's stands until it reads again."""
-        if self.stalled or self.lingering:
-            return
-        now, exchange = time.monotonic(), self.exchange
+    def is_overdue(self, now: float) -> bool:
+        """Whether whoever is waited for now has been waited for too long."""
+        exchange, limits = self.exchange, self.limits
+        if self.lingering:
+            return now >= self.deadline
+        if self.stalled:
+            return now - self.moved_at > limits.WRITE_TIMEOUT_S
         if exchange is None:
-            started = self.head_started
-            self.deadline = started + conf().HEADER_TIMEOUT_S if started else now + conf().IDLE_TIMEOUT_S
-        elif exchange.sent or (self.held and not exchange.over):
-            self.deadline = now + exchange.timeout_s
-        else:
-            self.deadline = now + conf().BODY_TIMEOUT_S
+            if self.head_started:
+                return now - self.head_started > limits.HEADER_TIMEOUT_S
+            return now - self.moved_at > limits.IDLE_TIMEOUT_S
+        if self.tunnel is not None:
+            return False
+        is_ours = exchange.sent or (self.held and not exchange.over)
+        return (
+            now - self.moved_at > (exchange.wait_s if is_ours else limits.BODY_TIMEOUT_S)
+            or now >= exchange.deadline
+        )
 
     def expire(self) -> None:
-        """Called by the worker once the deadline has passed."""
+        """Called by the worker when `is_overdue`."""
         exchange = self.exchange
         if self.lingering or self.stalled or self.transport.is_closing():
             self.transport.abort()
         elif exchange is None:
             if self.head_started:
-                self.fail(BadRequest("The request's headers did not arrive in time.", 408))
+                self.fail(BadRequest("header_timeout", "The request's headers did not arrive in time.", 408))
             else:
                 self.transport.close()
         elif exchange.over:
             self.transport.close()
-        elif exchange.sent or self.held:
-            exchange.timed_out()
+        elif exchange.sent or self.held or time.monotonic() >= exchange.deadline:
+            exchange.timed_out(time.monotonic())
         else:
-            self.fail(BadRequest("The request's body did not arrive in time.", 408))
+            self.fail(BadRequest("body_timeout", "The request's body did not arrive in time.", 408))
 
     # --- httptools ---
 
-    def on_message_begin(self) -> None:
-        if self.draining or len(self.waiting) >= conf().MAX_PIPELINED:
-            raise _Full
-        self.head_started = time.monotonic()
-
     def on_url(self, part: bytes) -> None:
-        self._url += part
-        if len(self._url) > conf().MAX_URL_BYTES:
-            raise BadRequest(f"The request target is longer than {conf().MAX_URL_BYTES} bytes.", 414)
+        if not self._url:
+            self._begin()
+        self._url = url = self._url + part if self._url else part
+        if len(url) > self.limits.MAX_URL_BYTES:
+            raise BadRequest(
+                "uri_too_long", f"The request target is longer than {self.limits.MAX_URL_BYTES} bytes.", 414
+            )
+
+    def _begin(self) -> None:
+        self.limits = limits = conf()
+        if self.draining or len(self.waiting) >= limits.MAX_PIPELINED:
+            raise _Full
+        self.head_started = self.worker.now
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.reading is not None:
-            return  # a trailer: not passed on
-        self._head_bytes += len(name) + len(value) + 4
+            self._trailers.append((name, value))
+            return
         self._headers.append((name, value))
-        limits = conf()
-        if self._head_bytes > limits.MAX_HEADER_BYTES or len(self._headers) > limits.MAX_HEADERS:
-            raise BadRequest("The headers are too large or too many.", 431)
 
     def on_headers_complete(self) -> None:
-        parser = self.parser
-        exchange = self.reading = Exchange(
-            self, parser.get_method().decode("latin-1"), parser.get_http_version(),
-            parser.should_keep_alive(), self._url, self._headers,
-        )  # fmt: skip
+        headers, self._headers = self._headers, []
+        url, self._url = self._url, b""
+        limits = self.limits
+        size_bytes = 4 * len(headers)
+        for name, value in headers:
+            size_bytes += len(name) + len(value)
+        if size_bytes > limits.MAX_HEADER_BYTES or len(headers) > limits.MAX_HEADERS:
+            raise BadRequest("header_too_large", "The headers are too large or too many.", 431)
+        exchange = self.reading = self._parsed(url, headers)
         self.head_started = 0.0
-        self._begin_head()
+        self._head_bytes = 0
         if self.exchange is None:
             self.exchange = exchange
             exchange.start()
         else:
             self.waiting.append(exchange)
             self.hold()
+
+    def _parsed(self, uri: bytes, headers: Headers) -> Exchange:
+        parser = self.parser
+        version, method = parser.get_http_version(), parser.get_method().decode("latin-1")
+        if version not in ("1.0", "1.1"):
+            raise BadRequest("version_unsupported", "Only HTTP/1.0 and HTTP/1.1 are spoken here.", 505)
+        if method == "CONNECT":
+            raise BadRequest("method_unsupported", "CONNECT is for forward proxies.", 501)
+        is_11 = version == "1.1"
+        return Exchange(self, method, uri, headers, http11=is_11, keep=is_11 and parser.should_keep_alive())
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
@@ -238,13 +312,28 @@ class Edge(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         reading, self.reading, self._head_bytes = self.reading, None, 0
-        if reading is not None:
-            reading.end()
+        if reading is not None and not reading.sent:
+            trailers, self._trailers = self._trailers, []
+            reading.end(trailers)
 
     # --- the line of requests ---
 
     def next(self) -> None:
         """Called when an exchange got its answer or its end: go on with the first one that needs work."""
+        done = self.exchange
+        if (
+            done is not None
+            and done.keep
+            and done.sent
+            and not self.waiting
+            and not self.draining
+            and not self.fault
+        ):
+            self.exchange = None
+            self.moved_at = self.worker.now
+            if self.held:
+                self.release()
+            return
         if self._advancing:
             return
         self._advancing = True
@@ -263,8 +352,9 @@ class Edge(asyncio.Protocol):
         if self.exchange is None and self.fault is not None:
             self._say_fault()
         else:
-            self.release()
-            self.arm()
+            self.moved_at = self.worker.now
+            if self.held:
+                self.release()
 
     def _farewell(self, *, read_to_the_end: bool) -> None:
         self.deaf = self.lingering = True
@@ -291,10 +381,10 @@ class Edge(asyncio.Protocol):
         elif last is not None and not last.keep and last.sent:
             self.deaf = True  # it said `Connection: close` and then more: nobody expects an answer to that
         elif cause is None or isinstance(cause, BadRequest):
-            self.fail(cause or BadRequest("The request is malformed."))
+            self.fail(cause or BadRequest("request_malformed", "The request is malformed."))
         else:
             log.error("edge_failed", exc_info=cause)
-            self.fail(BadRequest("The gateway failed.", 500))
+            self.fail(_ours())
 
     def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None:
         """Nothing from here on can be trusted. What was asked before is still answered, then this, then the
@@ -324,13 +414,23 @@ class Edge(asyncio.Protocol):
         fault = self.fault
         if fault is None or self.transport.is_closing():
             return
-        id_ = request_id.new()
-        body = problem(fault.status, fault.detail, id_)
-        headers = (("X-Request-Id", id_),)
+        id_ = self.worker.next_id().decode()
+        body = answers.problem(fault.status, fault.code, fault.detail, id_)
+        headers = (("X-Brain-Error", fault.code), ("X-Request-Id", id_))
         self.transport.write(
-            answer(fault.status, problems.CONTENT_TYPE, len(body), headers, keep=False) + body
+            answers.head(fault.status, problems.CONTENT_TYPE, len(body), headers, keep=False) + body
         )
-        self.worker.tally.finished("", "other", fault.status, 0.0)
-        if conf().ACCESS_LOG:
-            log.info("request_refused", request_id=id_, status=fault.status, reason=fault.detail)
+        self.worker.refused(fault, self.peer.ip, id_)
         self._farewell(read_to_the_end=False)
+
+
+def _forwarded(addresses: bytes, scheme: bytes) -> bytes:
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (addresses, scheme)
+
+
+def _forwarded_host(host: bytes) -> bytes:
+    return b"X-Forwarded-Host: %b\r\nX-Request-Id: " % host
+
+
+def _ours() -> BadRequest:
+    return BadRequest("gateway_failed", "The gateway failed.", 500)

@@ -1,361 +1,377 @@
-"""One request and its response, between a client connection (edge.py) and an upstream connection
-(upstream.py)."""
+"""One request and its response, between a client connection (edge.py) and an upstream connection (upstream.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
+from random import random
+from typing import TYPE_CHECKING
 
-import orjson
-import structlog
+from foundation import problems
 
-from foundation import problems, request_id
-
-from . import pipeline, routing, transform
-from .auth import Credentials
-from .conf import conf
-from .errors import BadRequest
-from .limiter import Limiter
-from .pipeline import Call, Refusal, Step, TakeTokens, Target, UpstreamFailed
-from .snapshot import Snapshot
-from .transform import Arrival, Headers
+from . import answers, dial, pipeline, routing, stale, tunnel
+from . import headers as heads
+from .errors import BadRequest, PluginFailed
+from .headers import Headers
+from .pipeline import Pause, Refusal, Step, TakeTokens, UpstreamFailed
+from .pool import Target
+from .request import Request, chunk, too_large
+from .transforming import Transformation, request_head
 from .upstream import BODILESS, Upstream
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from .bucket import Taken
+    from .limiter import Waiter
+    from .worker import LocalAnswer
+
 
 DRAIN_BYTES = (
-    65536  # a request body up to this size is read to its end after an early answer, a larger one is cut off
+    65536  # a body up to this size is read to its end after an early answer, a larger one is cut off
 )
-_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_SERVICE = (502, 503, 504)
+# Our own words for each status: a reason phrase means nothing (RFC 9112 section 4), and a target's could say anything.
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
-# status, body, content type
-LocalAnswer = Callable[[], Awaitable[tuple[int, bytes, str]]]
+class Exchange(Request):
+    """`head_sent`: status of the response whose head has left, 0 before."""
 
-
-class Surroundings(Protocol):
-    """What an exchange asks of its process (worker.Worker)."""
-
-    used_keys: set[bytes]
-
-    @property
-    def limiter(self) -> Limiter: ...
-    @property
-    def tally(self) -> pipeline.Recorder: ...
-    @property
-    def snapshot(self) -> Snapshot: ...
-    def local_answer(self, path: bytes) -> LocalAnswer | None: ...
-
-
-class Client(Protocol):
-    """What an exchange asks of its client's connection (edge.Edge)."""
-
-    transport: asyncio.Transport
-    loop: asyncio.AbstractEventLoop
-    client_ip: str
-    scheme: bytes
-    stalled: bool
-
-    @property
-    def worker(self) -> Surroundings: ...
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
-    def hold(self) -> None: ...
-    def release(self) -> None: ...
-    def arm(self) -> None: ...
-    def next(self) -> None: ...
-    def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None: ...
-
-
-class Exchange:
-    """`sent`: the request has been read to its end. `over`: the response has left. `keep`: the client
-    connection may carry another request. `pending`: body that waits for an upstream, None once there is one.
-    """
-
-    def __init__(
-        self, edge: Client, method: str, version: str, keep: bool, target: bytes, headers: Headers
-    ) -> None:
-        """Raises BadRequest for what the parser lets through and we do not (RFC 9112; each line has bitten
-        somebody)."""
-        self.edge, self.method, self.http11, self.keep = (
-            edge,
-            method,
-            version == "1.1",
-            keep and version == "1.1",
-        )
-        if version not in ("1.0", "1.1"):
-            raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.", 505)
-        if method == "CONNECT":
-            raise BadRequest("CONNECT is for forward proxies.", 501)
-        found: dict[bytes, list[bytes]] = {}
-        for name, value in headers:
-            found.setdefault(name.lower(), []).append(value)
-        host = self._host(found.get(b"host", []))
-        self.target, self.path = self._split(target, host)
-        self.length, self.chunked = self._framing(found)
-        self.expects = self._expects(found.get(b"expect", []))
-        self.request_id = request_id.accept(_text(found.get(b"x-request-id")))
-        self.arrival = Arrival(edge.client_ip.encode(), edge.scheme, host, self.request_id.encode())
-        self.headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
-        self.sent = not self.chunked and not self.length
-        self.over = self.bodied = self.chunks_out = False
-        self.received = 0  # body bytes
-        self.status = 0  # of the response whose head has left
-        self.up: Upstream | None = None
-        self.upstream_name = ""
-        self.pending: list[bytes] | None = []
-        self.out: list[bytes] = []
-        snapshot = edge.worker.snapshot
-        key = found.get(snapshot.api_key_header, [])
-        bearer = found.get(b"authorization", [])
-        if len(key) > 1 or len(bearer) > 1:
-            raise BadRequest("More than one credential of a kind.")
-        self.call = Call(
-            route=snapshot.router.match(self.path),
-            method=method,
-            credentials=Credentials(bearer[0] if bearer else None, key[0] if key else None),
-            client_ip=edge.client_ip,
-            started=time.monotonic(),
-            recorder=edge.worker.tally,
-        )
-
-    @property
-    def timeout_s(self) -> float:
-        return self.call.route.timeout_s if self.call.route is not None else 30.0
-
-    # --- reading the head ---
-
-    def _host(self, values: list[bytes]) -> bytes:
-        if len(values) > 1 or (self.http11 and not values):
-            raise BadRequest("A request has exactly one Host header.")
-        if values and _HOST.fullmatch(values[0]) is None:
-            raise BadRequest("The Host header is not a host.")
-        return values[0] if values else b""
-
-    def _split(self, target: bytes, host: bytes) -> tuple[bytes, bytes]:
-        """(origin form for the upstream, normal path for the router)."""
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is not None:
-            if absolute[1].lower() != host.lower():
-                raise BadRequest("The request target names another host than the Host header.")
-            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
-        if b"#" in target:
-            raise BadRequest("A fragment in the request target.")
-        try:
-            return target, routing.normalise(target.partition(b"?")[0])
-        except routing.BadPath as error:
-            raise BadRequest(f"The path is ambiguous: {error}.") from error
-
-    def _framing(self, found: dict[bytes, list[bytes]]) -> tuple[int, bool]:
-        coding = found.get(b"transfer-encoding")
-        if coding is not None:
-            if not self.http11 or [value.strip().lower() for value in coding] != [b"chunked"]:
-                raise BadRequest("The only transfer coding is a single 'chunked', in HTTP/1.1.")
-            return 0, True
-        length = int(found.get(b"content-length", [b"0"])[0])
-        self._check_size(length)
-        return length, False
-
-    def _expects(self, values: list[bytes]) -> bool:
-        if not values:
-            return False
-        if [value.lower() for value in values] != [b"100-continue"]:
-            raise BadRequest("The only expectation is 100-continue.", 417)
-        return self.http11
-
-    def _check_size(self, size_bytes: int) -> None:
-        limit = conf().MAX_BODY_BYTES
-        if limit and size_bytes > limit:
-            raise BadRequest(f"The body is larger than {limit} bytes.", 413)
+    head_sent = 0
+    chunks_out = False
+    upstream_name = ""
+    changes: Transformation | None = None
+    _waiter: Waiter | None = None
+    _edited: list[bytes] | None = None  # of a response's body that is to be changed
+    _copy: list[bytes] | None = None  # of a response's body that is kept for worse times
+    _copied: Headers
+    _out: list[bytes]
 
     # --- following the rules ---
 
     def start(self) -> None:
         worker = self.edge.worker
-        local = worker.local_answer(self.path)
-        if local is not None:
-            self.edge.spawn(self._answer_locally(local))
-            return
+        if self.route is None:
+            local = worker.local_answer(self.path)
+            if local is not None:
+                self.edge.spawn(self._answer_locally(local))
+                return
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
-        step = pipeline.decide(self.call, worker.snapshot, wall, self.call.started)
-        identity = self.call.identity
-        if identity is not None and identity.digest:
-            worker.used_keys.add(identity.digest)
+        step = pipeline.decide(self, worker.snapshot.identities, worker.limiter.accounts, wall)
+        if self.identity is not None and self.identity.key_digest:
+            worker.used_keys.add(self.identity.key_digest)
         self.follow(step)
 
     def follow(self, step: Step) -> None:
-        if isinstance(step, Refusal):
+        if type(step) is Target:
+            idle = step.idle
+            oldest = self.started - self.edge.limits.UPSTREAM_IDLE_S
+            while idle:
+                up = idle.pop()
+                if up.alive and up.idle_since > oldest and not up.transport.is_closing():
+                    self._attach(up)
+                    return
+                up.drop()
+            self.edge.spawn(self._connect(step))
+        elif isinstance(step, Refusal):
             self.refuse(step)
         elif isinstance(step, TakeTokens):
-            self.edge.spawn(self._take(step))
+            self._waiter = self.edge.worker.limiter.ask(step.account, step.cost, self._told)
+        elif isinstance(step, Pause):
+            self.edge.spawn(self._pause(step))
         else:
-            up = _idle_connection(step)
-            if up is not None:
-                self._attach(up)
-            else:
-                self.edge.spawn(self._connect(step))
+            self._transform()
 
-    async def _take(self, step: TakeTokens) -> None:
-        taken = await self.edge.worker.limiter.atake(step)
+    def _transform(self) -> None:
+        """Change the request; first its body is read whole, if it is to be changed."""
+        route, identity = self.route, self.identity
+        assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
+        names = self.edge.worker.snapshot.names
+        passed = [pair for pair in self._raw if not names[pair[0]] and pair[0].lower() not in self._named]
+        self.changes = changes = Transformation(
+            route.transforms,
+            request_head(
+                self.method, self.target_uri, passed, routing.parameters(route.path, self.path), self.client_ip,
+                self.request_id.decode(), (identity.name, identity.subject) if identity is not None else ("", ""),
+            ),
+        )  # fmt: skip
+        if not changes.wants_request_body or (self.sent and not self.length):
+            self._transformed(None)
+            return
+        if self.length > self.edge.limits.MAX_EDITED_BYTES:
+            raise too_large(self.edge.limits.MAX_EDITED_BYTES)
+        self.collected = self.pending or []
+        self.pending = []
+        if self.expects:
+            self.edge.transport.write(_CONTINUE)
+            self.expects = False
+        self.edge.release()
+
+    def _transformed(self, body: bytes | None) -> None:
+        changes = self.changes
+        assert changes is not None  # noqa: S101  (it has just been made)
+        reply, changed = changes.request(body)
+        head = changes.head
+        self.target_uri = head.path + b"?" + head.query if head.query else head.path
+        self._head = [b"", b""]
+        for name, value in head.headers:
+            self._head += (name, b": ", value, b"\r\n")
+        self._passed = len(self._head)
+        if changed is not None:
+            self.pending, self.length, self.chunked = [changed], len(changed), False
+        self.follow(pipeline.transformed(self, reply, time.monotonic()))
+
+    def collected_whole(self, body: bytes) -> None:
+        self._transformed(body)
+
+    def _told(self, taken: Taken) -> None:
+        self._waiter = None
         if not self.over:
-            self.follow(pipeline.admitted(self.call, taken, time.monotonic()))
+            self.follow(pipeline.admitted(self, taken, time.monotonic()))
+
+    async def _pause(self, step: Pause) -> None:
+        await asyncio.sleep(step.seconds)
+        if not self.over:
+            self.follow(pipeline.resumed(self, time.monotonic()))
 
     async def _connect(self, target: Target) -> None:
+        assert self.route is not None  # noqa: S101  (it led to the target)
+        left_s = min(self.route.connect_timeout_s, max(0.001, self.deadline - time.monotonic()))
         try:
-            async with asyncio.timeout(conf().CONNECT_TIMEOUT_S):
-                _, up = await self.edge.loop.create_connection(
-                    lambda: Upstream(target), target.ip, target.port
-                )
-        except OSError as error:  # TimeoutError is one
-            if not self.over:
-                timed_out = isinstance(error, TimeoutError)
-                self._fail(UpstreamFailed("connect", replayable=True, timed_out=timed_out))
+            up = await dial.connect(self.edge.loop, lambda: Upstream(target), target.dial, left_s)
+        except OSError as error:  # TimeoutError and ssl.SSLError are such
+            if not self.over and self.target is target:
+                self._fail(_connect_failure(error))
             return
-        if self.over:
+        if self.over or self.target is not target:
             up.drop()
         else:
             self._attach(up)
 
     def _attach(self, up: Upstream) -> None:
-        self.up, self.upstream_name = up, up.target.name
-        pending, self.pending = self.pending or [], None
+        self.up, edge, target = up, self.edge, up.target
+        self.upstream_name, self._upstream_line = target.name, target.dial.upstream_line
+        pending, self.pending = self.pending, None
         if self.expects and not self.sent:
-            self.edge.transport.write(_CONTINUE)
+            edge.transport.write(_CONTINUE)
             self.expects = False
-        if self.edge.stalled:
+        if edge.stalled:
             up.pause_reading()
-        up.begin(self, b"".join((self._head(up.target), *pending)))
-        self.edge.release()
-        self.edge.arm()
-
-    def _head(self, target: Target) -> bytes:
-        route = self.call.route
-        sent = transform.to_upstream(
-            self.headers,
-            self.arrival,
-            host=target.name.encode(),
-            identity=self.call.identity,
-            api_key_header=self.edge.worker.snapshot.api_key_header,
-            hide_authorization=route is not None and route.auth_required,
-        )
-        if self.chunked:
-            sent.append((b"Transfer-Encoding", b"chunked"))
-        elif self.length or self.method in ("POST", "PUT", "PATCH"):
-            sent.append((b"Content-Length", b"%d" % self.length))
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (self.method.encode(), self.target, _lines(sent))
+        data = self.head_for(target)
+        if pending or self.kept:
+            data += self.body_so_far(pending or ())
+        up.begin(self, data)
+        if edge.held:
+            edge.release()
+        edge.moved_at = self.began
 
     def _fail(self, failure: UpstreamFailed) -> None:
         self.up = None
         self.pending = self.pending or []
-        self.follow(pipeline.failed(self.call, failure, time.monotonic()))
+        self.opened = 0.0
+        self.follow(pipeline.failed(self, failure, random, time.monotonic()))
 
     # --- from the client ---
 
-    def body(self, data: bytes) -> None:
-        self.bodied = True
-        self.received += len(data)
-        if self.chunked:
-            self._check_size(self.received)
-        if not self.over:
-            self._forward(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-
-    def end(self) -> None:
-        if self.sent:
-            return
-        self.sent = True
-        if self.over:
-            self.edge.next()
-        elif self.chunked:
-            self._forward(b"0\r\n\r\n")
-
-    def _forward(self, data: bytes) -> None:
-        if self.pending is not None:
-            self.pending.append(data)
-            self.edge.hold()
-        elif self.up is not None:
-            self.up.write(data)
-
-    def abort(self) -> None:
+    def abort(self, code: str = "client_gone") -> None:
         """The client is gone, or what it sends makes no sense: give everything back."""
         if self.over:
             return
-        self.over = True
+        self.over, self.code = True, code
+        if self._waiter is not None:
+            self._waiter.cancel()
         if self.up is not None:
             self.up.drop()
-        pipeline.abandoned(self.call, time.monotonic())
-        self._log()
+        pipeline.abandoned(self, time.monotonic())
+        self.edge.worker.over(self)
 
-    def timed_out(self) -> None:
-        """The upstream has been silent for the route's timeout."""
+    def timed_out(self, now: float) -> None:
+        """The target has been silent for too long, or the whole time is over."""
         if self.up is not None:
             self.up.drop()
-        if self.status:
-            self._break_off()
-        elif self.call.target is not None:
-            self._fail(UpstreamFailed("timeout", timed_out=True))
-        else:  # the limiter or a local answer did not come back
-            self.edge.fail(BadRequest("The gateway did not get to this in time.", 504), instead_of=self)
+        is_total = now >= self.deadline
+        if self.head_sent:
+            self._break_off("total_timeout" if is_total else "upstream_idle_timeout")
+        elif is_total:
+            self.up = None
+            self.refuse(pipeline.timed_out(self, now))
+        elif self.target is not None:
+            self._fail(UpstreamFailed("response_timeout", timed_out=True))
+        else:  # the limiter, a pause or a local answer did not come back
+            self.edge.fail(
+                BadRequest("gateway_timeout", "The gateway did not get to this in time.", 504),
+                instead_of=self,
+            )
 
     # --- from the upstream ---
 
-    def opened(self, status: int, reason: bytes, headers: Headers, *, has_length: bool) -> None:
-        self.status = status
-        ours = [(b"X-Request-Id", self.arrival.request_id), (b"X-Upstream", self.upstream_name.encode())]
-        ours += [(name.encode(), value.encode()) for name, value in pipeline.limit_headers(self.call)]
-        sent = transform.to_client(headers, ours)
-        if status == 204:
-            sent = [(name, value) for name, value in sent if name.lower() != b"content-length"]
-        if not has_length and self.method != "HEAD" and status not in BODILESS:
+    def answered(self, status: int, headers: Headers) -> bool:
+        self.opened = time.monotonic()
+        if self.changes is not None and status != 101:
+            try:
+                status, headers = self._change_response(status, headers)
+            except PluginFailed as error:
+                self._spoilt(str(error))
+                return True
+        self.head_sent = status
+        out = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        has_length = is_chunked = False
+        names, named = heads.OF_RESPONSES, None
+        for name, value in headers:
+            kind = names[name]
+            if not kind:
+                out += (name, b": ", value, b"\r\n")
+            elif kind == heads.LENGTH:
+                has_length = True
+                if status != 204:
+                    out += (name, b": ", value, b"\r\n")
+            elif kind == heads.CODING:
+                if is_chunked or value.strip().lower() != b"chunked":
+                    raise ValueError("a transfer coding that could not be passed on")
+                is_chunked = True
+            elif kind == heads.CONNECTION:
+                if value not in _CALM and status != 101:
+                    named = heads.listed((value,)) | (named or frozenset())
+            elif kind == heads.LIMIT:
+                if self.account is None:
+                    out += (name, b": ", value, b"\r\n")
+            elif kind == heads.UPGRADE and status == 101:
+                out += (name, b": ", value, b"\r\nConnection: Upgrade\r\n")
+        if named:
+            out = _without(out, named)
+        out += (b"X-Request-Id: ", self.request_id, b"\r\n", self._upstream_line)
+        if self.account is not None:
+            out.append(self.account.header_lines())
+        bodiless = self.method == "HEAD" or status in BODILESS or status == 101
+        if self.changes is not None and not bodiless and self.changes.wants_response_body:
+            self._edited = []
+        elif not bodiless and not has_length:
             # A body without a length goes on in chunks, or up to the end of the connection for HTTP/1.0.
             self.chunks_out = self.http11
             if self.chunks_out:
-                sent.append((b"Transfer-Encoding", b"chunked"))
+                out.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self.keep = False
-        self._closes_early()
-        if not self.keep:
-            sent.append((b"Connection", b"close"))
-        self.out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, _lines(sent)))
+        if not self.sent:
+            self._close_early()
+        if not self.keep and status != 101:
+            out.append(b"Connection: close\r\n")
+        out.append(b"\r\n")
+        self._out = out
+        if (
+            self.route is not None
+            and self.route.stale_s
+            and self.method == "GET"
+            and stale.may_be_kept(status, headers)
+        ):
+            self._copy, self._copied = [], headers
+        assert self.route is not None  # noqa: S101  (it led to the target)
+        self.wait_s = self.route.idle_timeout_s
+        return has_length or is_chunked or bodiless
+
+    def _change_response(self, status: int, headers: Headers) -> tuple[int, Headers]:
+        """Framing is the gateway's business: edits and plugins do not see it."""
+        assert self.changes is not None  # noqa: S101  (the caller has looked)
+        names = heads.OF_RESPONSES
+        shown = [pair for pair in headers if not names[pair[0]]]
+        response = self.changes.response(status, shown)
+        if self.changes.wants_response_body:
+            hidden = [pair for pair in headers if names[pair[0]] and names[pair[0]] != heads.LENGTH]
+        else:
+            hidden = [pair for pair in headers if names[pair[0]]]
+        return response.status, [*response.headers, *hidden]
+
+    def _spoilt(self, detail: str) -> None:
+        """The target did its part, but what came of it cannot be shown."""
+        if self.up is not None:
+            self.up.drop()
+        self.refuse(pipeline.spoilt(self, detail, time.monotonic()))
+
+    def _edit(self, data: bytes) -> None:
+        """What is too large to be held goes on as it is."""
+        if self._edited is None:
+            return
+        self._edited.append(data)
+        if self.bytes_out > self.edge.limits.MAX_EDITED_BYTES:
+            pieces, self._edited = self._edited, None
+            self.chunks_out = self.http11
+            self.keep = self.keep and self.http11
+            self._out.insert(
+                -1, b"Transfer-Encoding: chunked\r\n" if self.http11 else b"Connection: close\r\n"
+            )
+            for piece in pieces:
+                self._out.append(chunk(piece) if self.chunks_out else piece)
+
+    def _send_edited(self) -> None:
+        assert self.changes is not None and self._edited is not None  # noqa: S101, PT018  (the caller has looked)
+        body = self.changes.response_body(b"".join(self._edited))
+        self._edited = None
+        self._out.insert(-1, b"Content-Length: %d\r\n" % len(body))
+        self._out.append(body)
+        self.bytes_out = len(body)
+        self.flush()
 
     def wrote(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        if self._edited is not None:
+            self._edit(data)
+            return
+        if self._copy is not None:
+            self._copy.append(data)
         if self.chunks_out:
-            self.out += (b"%x\r\n" % len(data), data, b"\r\n")
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
-            self.out.append(data)
+            self._out.append(data)
 
     def flush(self) -> None:
-        if self.out:
-            self.edge.transport.write(b"".join(self.out))
-            self.out.clear()
-        self.edge.arm()
+        if self.head_sent and self._out and self._edited is None:
+            self.edge.transport.write(b"".join(self._out))
+            self._out.clear()
+        self.edge.moved_at = self.edge.worker.now
 
-    def finished(self) -> None:
+    def finished(self, trailers: Headers | None) -> None:
+        if self._edited is not None:
+            self._send_edited()
         self.over = True
         if self.chunks_out:
-            self.edge.transport.write(b"0\r\n\r\n")
-        pipeline.answered(self.call, self.status, time.monotonic())
-        self._log()
-        self.edge.release()
-        self.edge.next()
+            self.edge.transport.write(self._lastchunk(trailers))
+        if self._copy is not None:
+            self._keep_answer()
+        pipeline.answered(self, self.head_sent, time.monotonic())
+        edge = self.edge
+        edge.worker.over(self)
+        edge.next()
 
-    def lost(self, reason: str) -> None:
-        if self.status:
-            self._break_off()
+    def _lastchunk(self, trailers: Headers | None) -> bytes:
+        """RFC 9110 section 6.5.1: trailers are for clients that said they take them."""
+        if not trailers or not self.takes_trailers:
+            return b"0\r\n\r\n"
+        return b"0\r\n%b\r\n" % heads.trailers(trailers, heads.OF_RESPONSES)
+
+    def lost(self, code: str) -> None:
+        up = self.up
+        if self.head_sent:
+            self._break_off(code)
             return
-        safe = self.sent and not self.bodied and self.method in pipeline.IDEMPOTENT
-        self._fail(UpstreamFailed(reason, replayable=safe))
+        is_stale = up is not None and up.is_stale
+        bodiless = not self.bytes_in
+        whole = self.sent and (bodiless or self.kept is not None)
+        self._fail(UpstreamFailed(code, stale=is_stale, bodiless=bodiless, replayable=whole))
 
-    def _break_off(self) -> None:
+    def upgraded(self, rest: bytes) -> None:
+        """The target agreed to the other protocol: from here on bytes are passed on as they are."""
+        self.flush()
+        tunnel.open(self, rest)
+
+    def _break_off(self, code: str) -> None:
         """The head is out: only a cut connection tells the client that the rest is missing."""
         self.over = True
-        pipeline.broken(self.call, self.status, time.monotonic())
-        self._log()
+        pipeline.broken(self, self.head_sent, code, time.monotonic())
+        self.edge.worker.over(self)
         self.edge.transport.abort()
 
     def hold(self) -> None:
@@ -366,84 +382,87 @@ class Exchange:
 
     # --- answers of our own ---
 
+    def _keep_answer(self) -> None:
+        names = heads.OF_RESPONSES
+        kept = [(name, value) for name, value in self._copied if not names[name]]
+        answer = stale.Answer(kept, b"".join(self._copy or ()), time.monotonic())
+        self.edge.worker.stale.keep(self._stale_key(), answer)
+
+    def _stale_key(self) -> stale.Key:
+        assert self.route is not None  # noqa: S101  (the caller has looked)
+        caller = self.identity.subject if self.identity is not None else ""
+        return stale.key(self.route.name, caller, self._host, self.target_uri, self._raw)
+
+    def _answer_of_old(self) -> bool:
+        """Whether there was one to give."""
+        assert self.route is not None  # noqa: S101
+        now = time.monotonic()
+        found = self.edge.worker.stale.find(self._stale_key(), self.route.stale_s, now)
+        if found is None:
+            return False
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in found.headers]
+        age = (("Age", str(int(now - found.kept_at))), ("X-Brain-Error", self.code))
+        self.respond(200, found.body, "", (*headers, *age))
+        return True
+
     def refuse(self, refusal: Refusal) -> None:
-        body = problem(refusal.status, refusal.detail, self.request_id)
-        self.respond(refusal.status, body, problems.CONTENT_TYPE, refusal.headers)
+        if (
+            refusal.status in _NO_SERVICE
+            and self.route is not None
+            and self.route.stale_s
+            and self._answer_of_old()
+        ):
+            return
+        if self.changes is not None and refusal.status >= 500 and refusal.body is None:
+            refusal = self.changes.instead_of(refusal)
+        headers = (("X-Brain-Error", refusal.code), *refusal.headers)
+        if refusal.body is not None:
+            self.respond(refusal.status, refusal.body, refusal.content_type, headers)
+        else:
+            body = answers.problem(refusal.status, refusal.code, refusal.detail, self.request_id.decode())
+            self.respond(refusal.status, body, problems.CONTENT_TYPE, headers)
 
     def respond(
         self, status: int, body: bytes, content_type: str, headers: pipeline.HeaderPairs = ()
     ) -> None:
-        self.over, self.status = True, status
-        self._closes_early()
-        headers += (("X-Request-Id", self.request_id),)
+        self.over, self.head_sent = True, status
+        if not self.sent:
+            self._close_early()
+        headers += (("X-Request-Id", self.request_id.decode()),)
         shown = b"" if self.method == "HEAD" else body
-        self.edge.transport.write(answer(status, content_type, len(body), headers, keep=self.keep) + shown)
-        self._log()
+        head = answers.head(status, content_type, len(body), headers, keep=self.keep)
+        self.edge.transport.write(head + shown)
+        self.edge.worker.over(self)
         self.edge.release()
         self.edge.next()
 
     async def _answer_locally(self, local: LocalAnswer) -> None:
         if self.method not in ("GET", "HEAD"):
-            self.refuse(Refusal(405, "This takes GET, HEAD.", (("Allow", "GET, HEAD"),)))
+            self.refuse(
+                Refusal(405, "method_not_allowed", "This takes GET, HEAD.", (("Allow", "GET, HEAD"),))
+            )
             return
         status, body, content_type = await local()
         if not self.over:
             self.respond(status, body, content_type)
 
-    def _closes_early(self) -> None:
+    def _close_early(self) -> None:
         """The answer comes before the end of the request: is the rest worth reading?"""
-        if not self.sent and (self.chunked or self.expects or self.length > DRAIN_BYTES):
+        if self.chunked or self.expects or self.length > DRAIN_BYTES:
             self.keep = False
 
-    def _log(self) -> None:
-        if conf().ACCESS_LOG:
-            call = self.call
-            log.info(
-                "request",
-                request_id=self.request_id,
-                method=self.method,
-                path=self.path.decode("latin-1"),
-                route=call.route.path if call.route is not None else None,
-                status=call.status or self.status,
-                upstream=self.upstream_name or None,
-                consumer=call.identity.name if call.identity is not None else None,
-                duration_ms=round((time.monotonic() - call.started) * 1000, 1),
-            )
+
+def _connect_failure(error: OSError) -> UpstreamFailed:
+    if isinstance(error, TimeoutError):
+        return UpstreamFailed("connect_timeout", written=False)
+    is_tls = type(error).__module__ == "ssl"
+    return UpstreamFailed("tls_failed" if is_tls else "connect_failed", written=False)
 
 
-def _idle_connection(target: Target) -> Upstream | None:
-    oldest = time.monotonic() - conf().UPSTREAM_IDLE_S
-    while target.idle:
-        up: Upstream = target.idle.pop()
-        if up.alive and not up.transport.is_closing() and up.idle_since > oldest:
-            return up
-        up.drop()
-    return None
-
-
-def answer(
-    status: int, content_type: str, size_bytes: int, headers: pipeline.HeaderPairs, *, keep: bool
-) -> bytes:
-    """The head of a response that the edge makes itself."""
-    pairs = [
-        ("Date", formatdate(usegmt=True)),
-        ("Content-Type", content_type),
-        ("Content-Length", str(size_bytes)),
-        *headers,
-    ]
-    if not keep:
-        pairs.append(("Connection", "close"))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("latin-1")
-
-
-def problem(status: int, detail: str, id_: str) -> bytes:
-    return orjson.dumps(problems.document(status, detail=detail, request_id=id_))
-
-
-def _lines(headers: Headers) -> bytes:
-    return b"".join(b"%b: %b\r\n" % pair for pair in headers)
-
-
-def _text(values: list[bytes] | None) -> str | None:
-    return values[0].decode("latin-1") if values else None
+def _without(out: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+    """Header lines are four pieces each, after the status line."""
+    kept = out[:1]
+    for i in range(1, len(out), 4):
+        if out[i].lower() not in named:
+            kept += out[i : i + 4]
+    return kept

@@ -21,10 +21,11 @@ from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
 
 from foundation import roles
 
-from . import tokens
+from . import revocations, tokens
+from .callers import OWN_ISSUER, default_issuer
 from .conf import conf
+from .holder import Holder
 from .models import JwtIssuer
-from .snapshot import OWN_ISSUER, Holder, default_issuer
 
 REALM = "brain"
 holder = Holder()  # this process's view of the configuration, for everything that is not the edge
@@ -47,11 +48,16 @@ class Signer:
     def decode(self, token: str | bytes, verify: bool = True) -> dict[str, Any]:
         """The claims of a refresh token. Raises TokenBackendError."""
         text = token.encode() if isinstance(token, str) else token
-        verifier = tokens.Verifier([self.issuer], leeway_s=conf().JWT_LEEWAY_S)
         try:
-            return verifier.verify(text, _wall(), token_type=SimpleRefreshToken.token_type)[1]
-        except (tokens.Rejected, UnicodeError) as error:
+            claims = self.verifier().verify(text, _wall(), token_type=SimpleRefreshToken.token_type)[1]
+        except tokens.Rejected as error:
             raise TokenBackendError("the token is not accepted") from error
+        if revocations.is_revoked(self.issuer.name, claims.get("jti"), text):
+            raise TokenBackendError("the token is revoked")
+        return claims
+
+    def verifier(self) -> tokens.Verifier:
+        return tokens.Verifier([self.issuer], leeway_s=conf().JWT_LEEWAY_S)
 
     def get_leeway(self) -> timedelta:
         return timedelta(seconds=conf().JWT_LEEWAY_S)
@@ -110,11 +116,13 @@ class BearerAuthentication(authentication.BaseAuthentication):
         scheme, _, token = header.partition(b" ")
         if scheme.lower() != b"bearer":
             return None
-        ours = signer().issuer
+        token = token.strip()
         try:
-            claims = tokens.Verifier([ours], leeway_s=conf().JWT_LEEWAY_S).verify(token.strip(), _wall())[1]
+            issuer, claims = signer().verifier().verify(token, _wall())
         except tokens.Rejected as error:
             raise exceptions.AuthenticationFailed("The token is not accepted.") from error
+        if revocations.is_revoked(issuer.name, claims.get("jti"), token):
+            raise exceptions.AuthenticationFailed("The token is revoked.")
         user = get_user_model().objects.filter(pk=user_pk(claims.get("sub")), is_active=True).first()
         if user is None:
             raise exceptions.AuthenticationFailed("The token's user does not exist or is not active.")

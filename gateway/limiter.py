@@ -1,4 +1,10 @@
-"""Takes tokens where all processes count together: one EVALSHA on Redis, by the server's clock.
+"""Takes tokens where all processes count together: one script on Redis, by the server's clock.
+
+    atake, ask     on an event loop, with leases: most requests are paid by `Account.spend` and never come here
+    take           from threads, one script a request
+
+The calls of one loop leave together: while one batch is under way, the accounts that need the store gather for
+the next, and each account asks once for all of its requests that wait (its lease, what it hands back, and they).
 
 When the store does not answer, the plan's policy decides: "local" (each process counts for itself), "allow"
 or "deny".
@@ -7,99 +13,334 @@ or "deny".
 from __future__ import annotations
 
 import asyncio
-import threading
+import hashlib
+import math
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
-from redis.commands.core import AsyncScript, Script
-from redis.exceptions import RedisError
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from cache_app import redis as store
 
-from . import bucket
+from .accounts import LEASE_S, Account, Accounts
+from .bucket import Ask, Limit, Taken
 from .conf import conf
-from .pipeline import TakeTokens
+from .local_buckets import LocalBuckets
 
 log = structlog.get_logger(__name__)
 
 SCRIPT = Path(__file__).with_name("token_bucket.lua").read_text()
 PREFIX = "brain:limit:"
-MAX_LOCAL_BUCKETS = 10_000
+_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis' own name for the script
+_SWEEP_S = LEASE_S / 4  # how late an unspent lease may be on its way back
+
+Answer = Callable[[Taken], None]
+
+
+class Waiter:
+    """A request that waits for the store. `cancel` when its client is gone: what was meant for it serves others."""
+
+    __slots__ = ("answer", "cost")
+
+    def __init__(self, cost: float, answer: Answer) -> None:
+        self.cost = cost
+        self.answer: Answer | None = answer
+
+    def cancel(self) -> None:
+        self.answer = None
 
 
 class Limiter:
-    """One a process. `take` from threads, `atake` on an event loop."""
+    """One a process, or one an event loop: `ask`, `atake`, `give_back` and `aclose` belong to one loop."""
 
-    def __init__(self, *, prefix: str = PREFIX) -> None:
-        self._prefix = prefix
+    def __init__(
+        self, *, prefix: str = PREFIX, nodes: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.accounts = Accounts(self._call, nodes=nodes)
+        self._prefix, self._clock = prefix, clock
         self._local = LocalBuckets()
-        self._script: Script | None = None  # each knows its text's hash, so neither is made for every request
-        self._ascript: AsyncScript | None = None
-        self._down_until = 0.0  # monotonic: a store that failed is not waited for by every request
+        self._script: Script | None = None  # it knows its text's hash, so it is not made for every request
+        self._down_until = 0.0  # a store that failed is not waited for by every request; 0.0: it is there
+        self._due: list[Account] = []
+        self._flight: asyncio.Task[None] | None = None
+        self._leased: set[Account] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    def take(self, ask: TakeTokens) -> bucket.Taken:
-        if time.monotonic() >= self._down_until:
+    # --- on an event loop ---
+
+    def ask(self, account: Account, cost: float, answer: Answer) -> Waiter:
+        """`answer` is called once, unless the waiter is cancelled: before this returns when the store is down."""
+        waiter = Waiter(cost, answer)
+        if self._is_down():
+            answer(self._without_store(account, cost))
+        else:
+            account.waiting.append(waiter)
+            self._call(account)
+        return waiter
+
+    async def atake(self, account: Account, cost: float = 1.0) -> Taken:
+        told: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+
+        def answer(taken: Taken) -> None:
+            if told.cancelled():  # and the request does not know yet
+                self.give_back(account, taken)
+            else:
+                told.set_result(taken)
+
+        waiter = self.ask(account, cost, answer)
+        try:
+            return await told
+        except asyncio.CancelledError:
+            waiter.cancel()
+            if told.done() and not told.cancelled():
+                self.give_back(account, told.result())
+            raise
+
+    def give_back(self, account: Account, taken: Taken) -> None:
+        """For a request that went away before it was served. What nobody counted is not given back either."""
+        if not taken.granted:
+            return
+        account.put_back(taken.granted)
+        self._watch(account)
+        if account.surplus():
+            self._call(account)
+
+    async def aclose(self) -> None:
+        """Hand all leases back. What is asked for afterwards is counted exactly."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for account in self._leased:
+            account.close()
+            if account.left > 0.0:
+                self._call(account)
+        self._leased.clear()
+        if self._flight is not None:
+            await self._flight
+
+    def _call(self, account: Account) -> None:
+        if account.asking:
+            return
+        account.asking = True
+        self._due.append(account)
+        if self._flight is None:
+            # Not of the request that happens to come first: it may be cancelled, and others wait as well.
+            self._flight = asyncio.get_running_loop().create_task(self._fly())
+
+    async def _fly(self) -> None:
+        try:
+            while self._due:
+                due, self._due = self._due, []
+                await self._round(due)
+        finally:
+            self._flight = None
+
+    async def _round(self, due: list[Account]) -> None:
+        sent = self._clock()
+        asks, counts = [], []
+        for account in due:
+            account.waiting = deque(waiter for waiter in account.waiting if waiter.answer is not None)
+            counts.append(len(account.waiting))
+            asks.append(account.ask(sent, [waiter.cost for waiter in account.waiting]))
+        try:
+            async with asyncio.timeout(conf().LIMITER_TIMEOUT_S):
+                replies = await self._send(due, asks)
+        except Exception as error:  # noqa: BLE001  (whatever it is, requests wait for an answer)
+            self._went_down(error)
+            late, self._due = self._due, []
+            for account in [*due, *late]:  # those that came meanwhile need not find out for themselves
+                account.asking = False
+                self._answer_without_store(account)
+        else:
+            self._is_up()
+            for account, asked, reply, count in zip(due, asks, replies, counts, strict=True):
+                account.granted(asked, _taken(reply), sent)
+                account.asking = False
+                self._serve(account, count)
+
+    async def _send(self, due: list[Account], asks: list[Ask]) -> list[Any]:
+        """Redis-py's client costs three times what its connection does, and as much again for each command."""
+        pool = store.aclient().connection_pool
+        commands = [self._command(account, asked) for account, asked in zip(due, asks, strict=True)]
+        connection = await pool.get_connection()
+        try:
+            replies = await _exchange(connection, commands)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                # It knows the script from now on. What did run is not sent twice.
+                again = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                load = _packed("SCRIPT", "LOAD", SCRIPT)
+                _, *late = await _exchange(connection, [load, *(commands[n] for n in again)])
+                for n, reply in zip(again, late, strict=True):
+                    replies[n] = reply
+        finally:
+            await pool.release(connection)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
+    def _command(self, account: Account, asked: Ask) -> bytes:
+        if account.packed is None:
+            keys, rates = self._keys(account), _rates(account.limits)
+            size = 3 + len(keys) + len(asked) + len(rates)
+            head = b"*%d\r\n" % size + _bulks("EVALSHA", _SHA, str(len(keys)), *keys)
+            account.packed = head, _bulks(*rates)
+        head, tail = account.packed
+        return head + _bulks(*map(repr, asked)) + tail
+
+    def _keys(self, account: Account) -> list[str]:
+        return [self._prefix + limit.key for limit in account.limits]
+
+    def _serve(self, account: Account, asked: int) -> None:
+        """In the order in which they came. The first `asked` of them were asked for: what they did not get, they
+        are refused, or they would pile up faster than a busy bucket fills. The others came later."""
+        now, waiting = self._clock(), account.waiting
+        while waiting:
+            waiter = waiting[0]
+            if waiter.answer is None or account.pay(waiter.cost):
+                taken = Taken(True, account.levels_now(), waiter.cost)
+            elif asked > 0 or account.refuses(now, waiter.cost):
+                taken = Taken(False, account.levels_now())
+            else:
+                break
+            asked -= 1
+            waiting.popleft()
+            _tell(waiter, taken)
+        if self._closed:
+            account.close()
+        if account.left > 0.0 and not self._closed:
+            self._watch(account)
+        if waiting or account.surplus():
+            self._call(account)
+
+    def _watch(self, account: Account) -> None:
+        self._leased.add(account)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Hand back what is not spent in time, and forget the accounts that hold nothing."""
+        now = self._clock()
+        self._sweeper = None
+        for account in [account for account in self._leased if not now < account.ends]:
+            self._leased.discard(account)
+            if account.is_over(now):
+                self._call(account)
+        if self._leased:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    # --- from threads ---
+
+    def take(self, account: Account, cost: float = 1.0) -> Taken:
+        if not self._is_down():
+            sent = self._clock()
             try:
                 client = store.client()
                 self._script = self._script or Script(client, SCRIPT)
-                return _taken(self._script(self._keys(ask), _arguments(ask.limits), client))
+                arguments = [*map(repr, Ask(cost, cost)), *_rates(account.limits)]
+                reply = self._script(self._keys(account), arguments, client)
             except (RedisError, OSError) as error:
                 self._went_down(error)
-        return self._without_store(ask)
+            else:
+                self._is_up()
+                taken = _taken(reply)
+                account.told(taken, sent, cost)
+                return taken
+        return self._without_store(account, cost)
 
-    async def atake(self, ask: TakeTokens) -> bucket.Taken:
-        if time.monotonic() >= self._down_until:
-            try:
-                async with asyncio.timeout(conf().LIMITER_TIMEOUT_S):
-                    client = store.aclient()
-                    self._ascript = self._ascript or AsyncScript(client, SCRIPT)
-                    return _taken(await self._ascript(self._keys(ask), _arguments(ask.limits), client))
-            except (RedisError, OSError) as error:  # TimeoutError is an OSError
-                self._went_down(error)
-        return self._without_store(ask)
+    # --- without the store ---
 
-    def _keys(self, ask: TakeTokens) -> list[str]:
-        return [self._prefix + limit.key for limit in ask.limits]
+    @property
+    def is_store_up(self) -> bool:
+        return not self._down_until
+
+    def _is_down(self) -> bool:
+        if not self._down_until:
+            return False
+        now = self._clock()
+        if now < self._down_until:
+            return True
+        # This request goes and looks; the others do not wait for what it finds.
+        self._down_until = now + conf().LIMITER_RETRY_S
+        return False
 
     def _went_down(self, error: Exception) -> None:
-        self._down_until = time.monotonic() + conf().LIMITER_RETRY_S
-        log.warning("limiter_store_down", error=type(error).__name__, retry_s=conf().LIMITER_RETRY_S)
+        if not self._down_until:
+            known = isinstance(error, RedisError | OSError)  # TimeoutError is an OSError
+            log.warning(
+                "limiter_store_down",
+                error=type(error).__name__,
+                retry_s=conf().LIMITER_RETRY_S,
+                exc_info=None if known else error,
+            )
+        self._down_until = self._clock() + conf().LIMITER_RETRY_S
 
-    def _without_store(self, ask: TakeTokens) -> bucket.Taken:
-        policy = ask.on_store_down or conf().LIMITER_ON_STORE_DOWN
+    def _is_up(self) -> None:
+        if self._down_until:
+            self._down_until = 0.0
+            log.info("limiter_store_up")
+
+    def _answer_without_store(self, account: Account) -> None:
+        waiting = account.waiting
+        while waiting:
+            waiter = waiting.popleft()
+            if waiter.answer is not None:
+                _tell(waiter, self._without_store(account, waiter.cost))
+
+    def _without_store(self, account: Account, cost: float) -> Taken:
+        policy = account.on_store_down or conf().LIMITER_ON_STORE_DOWN
         if policy == "local":
-            return self._local.take(ask.limits, time.monotonic_ns() // 1000)
-        return bucket.Taken(policy == "allow")
-
-
-class LocalBuckets:
-    """Buckets of this process alone; the least recently used ones are forgotten, which fills them again."""
-
-    def __init__(self, size: int = MAX_LOCAL_BUCKETS) -> None:
-        self._levels: OrderedDict[str, bucket.Level] = OrderedDict()
-        self._size = size
-        self._guard = threading.Lock()
-
-    def take(self, limits: Sequence[bucket.Limit], now_us: int) -> bucket.Taken:
-        with self._guard:
-            before = [self._levels.get(limit.key) for limit in limits]
-            taken, after = bucket.take(before, limits, now_us)
-            for limit, level in zip(limits, after, strict=True):
-                if level is not None:
-                    self._levels[limit.key] = level
-                    self._levels.move_to_end(limit.key)
-            while len(self._levels) > self._size:
-                self._levels.popitem(last=False)
+            counted = self._local.take(account.limits, self._clock(), cost)
+            taken = Taken(counted.admitted, counted.levels)
+        else:
+            taken = Taken(policy == "allow")
+        account.levels = taken.levels
         return taken
 
 
-def _arguments(limits: Sequence[bucket.Limit], cost: float = 1.0) -> list[str]:
-    return [repr(cost), *(repr(part) for limit in limits for part in (limit.rate, limit.capacity))]
+async def _exchange(connection: Any, commands: list[bytes]) -> list[Any]:
+    """The replies in order, an error of the server's as a value. A connection that breaks off raises."""
+    await connection.send_packed_command(b"".join(commands))
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            # The caller's timeout is for all of them together; redis-py would set up one for each.
+            replies.append(await connection.read_response(timeout=math.inf))
+        except ResponseError as error:
+            replies.append(error)
+    return replies
 
 
-def _taken(reply: Any) -> bucket.Taken:
-    return bucket.Taken(reply[0] == 1, tuple(float(level) for level in reply[2:]))
+def _packed(*parts: str) -> bytes:
+    """A command as Redis reads it."""
+    return b"*%d\r\n" % len(parts) + _bulks(*parts)
+
+
+def _bulks(*parts: str) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in [part.encode() for part in parts]])
+
+
+def _tell(waiter: Waiter, taken: Taken) -> None:
+    answer = waiter.answer
+    waiter.answer = None
+    if answer is None:
+        return
+    try:
+        answer(taken)
+    except Exception:  # one request's trouble must not keep the others waiting
+        log.exception("limiter_answer_failed")
+
+
+def _rates(limits: Sequence[Limit]) -> list[str]:
+    return [repr(part) for limit in limits for part in (limit.rate, limit.capacity)]
+
+
+def _taken(reply: Any) -> Taken:
+    return Taken(reply[0] == 1, tuple(float(level) for level in reply[3:]), float(reply[1]), int(reply[2]))

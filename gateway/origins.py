@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,6 +23,16 @@ class Origin:
     @property
     def host_header(self) -> bytes:
         return b"localhost" if self.scheme == "unix" else self.name.encode()
+
+
+def check_socket(path: str, directories: Sequence[str]) -> None:
+    """Raises ValueError for a socket outside of these directories: others on the machine are not for the gateway
+    (a container engine's would hand over the host). Symbolic links are followed."""
+    real = os.path.realpath(path)
+    if not any(
+        os.path.commonpath((real, os.path.realpath(one))) == os.path.realpath(one) for one in directories
+    ):
+        raise ValueError(f"{path} is in none of the directories of BRAIN['GATEWAY']['UNIX_SOCKET_DIRS']")
 
 
 def read(url: str) -> Origin:

@@ -1,264 +1,345 @@
-"""The rules of a request in one place, without I/O: method, authenticate, authorise, limit, balance, breaker,
-record.
+"""The rules of a request in one place, without I/O: method, authenticate, authorise, limit, balance, breaker, record.
 
 Every rule is a plain function that returns the next step:
 
     Refusal      answer the client with it; the call is over
     TakeTokens   ask the limiter, then call `admitted` with its answer
-    Target       send the request there, then call `answered`, `failed` or `abandoned`
+    Target       send the request there, then call `answered`, `broken`, `failed` or `abandoned`
+    Pause        wait so long, then call `resumed`
+    TRANSFORM    change the request (read its body first if the edits ask for it), then call `transformed`
 
-The edge follows them by callback. `steps` strings the same functions together as a generator for the DRF door
-and any async caller (see drive.py). Every exit gives back what was taken: the target's place and the
-breaker's probe.
+The edge follows them by callback. `steps` strings the same functions together as a generator for the DRF door and any
+async caller (see drive.py). Every exit gives back what was taken: the target's place, the breaker's probe, the retry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from . import bucket, routing
-from .auth import Credentials, Identity, KeyRecord, authenticate, authorised
-from .balancer import Picker
-from .breaker import Breaker
-from .tokens import Verifier
+from . import retry
+from .accounts import Account, Accounts
+from .auth import Identity
+from .bucket import Limit, Taken
+from .pool import ACTIVE, FAILED, NO_VERDICT, OK, Service, Target
 
-IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))  # RFC 9110 section 9.2.2
+if TYPE_CHECKING:
+    from .transforming import Transforms
+
 CLIENT_GONE = 499  # nginx's number; only ever seen in logs and metrics
-MAX_ATTEMPTS = 3  # targets that one request may be tried on
 _NO_SERVICE = (502, 503, 504)  # the target answers, but says that it cannot serve: the breaker counts these
+_INFINITE = float("inf")
 
 HeaderPairs = tuple[tuple[str, str], ...]
 
 
 class UpstreamFailed(Exception):
-    """No usable answer came from the target. replayable: another target may be asked without harm."""
+    """No usable answer came from the target. code: the reason, as in X-Brain-Error. The others are `retry.decide`'s."""
 
-    def __init__(self, reason: str, *, replayable: bool = False, timed_out: bool = False) -> None:
-        super().__init__(reason)
-        self.replayable, self.timed_out = replayable, timed_out
+    def __init__(
+        self, code: str, *, timed_out: bool = False, written: bool = True, stale: bool = False,
+        bodiless: bool = True, replayable: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(code)
+        self.code, self.timed_out, self.written = code, timed_out, written
+        self.stale, self.bodiless, self.replayable = stale, bodiless, replayable
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """code: the reason for machines, sent as X-Brain-Error. body: given instead of a problem document."""
+
     status: int
+    code: str
     detail: str
     headers: HeaderPairs = ()
+    body: bytes | None = None
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TakeTokens:
-    """Take one token from each limit's bucket, or none. on_store_down: what to do when the store does not
-    answer."""
+    """Take `cost` tokens from each bucket of the account, or none."""
 
-    limits: tuple[bucket.Limit, ...]
-    on_store_down: str
+    account: Account
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """The request is to be changed."""
+
+
+TRANSFORM = Transform()
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The response's head is there. Stream the body, then resume `steps`; throw UpstreamFailed if it breaks
-    off."""
+    """The response's head is there. Stream the body, then resume `steps`; throw UpstreamFailed if it breaks off."""
 
     status: int
 
 
 @dataclass(slots=True, eq=False)
-class Target:
-    """One process behind the gateway, with its state in this process. name: host:port, as shown to clients.
+class Route:
+    """methods: all that are taken, HEAD with GET. roles: any one of them will do; scopes: all of them are needed.
 
-    idle: open connections, owned by the edge. retired: no longer in the configuration, keep no connection.
+    limits: without their keys. timeouts in seconds: until the response's head, between two pieces, in all.
+    strip: how many bytes of the path the target does not see.
     """
 
     name: str
-    ip: str
-    port: int
-    breaker: Breaker
-    inflight: int = 0
-    idle: list[Any] = field(default_factory=list)
-    retired: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """roles: any one of them will do, none: everybody. limits: per caller, without their keys."""
-
-    path: str
-    pick: Picker[Target]
-    targets: tuple[Target, ...]
+    service: Service
+    path: str = "/"
+    path_kind: str = "prefix"
     methods: frozenset[str] = frozenset()
     auth_required: bool = True
     roles: frozenset[str] = frozenset()
-    timeout_s: float = 30.0
-    limits: tuple[bucket.Limit, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    limits: tuple[Limit, ...] = ()
+    plan: str = ""
+    counted_by: str = "caller"
     on_store_down: str = ""  # empty: the setting decides
+    is_exact: bool = False
+    cost: int = 1
+    response_timeout_s: float = 30.0
+    idle_timeout_s: float = 30.0
+    total_timeout_s: float = _INFINITE
+    connect_timeout_s: float = 2.0
+    strip: int = 0
+    keeps_host: bool = False
+    hides_credentials: bool = True
+    transforms: Transforms | None = None
+    fallback: Refusal | None = None
+    stale_s: float = 0.0
 
 
 class Access(Protocol):
     """What `decide` asks about credentials; the snapshot is one."""
 
-    @property
-    def keys(self) -> Mapping[bytes, KeyRecord]: ...
-    @property
-    def verifier(self) -> Verifier: ...
+    def identify(
+        self, authorization: bytes | None, api_key: bytes | None, wall: float
+    ) -> Identity | None: ...
 
 
 class Recorder(Protocol):
-    def finished(self, route: str, method: str, status: int, duration_s: float) -> None: ...
+    def finished(
+        self, route: str, service: str, target: str, method: str, status: int, plan: str, total_s: float,
+        upstream_s: float, received_bytes: int, sent_bytes: int,
+    ) -> None: ...  # fmt: skip
+    def refused(self, code: str) -> None: ...
     def limited(self, route: str) -> None: ...
-    def upstream_failed(self, target: str) -> None: ...
+    def retried(self, service: str) -> None: ...
+    def upstream_failed(self, target: str, code: str) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
 class Call:
-    """One request on its way. started: monotonic seconds. status: 0 until the call is over."""
+    """One request on its way. started: monotonic seconds. status: 0 until the call is over.
 
+    key: what consistent hashing goes by. upstream_s: spent at targets; began, opened: when the present target was asked
+    and when the head of its response came (0.0: not yet). freed: has had its free retry.
+    """
+
+    # Defaults on the class: an instance sets the few that differ.
     route: Route | None
     method: str
-    credentials: Credentials
     client_ip: str
     started: float
     recorder: Recorder
+    deadline: float = _INFINITE
+    authorization: bytes | None = None
+    api_key: bytes | None = None
+    key: bytes | None = None
     identity: Identity | None = None
-    asked: TakeTokens | None = None
-    taken: bucket.Taken | None = None
+    account: Account | None = None
     target: Target | None = None
-    epoch: int = 0
-    tried: list[Target] = field(default_factory=list)
-    status: int = 0
+    tried: tuple[Target, ...] = ()
+    epoch = status = bytes_in = bytes_out = 0
+    freed = retrying = False
+    code = ""
+    began = opened = upstream_s = 0.0
 
 
-Step = Refusal | TakeTokens | Target
+Step = Refusal | TakeTokens | Transform | Target | Pause
 
 
-def decide(call: Call, access: Access, wall: float, now: float) -> Step:
-    """The first step. wall: seconds since the epoch, for expiry; now: monotonic."""
+def decide(call: Call, access: Access, accounts: Accounts, wall: float) -> Step:
+    """The first step. wall: seconds since the epoch, for expiry."""
     route = call.route
     if route is None:
-        return _refuse(call, now, 404, "No route matches this path.")
-    if not routing.allowed(route.methods, call.method):
-        allow = ", ".join(sorted(route.methods or routing.ANY_METHOD))
-        return _refuse(call, now, 405, f"This route takes {allow}.", (("Allow", allow),))
+        return _refuse(call, call.started, 404, "route_not_found", "No route matches this request.")
+    if call.method not in route.methods:
+        return _method_not_allowed(call, route)
+    identity = None
     if route.auth_required:
-        call.identity = identity = authenticate(call.credentials, access.keys, access.verifier, wall)
+        call.identity = identity = access.identify(call.authorization, call.api_key, wall)
         if identity is None:
-            return _unauthenticated(call, now)
-        if not authorised(route.roles, identity):
-            return _refuse(
-                call,
-                now,
-                403,
-                "The credentials are good, but hold none of the roles that this route asks for.",
+            return _unauthenticated(call)
+        if route.roles and route.roles.isdisjoint(identity.roles):
+            detail = "The credentials are good, but hold none of the roles that this route asks for."
+            return _refuse(call, call.started, 403, "role_missing", detail)
+        if route.scopes and not route.scopes <= identity.scopes:
+            return _scope_missing(call, route, identity)
+    if route.limits or (identity is not None and identity.limits):
+        call.account = account = _account(call, route, identity, accounts)
+        paid = account.spend(call.started, route.cost)
+        if not paid:
+            return (
+                TakeTokens(account, route.cost)
+                if paid is None
+                else _limited(call, route, account, call.started)
             )
-    asked = _limits(call, route)
-    if asked is not None:
-        call.asked = asked
-        return asked
-    return _balance(call, route, now)
+    if route.transforms is not None:
+        return TRANSFORM
+    return _balance(call, route, call.started)
 
 
-def admitted(call: Call, taken: bucket.Taken, now: float) -> Step:
+def admitted(call: Call, taken: Taken, now: float) -> Step:
     """Goes on after TakeTokens."""
-    assert call.route is not None  # noqa: S101  (decide returned TakeTokens)
-    assert call.asked is not None  # noqa: S101
-    call.taken = taken
+    route = _route(call)
     if taken.admitted:
-        return _balance(call, call.route, now)
-    call.recorder.limited(call.route.path)
-    if not taken.levels:
-        return _refuse(
-            call, now, 503, "The rate limits cannot be counted at the moment.", (("Retry-After", "1"),)
-        )
-    wait_s = bucket.retry_after_s(call.asked.limits, taken)
-    return _refuse(
-        call, now, 429, f"Too many requests: try again in {wait_s} s.", (("Retry-After", str(wait_s)),)
-    )
+        return TRANSFORM if route.transforms is not None else _balance(call, route, now)
+    account = call.account
+    assert account is not None  # noqa: S101  (decide returned TakeTokens)
+    if taken.levels:
+        return _limited(call, route, account, now)
+    call.recorder.limited(route.name)
+    detail = "The rate limits cannot be counted at the moment."
+    return _refuse(call, now, 503, "limiter_unavailable", detail, (("Retry-After", "1"),))
 
 
-def limit_headers(call: Call) -> HeaderPairs:
-    """RateLimit-Policy and RateLimit for every answer to a limited call, refusals included."""
-    if call.asked is None:
-        return ()
-    policy = ("RateLimit-Policy", bucket.policy_header(call.asked.limits))
-    if call.taken is None or not call.taken.levels:
-        return (policy,)
-    return (policy, ("RateLimit", bucket.state_header(call.asked.limits, call.taken)))
+def transformed(call: Call, reply: Refusal | None, now: float) -> Step:
+    """Goes on after TRANSFORM. reply: what a plugin answers, or what is wrong with the body."""
+    if reply is not None:
+        call.code = reply.code
+        _record(call, reply.status, "", now)
+        return reply
+    return _balance(call, _route(call), now)
 
 
 def answered(call: Call, status: int, now: float) -> None:
-    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no
-    service"."""
-    target = _give_back(call)
+    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no service"."""
+    target, route = _target(call), _route(call)
+    outcome = OK
     if status in _NO_SERVICE:
-        call.recorder.upstream_failed(target.name)
-        target.breaker.failed(call.epoch, now)
-    else:
-        target.breaker.succeeded(call.epoch)
-    record(call, status, now)
+        call.recorder.upstream_failed(target.name, f"status_{status}")
+        outcome = FAILED
+    # What `_settle` and `_record` do, without their calls: this is every request's way.
+    call.target, call.status, began, identity = None, status, call.began, call.identity
+    call.upstream_s += now - began
+    route.service.settle(target, call.epoch, outcome, (call.opened or now) - began, now)
+    if call.retrying:
+        _retried(call)
+    call.recorder.finished(
+        route.name, route.service.name, target.name, call.method, status, identity.plan if identity is not None else "",
+        now - call.started, call.upstream_s, call.bytes_in, call.bytes_out,
+    )  # fmt: skip
 
 
-def broken(call: Call, status: int, now: float) -> None:
-    """The upstream broke off in the middle of its response, of which the client has seen this status."""
-    target = _give_back(call)
-    call.recorder.upstream_failed(target.name)
-    target.breaker.failed(call.epoch, now)
-    record(call, status, now)
+def spoilt(call: Call, detail: str, now: float) -> Refusal:
+    """The target answered, but a plugin that must not fail did: the client sees nothing of the answer."""
+    _settle(call, OK, now)
+    return _refuse(call, now, 502, "plugin_failed", detail)
 
 
-def failed(call: Call, failure: UpstreamFailed, now: float) -> Step:
-    """No response came: another target when that does no harm, else a Refusal."""
-    target = _give_back(call)
-    call.recorder.upstream_failed(target.name)
-    target.breaker.failed(call.epoch, now)
-    call.tried.append(target)
-    assert call.route is not None  # noqa: S101  (it had a target)
-    others = [other for other in call.route.targets if other not in call.tried and other.breaker.allows(now)]
-    if failure.replayable and others and len(call.tried) < MAX_ATTEMPTS:
-        return _balance(call, call.route, now)
-    if failure.timed_out:
-        return _refuse(call, now, 504, "The upstream did not answer in time.")
-    return _refuse(call, now, 502, "The upstream could not be reached or broke off.")
+def broken(call: Call, status: int, code: str, now: float) -> None:
+    """The target broke off in the middle of its response, of which the client has seen this status."""
+    target = _target(call)
+    call.code = code
+    call.recorder.upstream_failed(target.name, code)
+    _settle(call, FAILED, now)
+    _record(call, status, target.name, now)
+
+
+def failed(call: Call, failure: UpstreamFailed, random: Callable[[], float], now: float) -> Step:
+    """No response came: another target when that does no harm, else a Refusal. random: 0 to 1, for the jitter."""
+    target, route = _target(call), _route(call)
+    service = route.service
+    verdict = retry.decide(
+        call.method, written=failure.written, answered=False, stale=failure.stale, bodiless=failure.bodiless,
+        replayable=failure.replayable and not failure.timed_out, attempts=len(call.tried) + 1, freed=call.freed,
+        policy=service.policy,
+    )  # fmt: skip
+    if verdict == retry.FREE:  # nothing is known against the target
+        call.freed = True
+        _settle(call, NO_VERDICT, now)
+        return _balance(call, route, now)
+    call.recorder.upstream_failed(target.name, failure.code)
+    _settle(call, FAILED, now)
+    call.tried += (target,)
+    if verdict == retry.BUDGETED and _has_another(call, service):
+        pause_s = retry.backoff_s(len(call.tried), random, call.deadline - now, service.policy)
+        if pause_s is not None and service.may_retry(now):
+            call.retrying = True
+            call.recorder.retried(service.name)
+            return Pause(pause_s)
+    return _given_up(call, failure, now)
+
+
+def resumed(call: Call, now: float) -> Step:
+    """Goes on after Pause."""
+    return _balance(call, _route(call), now)
+
+
+def timed_out(call: Call, now: float) -> Refusal:
+    """The whole time for this call is over, whatever it waits for."""
+    if call.target is not None:
+        call.recorder.upstream_failed(call.target.name, "total_timeout")
+        _settle(call, FAILED, now)
+    return _refuse(call, now, 504, "total_timeout", "The request took longer than it may in all.")
 
 
 def abandoned(call: Call, now: float) -> None:
-    """The client went away, or what it sent made no sense: no verdict on the target. Harmless when the call
-    is over."""
+    """The client went away, or what it sent made no sense: no verdict on the target. Harmless when the call is over."""
     if call.status:
         return
+    name = ""
     if call.target is not None:
-        _give_back(call).breaker.released(call.epoch)
-    record(call, CLIENT_GONE, now)
-
-
-def record(call: Call, status: int, now: float) -> None:
-    call.status = status
-    path = call.route.path if call.route is not None else ""
-    call.recorder.finished(path, call.method, status, now - call.started)
+        name = call.target.name
+        _settle(call, NO_VERDICT, now)
+    elif call.retrying:
+        _retried(call)
+    call.code = call.code or "client_gone"
+    _record(call, CLIENT_GONE, name, now)
 
 
 def steps(
-    call: Call, access: Access, wall: float, now: Callable[[], float]
-) -> Generator[Step | Relay, Any, None]:
-    """The same rules as a generator: send Taken for TakeTokens, a status for Target, None for Relay.
+    call: Call, access: Access, accounts: Accounts, wall: float, now: Callable[[], float],
+    random: Callable[[], float],
+) -> Generator[Step | Relay, Any, None]:  # fmt: skip
+    """The same rules as a generator: send Taken for TakeTokens, a status for Target, a Refusal or None for TRANSFORM,
+    None for Relay and Pause.
 
     A Refusal is the last thing it yields. Closing it at any point gives back what was taken.
     """
     try:
-        step = decide(call, access, wall, now())
+        step = decide(call, access, accounts, wall)
         while not isinstance(step, Refusal):
             if isinstance(step, TakeTokens):
                 step = admitted(call, (yield step), now())
                 continue
+            if isinstance(step, Transform):
+                step = transformed(call, (yield step), now())
+                continue
+            if isinstance(step, Pause):
+                yield step
+                step = resumed(call, now())
+                continue
             try:
                 status = yield step
             except UpstreamFailed as failure:
-                step = failed(call, failure, now())
+                step = failed(call, failure, random, now())
                 continue
             try:
                 yield Relay(status)
-            except UpstreamFailed:
-                broken(call, status, now())
+            except UpstreamFailed as failure:
+                broken(call, status, failure.code, now())
             else:
                 answered(call, status, now())
             return
@@ -267,52 +348,134 @@ def steps(
         abandoned(call, now())
 
 
-def _limits(call: Call, route: Route) -> TakeTokens | None:
-    identity = call.identity
-    subject = identity.subject if identity is not None else f"ip:{call.client_ip}"
-    # One {hash tag} for all buckets of a request: a cluster keeps them on one node, so one script can take
-    # from all.
-    tag = f"{{{subject}}}"
-    limits = [replace(limit, key=f"{tag}:{route.path}:{limit.name}") for limit in route.limits]
-    policy = route.on_store_down
-    if identity is not None and identity.limits:
-        limits += [replace(limit, key=f"{tag}::{limit.name}") for limit in identity.limits]
-        policy = identity.on_store_down or policy
-    return TakeTokens(tuple(limits), policy) if limits else None
+def _target(call: Call) -> Target:
+    assert call.target is not None  # noqa: S101  (each target is given back once)
+    return call.target
+
+
+def _has_another(call: Call, service: Service) -> bool:
+    return any(target.state == ACTIVE and target not in call.tried for target in service.targets)
+
+
+def _route(call: Call) -> Route:
+    assert call.route is not None  # noqa: S101  (what has no route is refused first)
+    return call.route
+
+
+def _account(call: Call, route: Route, identity: Identity | None, accounts: Accounts) -> Account:
+    if identity is None or route.counted_by == "ip":
+        subject = f"ip:{call.client_ip}"
+    elif route.counted_by == "key" and identity.key_digest:
+        subject = f"{identity.subject}:{identity.key_digest.hex()[:16]}"
+    else:
+        subject = identity.subject
+    own = identity.limits if identity is not None else ()
+    policy = (identity.on_store_down if identity is not None and own else "") or route.on_store_down
+    return accounts.of(subject, route.name, route.limits, own, policy, route.is_exact)
+
+
+def _limited(call: Call, route: Route, account: Account, now: float) -> Refusal:
+    call.recorder.limited(route.name)
+    wait_s = account.retry_after_s(route.cost)
+    detail = f"Too many requests: try again in {wait_s} s."
+    return _refuse(call, now, 429, "rate_limited", detail, (("Retry-After", str(wait_s)),))
 
 
 def _balance(call: Call, route: Route, now: float) -> Target | Refusal:
-    tried = call.tried
-    target = route.pick(lambda candidate: candidate.breaker.allows(now) and candidate not in tried)
+    target = route.service.take(now, call.key, call.tried)
     if target is None:
-        wait_s = min((candidate.breaker.wait_s(now) for candidate in route.targets), default=0.0)
-        headers = (("Retry-After", str(max(1, round(wait_s)))),)
-        return _refuse(call, now, 503, "No healthy upstream is left.", headers)
-    target.inflight += 1
-    call.target, call.epoch = target, target.breaker.admit(now)
+        return _no_target(call, route, now)
+    call.target, call.epoch, call.began = target, target.breaker.epoch, now
     return target
 
 
-def _give_back(call: Call) -> Target:
-    target = call.target
-    assert target is not None  # noqa: S101  (each target is given back once)
-    target.inflight -= 1
-    call.target = None
-    return target
+def _settle(call: Call, outcome: str, now: float) -> None:
+    target, call.target = _target(call), None
+    call.upstream_s += now - call.began
+    latency_s = (call.opened or now) - call.began
+    _route(call).service.settle(target, call.epoch, outcome, latency_s, now)
+    if call.retrying:
+        _retried(call)
 
 
-def _unauthenticated(call: Call, now: float) -> Refusal:
-    credentials = call.credentials
-    if credentials.api_key is None and credentials.authorization is None:
-        challenge, detail = 'Bearer realm="brain"', "This route needs an API key or a bearer token."
-    else:
-        challenge, detail = (
-            'Bearer realm="brain", error="invalid_token"',
-            "The API key or token is not accepted.",
+def _retried(call: Call) -> None:
+    call.retrying = False
+    _route(call).service.retried()
+
+
+def _record(call: Call, status: int, target: str, now: float) -> None:
+    call.status = status
+    route, identity = call.route, call.identity
+    plan = identity.plan if identity is not None else ""
+    if route is None:
+        call.recorder.finished(
+            "", "", "", call.method, status, plan, now - call.started, 0.0, call.bytes_in, call.bytes_out
         )
-    return _refuse(call, now, 401, detail, (("WWW-Authenticate", challenge),))
+    else:
+        call.recorder.finished(
+            route.name, route.service.name, target, call.method, status, plan, now - call.started, call.upstream_s,
+            call.bytes_in, call.bytes_out,
+        )  # fmt: skip
 
 
-def _refuse(call: Call, now: float, status: int, detail: str, headers: HeaderPairs = ()) -> Refusal:
-    record(call, status, now)
-    return Refusal(status, detail, headers + limit_headers(call))
+def _given_up(call: Call, failure: UpstreamFailed, now: float) -> Refusal:
+    route = _route(call)
+    if route.fallback is not None:
+        return _fall_back(call, route.fallback, now)
+    if failure.timed_out:
+        return _refuse(call, now, 504, failure.code, "The upstream did not answer in time.")
+    return _refuse(call, now, 502, failure.code, "The upstream could not be reached or broke off.")
+
+
+def _no_target(call: Call, route: Route, now: float) -> Refusal:
+    if call.retrying:
+        _retried(call)
+    if route.fallback is not None:
+        return _fall_back(call, route.fallback, now)
+    wait_s = max(1, round(route.service.wait_s(now)))
+    detail = "No healthy upstream is left."
+    return _refuse(call, now, 503, "no_target", detail, (("Retry-After", str(wait_s)),))
+
+
+def _fall_back(call: Call, fallback: Refusal, now: float) -> Refusal:
+    call.code = call.code or "no_target"
+    _record(call, fallback.status, "", now)
+    return fallback
+
+
+def _method_not_allowed(call: Call, route: Route) -> Refusal:
+    allow = ", ".join(sorted(route.methods))
+    return _refuse(
+        call, call.started, 405, "method_not_allowed", f"This route takes {allow}.", (("Allow", allow),)
+    )
+
+
+def _unauthenticated(call: Call) -> Refusal:
+    if call.api_key is None and call.authorization is None:
+        challenge, code = 'Bearer realm="brain"', "credentials_missing"
+        detail = "This route needs an API key or a bearer token."
+    else:
+        challenge, code = 'Bearer realm="brain", error="invalid_token"', "credentials_invalid"
+        detail = "The API key or token is not accepted."
+    return _refuse(call, call.started, 401, code, detail, (("WWW-Authenticate", challenge),))
+
+
+def _scope_missing(call: Call, route: Route, identity: Identity) -> Refusal:
+    """RFC 6750 section 3.1."""
+    missing = " ".join(sorted(route.scopes - identity.scopes))
+    challenge = f'Bearer realm="brain", error="insufficient_scope", scope="{" ".join(sorted(route.scopes))}"'
+    return _refuse(
+        call, call.started, 403, "scope_missing", f"The credentials lack the scope {missing}.",
+        (("WWW-Authenticate", challenge),),
+    )  # fmt: skip
+
+
+def _refuse(
+    call: Call, now: float, status: int, code: str, detail: str, headers: HeaderPairs = ()
+) -> Refusal:
+    call.code = code
+    call.recorder.refused(code)
+    _record(call, status, "", now)
+    if call.account is not None:
+        headers += tuple(call.account.header_pairs())
+    return Refusal(status, code, detail, headers)

@@ -34,6 +34,7 @@ _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _HIDDEN = frozenset(b"/\\") | frozenset(range(0x20)) | {0x7F}
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(\.\.\.)?\}")
 _PLAIN = re.compile(r"[A-Za-z0-9_~-]+")  # a segment of a pattern that stands for itself
+_REMEMBERED, _SHORT_BYTES = 4096, 256  # paths, and how long each may be
 _RESERVED = tuple(path.encode() for path in RESERVED)
 _BELOW_RESERVED = tuple(path + b"/" for path in _RESERVED)
 
@@ -216,13 +217,17 @@ class _Node(Generic[T]):
 
 
 class Router(Generic[T]):
+    """known: paths whose route depends on nothing else, and is one look-up: those without placeholders, and those that
+    were asked for lately. Each is its own normal form, so a path as it came may be looked up here at once."""
+
     def __init__(self, rules: Iterable[Rule[T]]) -> None:
         """Raises ValueError for a bad path."""
         self._root: _Node[T] = _Node()
         for rule in sorted(rules, key=lambda rule: rule.age):
             self._leaf(check_path(rule.path, rule.kind), rule.kind).add(rule)
-        self._exact: dict[bytes, T] = {}  # paths whose answer is one look-up
+        self.known: dict[bytes, T] = {}
         self._gather(self._root, b"")
+        self._most_known = len(self.known) + _REMEMBERED
 
     def _leaf(self, path: str, kind: str) -> Leaf[T]:
         if kind == "regex":
@@ -258,20 +263,35 @@ class Router(Generic[T]):
     def _gather(self, node: _Node[T], path: bytes) -> None:
         leaf = node.this or node.here
         if leaf is not None and leaf.only is not None:
-            self._exact[path or b"/"] = leaf.only
+            self.known[path or b"/"] = leaf.only
         for segment, child in node.literal.items():
             self._gather(child, path + b"/" + segment)
 
-    def match(self, path: bytes, asked: Asked | None = None) -> T | None:
-        """The route for a path in its normal form, without its query. None instead of `asked`: an answer only if it
-        does not depend on that, else ask again."""
-        exact = self._exact.get(path)
-        if exact is not None:
-            return exact
-        if asked is None or is_reserved(path):
+    def match(self, path: bytes, asked: Asked) -> T | None:
+        """The route for a path in its normal form, without its query. Look into `known` before."""
+        if is_reserved(path):
             return None
-        found = self._find(path, lambda leaf: leaf.only or leaf.choose(asked))
-        return found[1] if found else None
+        depends = False
+
+        def choose(leaf: Leaf[T]) -> T | None:
+            nonlocal depends
+            if leaf.only is not None:
+                return leaf.only
+            depends = True
+            return leaf.choose(asked)
+
+        found = self._find(path, choose)
+        if found is None:
+            return None
+        if not depends and len(path) <= _SHORT_BYTES and _ODD.search(path) is None:
+            self._remember(path, found[1])
+        return found[1]
+
+    def _remember(self, path: bytes, route: T) -> None:
+        if len(self.known) >= self._most_known:
+            self.known.clear()
+            self._gather(self._root, b"")
+        self.known[path] = route
 
     def methods(self, path: bytes, asked: Asked) -> frozenset[str]:
         """What the routes take that a request with this path would meet."""

@@ -8,8 +8,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from .pipeline import Target
-from .transform import Headers
+from .headers import Headers
+from .pool import Target
 
 MAX_HEAD_BYTES = 65536  # of a response
 BODILESS = (204, 304)
@@ -20,48 +20,65 @@ class Receiver(Protocol):
 
     method: str
     sent: bool
+    wants_upgrade: bool
 
-    def opened(self, status: int, reason: bytes, headers: Headers, *, has_length: bool) -> None: ...
+    def answered(self, status: int, headers: Headers) -> bool:
+        """The response's head. Returns whether its end can be told without the end of the connection. Raises ValueError
+        for a response that cannot be passed on."""
+
     def wrote(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
-    def finished(self) -> None: ...
-    def lost(self, reason: str) -> None: ...
+    def finished(self, trailers: Headers | None) -> None: ...
+    def lost(self, code: str) -> None: ...
+    def upgraded(self, rest: bytes) -> None: ...
     def hold(self) -> None: ...
     def release(self) -> None: ...
 
 
 class Upstream(asyncio.Protocol):
-    """In use while it has a receiver, else idle in its target's list, else closing."""
+    """In use while it has a receiver, else idle in its target's list, else closing. used: for the how manyeth request.
+
+    tunnel: what arrives goes there as it is, once the target has agreed to another protocol.
+    """
+
+    __slots__ = (
+        "_complete", "_excess", "_framed", "_head_bytes", "_headers", "_keep", "_parser", "_paused",
+        "_status", "alive", "idle_since", "receiver", "target", "transport", "tunnel", "used",
+    )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.receiver: Receiver | None = None
+        self.tunnel: asyncio.Transport | None = None
         self.idle_since = 0.0
         self.alive = True
+        self.used = 0
         self._paused = False
         self._renew()
 
     def _renew(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
-        self._reason = b""
-        self._head_bytes = 0
-        self._status = 0
+        self._head_bytes = self._status = 0
         self._framed = self._complete = self._excess = self._keep = False
 
     def begin(self, receiver: Receiver, data: bytes) -> None:
         """Take the connection into use and send the first bytes of a request."""
         self.receiver = receiver
-        self._status, self._head_bytes, self._complete = 0, 0, False
-        self.transport.write(data)
-
-    def write(self, data: bytes) -> None:
+        self.used += 1
+        self._status = self._head_bytes = 0
+        self._complete = False
         self.transport.write(data)
 
     def drop(self) -> None:
         """Give the connection up; whatever still arrives is nobody's."""
         self.receiver, self.alive = None, False
         self.transport.abort()
+
+    @property
+    def is_stale(self) -> bool:
+        """It had served before, and nothing of a response to the present request has come."""
+        return self.used > 1 and not self._head_bytes and not self._status
 
     def pause_reading(self) -> None:
         if not self._paused and not self.transport.is_closing():
@@ -80,96 +97,112 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
-        if receiver is None:  # an answer nobody asked for
-            self.drop()
+        if receiver is None:
+            self._unasked(data)
             return
         if not self._status:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade as upgrade:
+            receiver.upgraded(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
             if not self._complete:
                 self.drop()
                 receiver.flush()
-                receiver.lost("malformed response")
+                receiver.lost("upstream_malformed")
                 return
             self._excess = True  # more than one answer: the first is good, the connection is not
         if not self._status and self._head_bytes > MAX_HEAD_BYTES:
             self.drop()
-            receiver.lost("response head too large")
+            receiver.lost("upstream_head_too_large")
             return
         receiver.flush()
         if self._complete and self.receiver is receiver:
             self._finish(receiver)
 
+    def _unasked(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            self.tunnel.write(data)
+        else:
+            self.drop()  # an answer that nobody asked for
+
     def _finish(self, receiver: Receiver) -> None:
         self.receiver = None
-        self.resume_reading()  # the last piece may have filled the client's buffer
+        if self._paused:
+            self.resume_reading()  # the last piece may have filled the client's buffer
+        trailers, self._headers = self._headers, []
         if receiver.method == "HEAD":
-            self._renew()  # the parser waits for a body that an answer to HEAD never has
-        if self._reusable() and receiver.sent:
+            self._renew_after_head()  # the parser waits for a body that an answer to HEAD never has
+        if self._keep and receiver.sent and not self._excess and self.alive and not self.target.retired:
             self.idle_since = time.monotonic()
             self.target.idle.append(self)
         else:
             self.drop()
-        receiver.finished()
+        receiver.finished(trailers or None)
 
-    def _reusable(self) -> bool:
-        return self._keep and not self._excess and self.alive and not self.target.retired
+    def _renew_after_head(self) -> None:
+        keep, excess = self._keep, self._excess
+        self._renew()
+        self._keep, self._excess = keep, excess
 
     def connection_lost(self, error: Exception | None) -> None:
         self.alive = False
+        if self.tunnel is not None:
+            self.tunnel.close()
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
         if error is None and self._status and not self._framed:  # the end of the connection ends this body
-            receiver.finished()
+            receiver.finished(None)
         else:
-            receiver.lost("connection closed")
+            receiver.lost("upstream_closed")
 
     def pause_writing(self) -> None:
         if self.receiver is not None:
             self.receiver.hold()
+        elif self.tunnel is not None:
+            self.tunnel.pause_reading()
 
     def resume_writing(self) -> None:
         if self.receiver is not None:
             self.receiver.release()
+        elif self.tunnel is not None and not self.tunnel.is_closing():
+            self.tunnel.resume_reading()
 
     # --- httptools ---
 
-    def on_status(self, part: bytes) -> None:
-        self._reason += part
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._status:  # else a trailer: not passed on
-            self._headers.append((name, value))
+        self._headers.append((name, value))  # a trailer, once the head has gone
 
     def on_headers_complete(self) -> None:
         headers, self._headers = self._headers, []
-        reason, self._reason = self._reason, b""
-        status = self._parser.get_status_code()
+        parser, receiver = self._parser, self.receiver
+        status = parser.get_status_code()
         if self._complete:
             self._excess = True
             return
-        if status == 101:
-            raise ValueError("an upgrade that nobody asked for")
-        if status < 200 or self.receiver is None:
-            return  # an interim answer; 100 Continue is the edge's own business
-        coding = [value for name, value in headers if name.lower() == b"transfer-encoding"]
-        if coding and [value.strip().lower() for value in coding] != [b"chunked"]:
-            raise ValueError("a transfer coding that could not be passed on")
-        has_length = any(name.lower() == b"content-length" for name, _ in headers)
-        bodiless = self.receiver.method == "HEAD" or status in BODILESS
-        self._status, self._keep = status, self._parser.should_keep_alive()
-        self._framed = has_length or bool(coding) or bodiless
-        self.receiver.opened(status, reason, headers, has_length=has_length)
-        if self.receiver.method == "HEAD":
+        if status < 200 or receiver is None:
+            self._interim(status, headers)
+            return
+        self._status, self._keep = status, parser.should_keep_alive()
+        self._framed = receiver.answered(status, headers)
+        if receiver.method == "HEAD":
             self._complete = True
+
+    def _interim(self, status: int, headers: Headers) -> None:
+        """100 Continue is the edge's own business, and other interim answers end here."""
+        if status == 101:
+            if self.receiver is None or not self.receiver.wants_upgrade:
+                raise ValueError("an upgrade that nobody asked for")
+            self._status = status
+            self.receiver.answered(status, headers)
 
     def on_body(self, data: bytes) -> None:
         if not self._complete and self.receiver is not None:
             self.receiver.wrote(data)
 
     def on_message_complete(self) -> None:
-        if self._status and not self._complete:
+        if self._status >= 200:
             self._complete = True

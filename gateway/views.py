@@ -1,5 +1,5 @@
-"""The DRF door: the same pipeline for requests that reach Django itself (`manage.py runserver`), as the last
-URL pattern.
+"""The DRF door: the same pipeline for requests that reach Django itself (`manage.py runserver`), as the last URL
+pattern.
 
 WSGI hands over a decoded path, so the path is matched and passed on in one canonical spelling of it.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from random import getrandbits, random
 from typing import Any
 from urllib.parse import quote
 
@@ -20,170 +21,243 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import Metric
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, TimeoutError
+from urllib3.exceptions import HTTPError
 
 from foundation import problems, request_id
 
-from . import metrics, pipeline, routing, transform
-from .auth import Credentials
+from . import blocking, forwarding, metrics, pipeline, routing, standing, trace
+from . import headers as heads
 from .conf import conf
 from .drive import Running, drive
+from .errors import BadRequest, PluginFailed
+from .headers import Headers
 from .issuers import holder
 from .limiter import Limiter
-from .pipeline import Call, Refusal, Relay, TakeTokens, Target, UpstreamFailed
+from .pipeline import Call, Pause, Refusal, Relay, TakeTokens, Transform, UpstreamFailed
+from .pool import Target
+from .routing import Asked
 from .snapshot import Snapshot
-from .transform import Arrival, Headers
+from .tally import Tally
+from .transforming import Transformation, request_head
 
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 65536
-tally = metrics.Tally()  # this process's figures; the edge's are its own
+tally = Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
-_pool = urllib3.PoolManager(num_pools=64, maxsize=16, block=False)
+_BODILESS = (204, 304)
 
 
 def families() -> Iterator[Metric]:
     """The figures of this process's door, read when they are scraped."""
-    snapshot = holder.snapshot
-    yield from metrics.families([metrics.figures(tally, snapshot.targets, snapshot.version)])
+    snapshot, now = holder.snapshot, time.monotonic()
+    yield from metrics.families([metrics.figures(tally, standing.of(snapshot, now), snapshot.version)])
 
 
 @method_decorator(csrf_exempt, name="dispatch")
 class ProxyView(View):
-    """Every method; who may call is the pipeline's question, so Django's session and CSRF token play no
-    part."""
+    """Every method; who may call is the pipeline's question, so Django's session and CSRF token play no part."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if (
-            "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
-            and "wsgi.input" in request.META
-        ):
-            # WSGI has no way to say where such a body ends, and servers differ in what they make of it.
-            return problems.response(request, 411, detail="Send a Content-Length: WSGI hides a chunked body.")
         try:
-            path = routing.normalise(quote(request.path_info, safe="/%:@!$&'()*+,=~").encode())
-        except routing.BadPath as error:
-            return problems.response(request, 400, detail=f"The path is ambiguous: {error}.")
-        size = request.META.get("CONTENT_LENGTH") or "0"
-        limit = conf().MAX_BODY_BYTES
-        if not size.isdecimal() or (limit and int(size) > limit):
+            return _Visit(request, holder.refresh_if_due()).answer()
+        except BadRequest as error:
+            tally.refused(error.code)
             return problems.response(
-                request, 413 if size.isdecimal() else 400, detail="The body's size is not accepted."
+                request,
+                error.status,
+                detail=error.detail,
+                headers={"X-Brain-Error": error.code},
+                code=error.code,
             )
-        return _Visit(request, path, holder.refresh_if_due()).answer()
 
 
 class _Visit:
     """One request through the pipeline, by blocking steps."""
 
-    def __init__(self, request: HttpRequest, path: bytes, snapshot: Snapshot) -> None:
+    def __init__(self, request: HttpRequest, snapshot: Snapshot) -> None:
+        """Raises BadRequest."""
         self.request, self.snapshot = request, snapshot
         self.id = request_id.current() or request_id.new()
-        self.headers = [
+        self.body_bytes = _size(request)
+        self.uri, path = _target(request)
+        self.fields: Headers = [
             (n.encode("latin-1"), v.encode("latin-1", "replace")) for n, v in request.headers.items()
         ]
-        self.body_bytes = int(request.META.get("CONTENT_LENGTH") or 0)
+        given = {name.lower(): value for name, value in self.fields}
+        trusted = forwarding.networks(conf().TRUSTED_PROXIES)
+        peer = request.META.get("REMOTE_ADDR", "unknown")
+        self.client = forwarding.sender(peer, (request.scheme or "http").encode(), self.fields, trusted)
+        self.host = self.client.host or given.get(b"host", b"")
+        self.traceparent = trace.carry_on(given.get(b"traceparent"), getrandbits)
         self.response: urllib3.BaseHTTPResponse | None = None
         self.upstream = ""
-        given = {name.lower(): value for name, value in self.headers}
-        credentials = Credentials(given.get(b"authorization"), given.get(snapshot.api_key_header))
-        self.call = Call(
-            route=snapshot.router.match(path),
-            method=request.method or "",
-            credentials=credentials,
-            client_ip=request.META.get("REMOTE_ADDR", "unknown"),
-            started=time.monotonic(),
-            recorder=tally,
+        self.changes: Transformation | None = None
+        self.body: Any = request if self.body_bytes else None
+        router, method = snapshot.router, request.method or ""
+        route = router.known.get(path) or router.match(
+            path, Asked(method, self.host.decode("latin-1").partition(":")[0].lower(), self.fields)
         )
+        self.path = path
+        self.call = call = Call()
+        call.route, call.method, call.client_ip, call.recorder = route, method, self.client.ip, tally
+        call.authorization, call.api_key = given.get(b"authorization"), given.get(snapshot.api_key_header)
+        call.started = time.monotonic()
+        call.bytes_in = self.body_bytes
+        if route is not None:
+            call.deadline = call.started + route.total_timeout_s
+            call.key = heads.hash_key(route.service.hash_on, self.client.ip, self.fields)
 
     def answer(self) -> HttpResponseBase:
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
-        running = pipeline.steps(self.call, self.snapshot, wall, time.monotonic)
+        running = pipeline.steps(
+            self.call, self.snapshot.identities, _limiter.accounts, wall, time.monotonic, random
+        )
         step = drive(running, self._perform, _rules)
         if isinstance(step, Refusal):
             with _rules:
                 running.close()
             self._log()
-            return problems.response(
-                self.request, step.status, detail=step.detail, headers=dict(step.headers)
-            )
+            return self._refusal(step)
         return self._relay(running, step)
 
-    def _perform(self, step: TakeTokens | Target) -> Any:
+    def _perform(self, step: TakeTokens | Transform | Pause | Target) -> Any:
         if isinstance(step, TakeTokens):
-            return _limiter.take(step)
+            return _limiter.take(step.account, step.cost)
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Transform):
+            return self._transform()
         self.response = self._send(step)
         self.upstream = step.name
+        self.call.opened = time.monotonic()
         return self.response.status
 
-    def _send(self, target: Target) -> urllib3.BaseHTTPResponse:
-        route = self.call.route
-        assert route is not None  # noqa: S101  (it has this target)
-        request = self.request
-        query = request.META.get("QUERY_STRING", "")
-        path = quote(request.path_info, safe="/:@!$&'()*+,=~") + (f"?{query}" if query else "")
-        try:
-            return _pool.urlopen(
-                request.method or "",
-                f"http://{_bracketed(target.ip)}:{target.port}{path}",
-                body=request if self.body_bytes else None,
-                headers=self._upstream_headers(target),
-                timeout=urllib3.Timeout(connect=conf().CONNECT_TIMEOUT_S, read=route.timeout_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except NewConnectionError as error:
-            raise UpstreamFailed("connect", replayable=True) from error
-        except ConnectTimeoutError as error:
-            raise UpstreamFailed("connect", replayable=True, timed_out=True) from error
-        except (HTTPError, OSError) as error:
-            safe = not self.body_bytes and request.method in pipeline.IDEMPOTENT
-            timed_out = isinstance(error, TimeoutError)
-            raise UpstreamFailed(
-                "no response", replayable=safe and not timed_out, timed_out=timed_out
-            ) from error
+    def _transform(self) -> Refusal | None:
+        call, route = self.call, self.call.route
+        assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
+        identity = call.identity
+        passed = [pair for pair in self.fields if not self.snapshot.names[pair[0]]]
+        self.changes = changes = Transformation(
+            route.transforms,
+            request_head(
+                call.method, self.uri, passed, routing.parameters(route.path, self.path), call.client_ip, self.id,
+                (identity.name, identity.subject) if identity is not None else ("", ""),
+            ),
+        )  # fmt: skip
+        body = None
+        if changes.wants_request_body and self.body_bytes:
+            if self.body_bytes > conf().MAX_EDITED_BYTES:
+                return Refusal(
+                    413, "body_too_large", f"The body is larger than {conf().MAX_EDITED_BYTES} bytes."
+                )
+            body = self.request.read()
+        reply, changed = changes.request(body)
+        head = changes.head
+        self.uri = head.path + b"?" + head.query if head.query else head.path
+        if changed is not None:
+            self.body, self.body_bytes = changed, len(changed)
+        return reply
 
-    def _upstream_headers(self, target: Target) -> urllib3.HTTPHeaderDict:
-        request, route = self.request, self.call.route
-        host = request.META.get("HTTP_HOST", "").encode("latin-1")
-        scheme = (request.scheme or "http").encode()
-        sent = transform.to_upstream(
-            [(name, value) for name, value in self.headers if name.lower() != b"content-length"],
-            Arrival(self.call.client_ip.encode(), scheme, host, self.id.encode()),
-            host=target.name.encode(),
-            identity=self.call.identity,
-            api_key_header=self.snapshot.api_key_header,
-            hide_authorization=route is not None and route.auth_required,
-        )
-        if self.body_bytes or request.method in ("POST", "PUT", "PATCH"):
-            sent.append((b"Content-Length", str(self.body_bytes).encode()))
-        known = {name.lower() for name, _ in sent}
-        for name in (b"accept-encoding", b"user-agent"):
-            if name not in known:  # or urllib3 would add its own
-                sent.append((name, urllib3.util.SKIP_HEADER.encode()))
-        found = urllib3.HTTPHeaderDict()
-        for name, value in sent:
-            found.add(name.decode("latin-1"), value.decode("latin-1"))
-        return found
+    def _send(self, target: Target) -> urllib3.BaseHTTPResponse:
+        call, route = self.call, self.call.route
+        assert route is not None  # noqa: S101  (it has this target)
+        is_whole = self.body is None or isinstance(self.body, bytes)
+        return blocking.send(
+            target, route, call.method, heads.stripped(self.uri, route.strip), self._headers(target), self.body,
+            left_s=max(0.001, call.deadline - time.monotonic()), replayable=is_whole,
+        )  # fmt: skip
+
+    def _headers(self, target: Target) -> Headers:
+        call, route, names = self.call, self.call.route, self.snapshot.names
+        assert route is not None  # noqa: S101  (it has this target)
+        passed = self.changes.head.headers if self.changes is not None else [
+            pair for pair in self.fields if not names[pair[0]]
+        ]  # fmt: skip
+        keeps_host = route.keeps_host and self.host
+        sent = [(b"Host", self.host if keeps_host else target.dial.host), *passed]
+        sent += [
+            (b"X-Forwarded-For", self.client.ip.encode()),
+            (b"X-Forwarded-Proto", self.client.scheme),
+            (b"X-Forwarded-Host", self.host),
+            (b"X-Request-Id", self.id.encode()),
+            (b"traceparent", self.traceparent),
+            (b"Via", b"1.1 brain"),
+        ]
+        if call.identity is not None:
+            sent += heads.consumer(call.identity)
+        if call.authorization is not None and (call.identity is None or not route.hides_credentials):
+            sent.append((b"Authorization", call.authorization))
+        if self.body_bytes or call.method in ("POST", "PUT", "PATCH"):
+            sent.append((b"Content-Length", b"%d" % self.body_bytes))
+        return sent
 
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
         response = self.response
         assert response is not None  # noqa: S101  (Relay follows a response)
-        stream = _Stream(self, response, running)
-        made: HttpResponseBase = StreamingHttpResponse(stream, status=relay.status)
-        if self.call.method == "HEAD" or relay.status in (204, 304):
-            stream.finish()
-            made = HttpResponse(status=relay.status)
-        del made["Content-Type"]
-        ours: Headers = [(b"X-Request-Id", self.id.encode()), (b"X-Upstream", self.upstream.encode())]
-        ours += [(name.encode(), value.encode()) for name, value in pipeline.limit_headers(self.call)]
         received = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in response.headers.items()]
-        for name, value in transform.to_client(received, ours):
+        named = heads.listed(value for name, value in received if name.lower() == b"connection")
+        passed = [pair for pair in received if self._may_pass(pair[0]) and pair[0].lower() not in named]
+        status, stream = relay.status, _Stream(self, response, running)
+        if self.changes is not None:
+            try:
+                changed = self.changes.response(
+                    status, [pair for pair in passed if pair[0].lower() != b"content-length"]
+                )
+            except PluginFailed as error:
+                stream.finish()
+                return self._refusal(Refusal(502, "plugin_failed", str(error)))
+            length = [pair for pair in passed if pair[0].lower() == b"content-length"]
+            status, passed = changed.status, [*changed.headers, *length]
+            if self.changes.wants_response_body and self.call.method != "HEAD" and status not in _BODILESS:
+                return self._edited(stream, status, changed.headers)
+        made: HttpResponseBase = StreamingHttpResponse(stream, status=status)
+        if self.call.method == "HEAD" or status in _BODILESS:
+            stream.finish()
+            made = HttpResponse(status=status)
+        return self._dressed(made, passed)
+
+    def _edited(self, stream: _Stream, status: int, passed: Headers) -> HttpResponseBase:
+        """What is too large to be changed goes on as it is."""
+        pieces, size = [], 0
+        for piece in stream:
+            pieces.append(piece)
+            size += len(piece)
+            if size > conf().MAX_EDITED_BYTES:
+                whole = StreamingHttpResponse(_Rest(pieces, stream), status=status)
+                return self._dressed(whole, passed)
+        assert self.changes is not None  # noqa: S101  (it wanted the body)
+        return self._dressed(
+            HttpResponse(self.changes.response_body(b"".join(pieces)), status=status), passed
+        )
+
+    def _may_pass(self, name: bytes) -> bool:
+        kind = heads.OF_RESPONSES[name]
+        return not kind or kind == heads.LENGTH or (kind == heads.LIMIT and self.call.account is None)
+
+    def _dressed(self, made: HttpResponseBase, passed: Headers) -> HttpResponseBase:
+        del made["Content-Type"]
+        for name, value in passed:
             _add(made, name.decode("latin-1"), value.decode("latin-1"))
+        made["X-Request-Id"], made["X-Upstream"] = self.id, self.upstream
+        for name_, value_ in self.call.account.header_pairs() if self.call.account is not None else ():
+            made[name_] = value_
         made.__dict__["xframe_options_exempt"] = True  # the upstream's page, the upstream's headers
+        return made
+
+    def _refusal(self, refusal: Refusal) -> HttpResponseBase:
+        if self.changes is not None and refusal.status >= 500 and refusal.body is None:
+            refusal = self.changes.instead_of(refusal)
+        headers = {"X-Brain-Error": refusal.code, **dict(refusal.headers)}
+        if refusal.body is None:
+            return problems.response(
+                self.request, refusal.status, detail=refusal.detail, headers=headers, code=refusal.code
+            )
+        made = HttpResponse(refusal.body, status=refusal.status, content_type=refusal.content_type or None)
+        for name, value in headers.items():
+            made[name] = value
         return made
 
     def _log(self) -> None:
@@ -193,8 +267,9 @@ class _Visit:
                 "request",
                 method=call.method,
                 path=self.request.path_info,
-                route=call.route.path if call.route is not None else None,
+                route=call.route.name if call.route is not None else None,
                 status=call.status,
+                reason=call.code or None,
                 upstream=self.upstream or None,
                 consumer=call.identity.name if call.identity is not None else None,
                 duration_ms=round((time.monotonic() - call.started) * 1000, 1),
@@ -202,8 +277,7 @@ class _Visit:
 
 
 class _Stream:
-    """The response's body. Its end, its failure and a client that went away each give back what the call
-    took.
+    """The response's body. Its end, its failure and a client that went away each give back what the call took.
 
     A class, because closing a generator that was never started would run none of its code.
     """
@@ -218,15 +292,17 @@ class _Stream:
 
     def __next__(self) -> bytes:
         try:
-            return next(self._pieces)
+            piece: bytes = next(self._pieces)
         except StopIteration:
             self.finish()
             raise
         except (HTTPError, OSError) as error:
-            self._settle(lambda: self._running.throw(UpstreamFailed("broke off")))
+            self._settle(lambda: self._running.throw(UpstreamFailed("upstream_closed")))
             self._response.close()
             # The server cuts the connection: all that can still tell the client that the rest is missing.
             raise ConnectionAbortedError("the upstream broke off") from error
+        self._visit.call.bytes_out += len(piece)
+        return piece
 
     def finish(self) -> None:
         self._settle(lambda: next(self._running))
@@ -251,16 +327,53 @@ class _Stream:
         self._visit._log()
 
 
+class _Rest:
+    """The pieces that were read already, and what comes after them."""
+
+    def __init__(self, pieces: list[bytes], stream: _Stream) -> None:
+        self._pieces, self._stream = iter(pieces), stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces, None) or next(self._stream)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _size(request: HttpRequest) -> int:
+    """Raises BadRequest."""
+    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and "wsgi.input" in request.META:
+        # WSGI has no way to say where such a body ends, and servers differ in what they make of it.
+        raise BadRequest("length_required", "Send a Content-Length: WSGI hides a chunked body.", 411)
+    size = request.META.get("CONTENT_LENGTH") or "0"
+    if not size.isdecimal():
+        raise BadRequest("request_malformed", "The Content-Length is not a number.")
+    most = conf().MAX_BODY_BYTES
+    if most and int(size) > most:
+        raise BadRequest("body_too_large", f"The body is larger than {most} bytes.", 413)
+    return int(size)
+
+
+def _target(request: HttpRequest) -> tuple[bytes, bytes]:
+    """(request target, normal path). Raises BadRequest."""
+    query = request.META.get("QUERY_STRING", "")
+    uri = quote(request.path_info, safe="/:@!$&'()*+,=~") + (f"?{query}" if query else "")
+    try:
+        return uri.encode("latin-1"), routing.normalise(
+            quote(request.path_info, safe="/%:@!$&'()*+,=~").encode()
+        )
+    except routing.BadPath as error:
+        raise BadRequest("path_ambiguous", f"The path is ambiguous: {error}.") from error
+
+
 def _add(response: HttpResponseBase, name: str, value: str) -> None:
-    """Django keeps one value a name: cookies go to its own jar, other repeated headers are joined (RFC 9110
-    5.2)."""
+    """Django keeps one value a name: cookies go to its own jar, other repeated headers are joined (RFC 9110 5.2)."""
     if name.lower() == "set-cookie":
         response.cookies.load(value)
     elif response.has_header(name):
         response[name] = f"{response[name]}, {value}"
     else:
         response[name] = value
-
-
-def _bracketed(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip else ip

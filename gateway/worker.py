@@ -1,30 +1,44 @@
-"""One process of the edge: its snapshot, its figures, its connections, and the few things that happen on a
-timer."""
+"""One process of the edge: its snapshot, its figures, its connections, and the few things that happen on a timer."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import secrets
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import structlog
 import uvicorn
 from django.db import close_old_connections
 
-from . import metrics
+from . import forwarding, metrics, stale, standing, watch
+from .access_log import AccessLog
+from .board import Board
 from .conf import conf
 from .edge import Edge, edge_class
-from .exchange import LocalAnswer
+from .holder import Holder
 from .limiter import Limiter
-from .snapshot import Holder, Snapshot
+from .pool import Target
+from .prober import Prober
+from .snapshot import Snapshot
+from .tally import Names, Tally
+from .ticker import repeat
+from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from .errors import BadRequest
+    from .exchange import Exchange
 
 T = TypeVar("T")
+LocalAnswer = Callable[[], Awaitable[tuple[int, bytes, str]]]
+"""Gives (status, body, content type)."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +49,27 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 class Worker:
     """directory: where the workers of one edge share their figures; None: this one is alone."""
 
-    def __init__(self, directory: Path | None = None, holder: Holder | None = None) -> None:
-        self.holder = holder or Holder()
-        self.tally = metrics.Tally()
-        self.limiter = Limiter()
+    def __init__(
+        self, directory: Path | None = None, holder: Holder | None = None, *, limiter: Limiter | None = None
+    ) -> None:
+        self.holder = holder or Holder(Path(conf().SNAPSHOT_FILE) if conf().SNAPSHOT_FILE else None)
+        self.tally = Tally(max_series=conf().METRICS_MAX_SERIES)
+        self.traffic = Traffic(self.tally)
+        self.limiter = limiter or Limiter()
         self.connections: set[Edge] = set()
         self.used_keys: set[bytes] = set()
-        self.started = time.monotonic()
+        self.started = self.now = time.monotonic()  # now: to TIMEOUT_CHECK_S, for who can do with that
+        self.access_log = (
+            AccessLog(conf().ACCESS_LOG_FILE, sample=conf().ACCESS_LOG_SAMPLE) if conf().ACCESS_LOG else None
+        )
+        self.stale = stale.Answers()
+        self.trusted = forwarding.networks(conf().TRUSTED_PROXIES)
+        self._prober = Prober(lambda: self.snapshot.services)
+        self._board = Board(lambda: self.snapshot.services)
         self._directory = directory
+        self._ids = itertools.count(secrets.randbits(32))
+        self._trace = secrets.randbits(64)
+        self._id_prefix = secrets.token_hex(8).encode()
         self._local: dict[bytes, LocalAnswer] = {
             b"/gateway/health": self._health,
             b"/gateway/metrics": self._metrics,
@@ -52,70 +79,142 @@ class Worker:
     def snapshot(self) -> Snapshot:
         return self.holder.snapshot
 
+    def next_id(self) -> bytes:
+        """A request id that no other process has; eight times as fast as a UUID."""
+        return b"%b%016x" % (self._id_prefix, next(self._ids))
+
+    def new_trace(self) -> bytes:
+        """A `traceparent` of a trace that begins here. Its low bits spread evenly, as samplers go by them."""
+        self._trace = number = (self._trace + 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
+        return b"00-%b%016x-%016x-01" % (self._id_prefix, number, number | 1)
+
     def local_answer(self, path: bytes) -> LocalAnswer | None:
         return self._local.get(path)
+
+    # --- what requests leave behind ---
+
+    def over(self, exchange: Exchange) -> None:
+        """Once an exchange is over: the admin's figures, and its line of the access log."""
+        route, identity = exchange.route, exchange.identity
+        consumer = identity.name if identity is not None else ""
+        self.traffic.count(
+            consumer, route.name if route is not None else "", exchange.status or exchange.head_sent
+        )
+        if self.access_log is not None:
+            self._log(exchange, consumer)
+
+    def _log(self, exchange: Exchange, consumer: str) -> None:
+        if self.access_log is None:
+            return
+        route, identity = exchange.route, exchange.identity
+        wall = time.time()  # noqa: TID251  (a date in a log)
+        self.access_log.write(
+            wall, exchange.status or exchange.head_sent, exchange.code, exchange.method, exchange.path.decode("latin-1"),
+            exchange.host, route.name if route is not None else "", route.service.name if route is not None else "",
+            exchange.upstream_name, consumer, identity.plan if identity is not None else "", exchange.client_ip, exchange.request_id.decode(),
+            exchange.trace_id, exchange.bytes_in, exchange.bytes_out, time.monotonic() - exchange.started,
+            exchange.upstream_s, len(exchange.tried),
+        )  # fmt: skip
+
+    def refused(self, fault: BadRequest, client_ip: str, request_id: str) -> None:
+        """Input that never became a request."""
+        self.tally.refused(fault.code)
+        self.tally.finished("", "", "", "other", fault.status, "", 0.0, 0.0)
+        if self.access_log is not None:
+            wall = time.time()  # noqa: TID251
+            self.access_log.write(
+                wall, fault.status, fault.code, "", "", "", "", "", "", "", "", client_ip, request_id, "", 0, 0,
+                0.0, 0.0, 0,
+            )  # fmt: skip
 
     # --- what the edge answers itself ---
 
     async def _health(self) -> tuple[int, bytes, str]:
-        snapshot = self.snapshot
+        snapshot, now = self.snapshot, time.monotonic()
         targets = [
-            {"name": target.name, "breaker": target.breaker.state, "inflight": target.inflight}
+            {
+                "service": target.service,
+                "name": target.name,
+                "state": target.state,
+                "health": target.health.state,
+                "breaker": target.breaker.state,
+                "inflight": target.inflight,
+                "reason": target.why(now),
+            }
             for target in snapshot.targets
         ]
-        dead = any(
-            route.targets and all(target.breaker.state == "open" for target in route.targets)
-            for route in snapshot.routes
-        )
-        loaded = snapshot.version >= 0
+        dead = [
+            service.name
+            for service in snapshot.services
+            if service.targets and not any(target.allows(now) for target in service.targets)
+        ]
+        is_loaded = snapshot.version >= 0
         document = {
-            "status": "ok" if loaded and not dead else "degraded",
+            "status": "ok" if is_loaded and not dead else "degraded",
             "snapshot_version": snapshot.version,
             "routes": len(snapshot.routes),
-            "uptime_s": round(time.monotonic() - self.started, 1),
+            "uptime_s": round(now - self.started, 1),
             "connections": len(self.connections),
+            "services_down": dead,
             "targets": targets,
         }
-        return 200 if loaded else 503, orjson.dumps(document), _JSON
+        return 200 if is_loaded else 503, orjson.dumps(document), _JSON
 
     async def _metrics(self) -> tuple[int, bytes, str]:
         mine = self._figures()
         body = await asyncio.to_thread(lambda: metrics.render(metrics.gather(self._directory, mine)))
         return 200, body, _PROMETHEUS
 
-    def _figures(self) -> dict[str, Any]:
-        return metrics.figures(self.tally, self.snapshot.targets, self.snapshot.version)
+    def _figures(self) -> metrics.Figures:
+        now = time.monotonic()
+        return metrics.figures(
+            self.tally,
+            standing.of(self.snapshot, now),
+            self.snapshot.version,
+            snapshot_age_s=now - self.holder.known_at,
+            connections=len(self.connections),
+            is_store_up=self.limiter.is_store_up,
+            log_dropped=self.access_log.dropped if self.access_log is not None else 0,
+            traffic_dropped=self.traffic.dropped,
+        )
 
     # --- on a timer ---
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_every(lambda: conf().SNAPSHOT_POLL_S, self.refresh))
-            group.create_task(_every(lambda: conf().TIMEOUT_CHECK_S, self._sweep))
-            group.create_task(_every(lambda: conf().LAST_USED_S, self._write_last_used))
+            group.create_task(watch.follow(self.refresh))
+            group.create_task(repeat(self._sweep, lambda: conf().TIMEOUT_CHECK_S))
+            group.create_task(repeat(self._write_last_used, lambda: conf().LAST_USED_S))
+            group.create_task(self._prober.run())
+            group.create_task(self._board.run())
+            group.create_task(repeat(self._send_traffic, lambda: conf().TRAFFIC_FLUSH_S))
             if self._directory is not None:
-                group.create_task(_every(lambda: conf().METRICS_PUBLISH_S, self._publish))
+                group.create_task(repeat(self._publish, lambda: conf().METRICS_PUBLISH_S))
 
     async def refresh(self) -> None:
-        """Look for a new configuration. The snapshot is swapped in the thread: one assignment, seen by the
-        next request."""
-        before = self.snapshot.targets
+        """Look for a new configuration. The snapshot is swapped in the thread: one assignment, seen by the next
+        request."""
         if await asyncio.to_thread(_database, self.holder.refresh):
-            for target in before:
-                if target.retired:
-                    _close_idle(target.idle, older_than=float("inf"))
+            for target in self.holder.retired:
+                _close_idle(target, older_than=float("inf"))
+            self.tally.retire(_names(self.snapshot), time.monotonic())
 
     async def _sweep(self) -> None:
-        now = time.monotonic()
-        for edge in [edge for edge in self.connections if edge.deadline < now]:
+        self.now = now = time.monotonic()
+        for edge in [edge for edge in self.connections if edge.is_overdue(now)]:
             edge.expire()
         for target in self.snapshot.targets:
-            _close_idle(target.idle, older_than=now - conf().UPSTREAM_IDLE_S)
+            _close_idle(target, older_than=now - conf().UPSTREAM_IDLE_S)
 
     async def _publish(self) -> None:
         if self._directory is not None:
             await asyncio.to_thread(metrics.publish, self._directory, self._figures())
+
+    async def _send_traffic(self) -> None:
+        wall = time.time()  # noqa: TID251  (the minutes that the admin shows)
+        self.traffic.collect(wall)
+        await asyncio.to_thread(self.traffic.send)
 
     async def _write_last_used(self) -> None:
         used, self.used_keys = self.used_keys, set()
@@ -127,12 +226,24 @@ class Worker:
         for edge in list(self.connections):
             edge.waiting.clear()
             if edge.exchange is not None:
-                edge.exchange.abort()
+                edge.exchange.abort("gateway_stopped")
             edge.transport.abort()
         for target in self.snapshot.targets:
-            _close_idle(target.idle, older_than=float("inf"))
+            _close_idle(target, older_than=float("inf"))
+        await self.limiter.aclose()
         await self._publish()
         await self._write_last_used()
+        await self._send_traffic()
+        if self.access_log is not None:
+            await asyncio.to_thread(self.access_log.close)
+
+
+def _names(snapshot: Snapshot) -> Names:
+    return Names(
+        frozenset(route.name for route in snapshot.routes),
+        frozenset(service.name for service in snapshot.services),
+        frozenset(target.name for target in snapshot.targets),
+    )
 
 
 async def serve(worker: Worker, listener: socket.socket, stop: asyncio.Event | None = None) -> None:
@@ -198,13 +309,7 @@ async def _no_application(scope: Any, receive: Any, send: Any) -> None:
     raise RuntimeError("the edge answers every request itself")
 
 
-async def _every(interval_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(interval_s())
-        await work()
-
-
-def _close_idle(idle: list[Any], *, older_than: float) -> None:
-    for up in [up for up in idle if up.idle_since <= older_than or not up.alive]:
-        idle.remove(up)
+def _close_idle(target: Target, *, older_than: float) -> None:
+    for up in [up for up in target.idle if up.idle_since <= older_than or not up.alive]:
+        target.idle.remove(up)
         up.drop()

@@ -34,14 +34,15 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("issuer", models.CharField(blank=True, max_length=100)),
+                ("issuer", models.CharField(max_length=100)),
                 ("jti", models.CharField(blank=True, max_length=255, verbose_name="token id")),
-                ("digest", models.CharField(blank=True, max_length=64)),
+                ("digest", models.CharField(blank=True, db_index=True, max_length=64)),
                 ("expires_at", models.DateTimeField(db_index=True)),
                 ("revoked_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
                 "ordering": ("-pk",),
+                "indexes": [models.Index(fields=["issuer", "jti"], name="gateway_revoked_jti")],
             },
         ),
         migrations.CreateModel(

@@ -12,7 +12,8 @@ from django.core.validators import RegexValidator
 
 from foundation import roles, url_guard
 from gateway import routing
-from gateway.origins import Origin, read
+from gateway.conf import conf
+from gateway.origins import Origin, check_socket, read
 
 Check = Callable[[Any], None]
 
@@ -97,6 +98,11 @@ def target(url: str) -> Origin:
         raise ValidationError(str(error)) from error
     if origin.scheme != "unix":
         _guarded(url)
+        return origin
+    try:
+        check_socket(origin.path, conf().UNIX_SOCKET_DIRS)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
     return origin
 
 

@@ -82,16 +82,18 @@ class JwtIssuer(models.Model):
 
 
 class RevokedToken(models.Model):
-    """A token that is refused before it expires, by its id at an issuer or by its SHA-256 in hex."""
+    """A token that is refused before it expires, by its jti, its digest (revoked.py), or either. issuer: a name and no
+    key, as the site's own issuer has no row."""
 
-    issuer = models.CharField(max_length=100, blank=True)
+    issuer = models.CharField(max_length=100)
     jti = models.CharField("token id", max_length=255, blank=True)
-    digest = models.CharField(max_length=64, blank=True)
+    digest = models.CharField(max_length=64, blank=True, db_index=True)
     expires_at = models.DateTimeField(db_index=True)
     revoked_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ("-pk",)
+        indexes = (models.Index(fields=("issuer", "jti"), name="gateway_revoked_jti"),)
         constraints = (
             models.CheckConstraint(
                 condition=~Q(jti="") | ~Q(digest=""), name="gateway_revoked_names_a_token"
@@ -99,4 +101,4 @@ class RevokedToken(models.Model):
         )
 
     def __str__(self) -> str:
-        return self.jti or f"…{self.digest[-8:]}"
+        return f"{self.issuer} {self.jti or self.digest[:12]}"

@@ -10,14 +10,14 @@ from gateway.conf import conf as gateway
     ("brain", "check_id", "message", "hint"),
     [
         (
-            {"GATEWAY": {"CONECT_TIMEOUT_S": 1.0}},
+            {"GATEWAY": {"HEDER_TIMEOUT_S": 1.0}},
             "brain.E001",
-            "Unknown key 'CONECT_TIMEOUT_S' in BRAIN['GATEWAY'].",
-            "Did you mean 'CONNECT_TIMEOUT_S'? See docs/checks.md#brain-e001.",
+            "Unknown key 'HEDER_TIMEOUT_S' in BRAIN['GATEWAY'].",
+            "Did you mean 'HEADER_TIMEOUT_S'? See docs/checks.md#brain-e001.",
         ),
         ({"GATEWEY": {}}, "brain.E001", "Unknown key 'GATEWEY' in BRAIN.", "Did you mean 'GATEWAY'?"),
-        ({"GATEWAY": {"CONNECT_TIMEOUT_S": "1"}}, "brain.E002", "is a str", "Give it as float."),
-        ({"GATEWAY": {"CONNECT_TIMEOUT_S": 0}}, "brain.E003", "is out of range", "Use a value from"),
+        ({"GATEWAY": {"HEADER_TIMEOUT_S": "1"}}, "brain.E002", "is a str", "Give it as float."),
+        ({"GATEWAY": {"HEADER_TIMEOUT_S": 0}}, "brain.E003", "is out of range", "Use a value from"),
         (
             {"GATEWAY": 3},
             "brain.E002",
@@ -36,9 +36,9 @@ def test_settings__something_wrong__is_a_check_with_hint_and_anchor(settings, br
 
 
 def test_settings__good_value__is_bound_and_a_wrong_one_keeps_the_default(settings):
-    default = gateway.shape().CONNECT_TIMEOUT_S
-    settings.BRAIN = {"GATEWAY": {"CONNECT_TIMEOUT_S": 1}}
-    assert gateway().CONNECT_TIMEOUT_S == 1.0
-    assert isinstance(gateway().CONNECT_TIMEOUT_S, float)
-    settings.BRAIN = {"GATEWAY": {"CONNECT_TIMEOUT_S": "soon"}}
-    assert default == gateway().CONNECT_TIMEOUT_S
+    default = gateway.shape().HEADER_TIMEOUT_S
+    settings.BRAIN = {"GATEWAY": {"HEADER_TIMEOUT_S": 1}}
+    assert gateway().HEADER_TIMEOUT_S == 1.0
+    assert isinstance(gateway().HEADER_TIMEOUT_S, float)
+    settings.BRAIN = {"GATEWAY": {"HEADER_TIMEOUT_S": "soon"}}
+    assert default == gateway().HEADER_TIMEOUT_S

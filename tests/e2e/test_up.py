@@ -193,7 +193,11 @@ def test_request_id__one_post__runs_from_the_gateway_to_the_mail(platform, print
     mails = [path.read_text() for path in Path(state["demo"]["mail"]).glob("*.eml")]
     assert any(f"X-Request-Id: {request_id}" in mail and recipient in mail for mail in mails)
     for process in ("edge", "tasks", "worker"):
-        assert request_id in Path(state["logs"][process]).read_text(), process
+        log = Path(state["logs"][process])
+        deadline = time.monotonic() + 5  # the edge writes its lines down once a second
+        while request_id not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert request_id in log.read_text(), process
 
 
 def test_admin__dead_job__is_found_understood_mended_and_replayed_in_the_browser(platform, printed):

@@ -32,3 +32,21 @@ def second_database(url: str, *, app: str = "foundation") -> Iterator[str]:
             connection.close_pool()
         del connections[alias]
         del connections.settings[alias]
+
+
+@contextlib.contextmanager
+def default_database(url: str, *apps: str) -> Iterator[None]:
+    """The database at `url`, migrated (for these apps, if any are named), as Django's default one. Depend on `django_db_setup` first: made while another
+    database is the default, it would be made there."""
+    before = connections.settings["default"], connections["default"]
+    connections.settings["default"] = connections.configure_settings({"default": from_url(url)})["default"]
+    del connections["default"]
+    try:
+        for app in apps or (None,):
+            call_command("migrate", *filter(None, [app]), verbosity=0)
+        yield
+    finally:
+        connections["default"].close()
+        if connections["default"].vendor == "postgresql":
+            connections["default"].close_pool()
+        connections.settings["default"], connections["default"] = before

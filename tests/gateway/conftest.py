@@ -12,16 +12,21 @@ import pytest
 import uvloop
 
 from gateway import bucket, keys, tokens
-from gateway.auth import Identity, KeyRecord
-from gateway.balancer import picker
-from gateway.breaker import Breaker
+from gateway.auth import Identity
 from gateway.conf import GatewayConf, conf
+from gateway.dial import Dial
+from gateway.holder import Holder
+from gateway.identities import Identities
 from gateway.limiter import Limiter
-from gateway.metrics import Tally
-from gateway.pipeline import Route, Target
-from gateway.routing import Router
-from gateway.snapshot import Holder, Snapshot
+from gateway.pipeline import Route
+from gateway.policy import Policy
+from gateway.pool import Service, Target
+from gateway.revoked import Revoked
+from gateway.routing import ANY_METHOD, Router, Rule
+from gateway.snapshot import Snapshot
+from gateway.tally import Tally
 from gateway.worker import Worker, serve
+from tests.foundation.databases import default_database
 
 from .client import Client
 from .odd_upstream import OddUpstream, running
@@ -37,8 +42,35 @@ def gateway_conf() -> Iterator[Callable[..., None]]:
     def change(**values: Any) -> None:
         conf.bind(replace(conf(), **values))
 
-    conf.bind(GatewayConf(ACCESS_LOG=False, TIMEOUT_CHECK_S=0.02))
+    conf.bind(GatewayConf(ACCESS_LOG=False, TIMEOUT_CHECK_S=0.02, UNIX_SOCKET_DIRS=("/run",)))
     yield change
+    conf.bind(before)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def every_database(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_setup: None,
+    django_db_blocker: Any,
+) -> Iterator[None]:
+    """The module's tests on each database, with committed rows: a file or a private server as Django's default."""
+    if request.param == "mariadb":
+        pytest.importorskip("MySQLdb")
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('gateway')}/db.sqlite3"
+    else:
+        url = request.getfixturevalue(f"{request.param}_url")
+    with django_db_blocker.unblock(), default_database(url, "foundation", "gateway"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _sockets_in_run() -> Iterator[None]:
+    """Documents of the tests name /run/tasks.sock."""
+    before = conf()
+    conf.bind(replace(before, UNIX_SOCKET_DIRS=("/run",)))
+    yield
     conf.bind(before)
 
 
@@ -59,25 +91,49 @@ class Still(Holder):
 
 
 def target(port: int) -> Target:
-    return Target(f"127.0.0.1:{port}", "127.0.0.1", port, Breaker(3, 5.0))
+    name = f"127.0.0.1:{port}"
+    made = Target("odd", name)
+    made.dial = Dial(("127.0.0.1", port), name.encode())
+    return made
 
 
-def route(path: str, targets: list[Target], **values: Any) -> Route:
-    return Route(path, picker("round_robin", [(one, 1) for one in targets]), tuple(targets), **values)
+# Opens after three failures, for long; nobody is probed or ejected.
+SENSITIVE = Policy(
+    breaker_volume=3, breaker_open_s=30.0, outlier_failures=0, health_enabled=False, slow_start_s=0.0
+)
+
+
+def service(
+    targets: list[Target], *, policy: Policy = SENSITIVE, strategy: str = "round_robin", **values: Any
+) -> Service:
+    return Service("odd", targets, strategy, random=lambda: 0.5, policy=policy, **values)
+
+
+def route(path: str, targets: list[Target] | Service, *, timeout_s: float = 30.0, **values: Any) -> Route:
+    to = targets if isinstance(targets, Service) else service(targets)
+    given = {"methods": ANY_METHOD, "response_timeout_s": timeout_s, "idle_timeout_s": timeout_s} | values
+    return Route(path, to, path=path, **given)
 
 
 def snapshot(routes: list[Route], **values: Any) -> Snapshot:
-    good = Identity("key:tester", "tester", frozenset({"operator"}), digest=keys.digest(b"good-key"))
+    good = Identity("key:tester", "tester", frozenset({"operator"}), key_digest=keys.digest(b"good-key"))
     issuer = tokens.Issuer("brain", "HS256", SECRET, issuer="brain")
+    services = tuple({id(one.service): one.service for one in routes}.values())
     given: dict[str, Any] = {
         "version": 1,
-        "router": Router((one.path, one) for one in routes),
+        "router": Router(Rule(one, one.path, one.path_kind, methods=one.methods) for one in routes),
         "routes": tuple(routes),
-        "keys": {good.digest: KeyRecord(good)},
-        "verifier": tokens.Verifier([issuer]),
-        "targets": tuple({id(t): t for one in routes for t in one.targets}.values()),
+        "services": services,
+        "identities": Identities({good.key_digest: good}, tokens.Verifier([issuer]), Revoked()),
+        "targets": tuple({id(t): t for one in services for t in one.targets}.values()),
     }
     return Snapshot(**(given | values))
+
+
+def calm(target: Target) -> None:
+    """As if nothing had ever failed."""
+    target.breaker = type(target.breaker)()
+    target.follow(target.policy, lambda: 0.5)
 
 
 @dataclass
@@ -102,8 +158,8 @@ def serving(routes: list[Route], prefix: str, **values: Any) -> Iterator[Running
     """An edge in a thread of this process. values: of its snapshot."""
     holder = Still()
     holder.snapshot = snapshot(routes, **values)
-    worker = Worker(holder=holder)
-    worker.limiter = Limiter(prefix=prefix)
+    worker = Worker(holder=holder, limiter=Limiter(prefix=prefix))
+    worker.access_log = None
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     port = listener.getsockname()[1]
     loop = uvloop.new_event_loop()
@@ -133,14 +189,14 @@ def _run(loop: asyncio.AbstractEventLoop, work: Any) -> None:
 def usual_routes(port: int) -> list[Route]:
     """One upstream behind /api (credentials needed), /open, /limited (3 at once, 60 a minute), /admins and
     /reading."""
-    one = target(port)
+    one = service([target(port)])
     limits = (bucket.per_window("minute", 60, 60, capacity=3),)
     return [
-        route("/api", [one], timeout_s=5.0),
-        route("/open", [one], auth_required=False, timeout_s=5.0),
-        route("/limited", [one], limits=limits, timeout_s=5.0),
-        route("/admins", [one], roles=frozenset({"admin"})),
-        route("/reading", [one], methods=frozenset({"GET"})),
+        route("/api", one, timeout_s=5.0),
+        route("/open", one, auth_required=False, timeout_s=5.0),
+        route("/limited", one, limits=limits, timeout_s=5.0),
+        route("/admins", one, roles=frozenset({"admin"})),
+        route("/reading", one, methods=frozenset({"GET"})),
     ]
 
 
@@ -159,7 +215,7 @@ def edge(
     served, one = _steady
     served.worker.tally = Tally()
     served.worker.limiter = Limiter(prefix=prefix)
-    served.targets[0].breaker = Breaker(3, 5.0)
+    calm(served.targets[0])
     one.seen.clear()
     return served
 

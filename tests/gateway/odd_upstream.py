@@ -17,9 +17,10 @@ BIG_BYTES = 32 * 1024 * 1024
 class OddUpstream:
     """One thread a connection. `seen`: what happened from this side, in order; `requests`: heads read."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self.listener.getsockname()[1]
+    def __init__(self, listener: socket.socket | None = None) -> None:
+        self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=128)
+        address = self.listener.getsockname()
+        self.port: int = address[1] if isinstance(address, tuple) else 0
         self.name = f"127.0.0.1:{self.port}"
         self.seen: list[str] = []
         self.requests = self.connections = 0
@@ -36,6 +37,12 @@ class OddUpstream:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+    def drop_connections(self) -> None:
+        """As a server does with those that it finds idle."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
@@ -92,7 +99,8 @@ class OddUpstream:
                     piece = reader.read(size)
                     count, total = count + len(piece), total + sum(piece)
                     reader.readline()
-                reader.readline()
+                while (line := reader.readline()) not in (b"\r\n", b""):
+                    self.seen.append(line.decode().strip())
                 return count, total
             left = int(headers.get("content-length", ["0"])[0])
             while left:
@@ -124,6 +132,20 @@ class OddUpstream:
             for i in range(0, len(body), 7):
                 send(b"%x\r\n%b\r\n" % (len(body[i : i + 7]), body[i : i + 7]))
             send(b"0\r\nT: x\r\n\r\n")
+        elif what == "trailers":
+            self.seen.append(f"trailers {headers.get('te')}")
+            send(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Set-Cookie\r\n\r\n2\r\nok\r\n0\r\n"
+            )
+            send(b"X-Sum: 7\r\nSet-Cookie: evil=1\r\n\r\n")
+        elif what == "websocket":
+            return self._mirror(connection)
+        elif what == "json":
+            sent = json.dumps({"id": 10**20, "price": 1.10, "secret": "s", "caller": "?"}).encode()
+            send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(sent)
+                + sent
+            )
         elif what == "close":
             send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
             return False
@@ -158,6 +180,17 @@ class OddUpstream:
                 + head
             )
         return True
+
+    def _mirror(self, connection: socket.socket) -> bool:
+        """A WebSocket as far as a gateway sees one: what comes goes back."""
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        )
+        connection.sendall(b"Sec-WebSocket-Accept: x\r\n\r\nhello")
+        while piece := connection.recv(65536):
+            connection.sendall(piece)
+        self.seen.append("websocket closed")
+        return False
 
     def _pour(self, connection: socket.socket) -> bool:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG_BYTES)

@@ -18,7 +18,8 @@ import pytest
 from django.core.management import call_command
 
 from foundation.commands import Failed
-from gateway.models import Consumer, Route
+from foundation.models import AuditEntry
+from gateway.models import ApiKey, Consumer, Route, Target
 
 from .client import Client
 from .client import request as request_bytes
@@ -121,7 +122,7 @@ def test_gateway__workers__figures_of_all_in_one_answer(data_dir: dict[str, str]
                 found = client.send(request_bytes("/gateway/metrics", "Connection: close")).answer()
             text = found.body.decode() if found else ""
             workers = text.count("brain_gateway_snapshot_version{")
-            return workers == 2 and 'route="unrouted",status="4xx"} 20.0' in text
+            return workers == 2 and 'status="4xx",plan=""} 20.0' in text
 
         assert eventually(counted)
         process.send_signal(signal.SIGINT)
@@ -139,68 +140,181 @@ def test_gateway__busy_port__one_line_and_exit_1() -> None:
     assert caught.value.returncode == 1
 
 
+def code(*arguments: str) -> int:
+    """How `manage.py gateway …` ends, run in this process."""
+    try:
+        call_command("gateway", *arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capsys.readouterr()
+    code(*arguments, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.django_db
-def test_import__diff__validate__exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    call_command("gateway", "validate", EXAMPLE)
-    with pytest.raises(SystemExit) as different:
-        call_command("gateway", "diff", EXAMPLE)
-    assert different.value.code == 3
-    call_command("gateway", "import", EXAMPLE)
-    call_command("gateway", "diff", EXAMPLE)
-    assert Route.objects.count() == 2
+def test_validate__diff__apply__exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("validate", EXAMPLE) == 0
+    assert code("diff", EXAMPLE) == 3
+    assert not Route.objects.exists()
+    assert code("apply", EXAMPLE) == 0
+    assert code("diff", EXAMPLE) == 0
+    assert code("import", EXAMPLE) == 0  # its older name
     said = capsys.readouterr()
+    assert (
+        "+ route /api/v1/stats  methods: GET, plan: /api/v1/stats, timeout_s: 30, service: tasks_service"
+        in said.out
+    )
     assert "no difference" in said.out
-    assert "refused in production" in said.err
+    assert "nothing to change" in said.out
+    assert (
+        "line 4: authentication.jwt_secret: a secret that everybody knows (refused in production)" in said.err
+    )
+    entry = AuditEntry.objects.filter(action="route.create").first()
+    assert entry is not None
+    assert entry.source == "cli"
+    assert "\x1b" not in said.out  # no terminal, no colours
 
 
 @pytest.mark.django_db
-def test_import__broken_file__names_the_key(tmp_path: Path) -> None:
+def test_diff__human_and_json__each_field_before_and_after(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code("apply", EXAMPLE)
+    file = tmp_path / "changed.yaml"
+    file.write_text(Path(EXAMPLE).read_text().replace("burst_limit: 10", "burst_limit: 20", 1))
+    capsys.readouterr()
+    assert code("--force-color", "diff", str(file)) == 3
+    assert capsys.readouterr().out == "\x1b[33m~ plan /api/v1/tasks  burst_limit: 10 -> 20\x1b[0m\n"
+    assert as_json(capsys, "diff", str(file)) == [
+        {
+            "verb": "update",
+            "kind": "plan",
+            "name": "/api/v1/tasks",
+            "before": {"burst_limit": 10},
+            "after": {"burst_limit": 20},
+        }
+    ]
+    assert as_json(capsys, "diff", EXAMPLE) == []
+    file.write_text("plans: {}")
+    assert [change["verb"] for change in as_json(capsys, "diff", str(file), "--prune")] == ["delete"] * 11
+
+
+@pytest.mark.django_db
+def test_apply__broken_file__names_lines_and_keys_and_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("routes: [{pth: /x}]")
-    with pytest.raises(Failed, match=r"routes\[0\]\.pth: unknown key; did you mean 'path'\?"):
-        call_command("gateway", "import", str(file))
+    file.write_text("routes:\n  - {pth: /x}\n")
+    with pytest.raises(
+        Failed, match=r"line 2: routes\[0\]\.pth: unknown key; did you mean 'path'\?"
+    ) as caught:
+        call_command("gateway", "apply", str(file))
+    assert caught.value.returncode == 1
+    assert "Nothing was changed" in caught.value.hint
+    file.write_text("routes:\n  - {path: /x, service: s}\n")
+    for verb in ("diff", "apply"):
+        with pytest.raises(Failed, match=r"line 2: routes\[0\]\.service: there is no service 's'"):
+            call_command("gateway", verb, str(file))
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(Failed, match="it is not UTF-8"):
+        call_command("gateway", "validate", str(file))
     with pytest.raises(Failed, match="cannot be read"):
         call_command("gateway", "validate", str(tmp_path / "missing.yaml"))
 
 
 @pytest.mark.django_db
 def test_export__routes__as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    call_command("gateway", "import", EXAMPLE)
-    capsys.readouterr()
-    call_command("gateway", "routes", "--json")
-    rows = json.loads(capsys.readouterr().out)
+    code("apply", EXAMPLE)
+    rows = as_json(capsys, "routes")
     assert [row["path"] for row in rows] == ["/api/v1/stats", "/api/v1/tasks"]
+    assert rows[0]["targets"] == ", ".join(f"http://localhost:800{n}" for n in (1, 2, 3))
     call_command("gateway", "export")
-    assert "path: /api/v1/tasks" in capsys.readouterr().out
+    exported = capsys.readouterr().out
+    assert "path: /api/v1/tasks" in exported
+    assert as_json(capsys, "export")["yaml"] == exported
 
 
 @pytest.mark.django_db
-def test_key_create__shown_once_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    Consumer.objects.create(name="c")
-    call_command("gateway", "key", "create", "c", "--days", "1")
+def test_history__rollback__human_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code("apply", EXAMPLE)
+    target = ("tasks_service", "http://localhost:8001")
+    code("target", "drain", *target)
+    capsys.readouterr()
+    assert code("rollback", "1") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "~ target tasks_service http://localhost:8001  state: draining -> active",
+        "version 3: as after version 1",
+    ]
+    code("rollback", "1")
+    assert "nothing to change" in capsys.readouterr().out
+    assert as_json(capsys, "rollback", "3") == {"version": 3, "changes": []}
+    listed = as_json(capsys, "history", "--limit", "2")
+    assert [(row["version"], row["source"], row["back_to"]) for row in listed] == [
+        (3, "cli", 1),
+        (2, "cli", None),
+    ]
+    assert as_json(capsys, "history", "2")[0]["after"] == {"state": "draining"}
+    code("history", "1")
+    assert "+ consumer demo-key" in capsys.readouterr().out
+    with pytest.raises(Failed, match="no version 9 yet; the newest is 3"):
+        call_command("gateway", "rollback", "9")
+    with pytest.raises(Failed, match="version 9 is not kept, or was never made"):
+        call_command("gateway", "history", "9")
+
+
+@pytest.mark.django_db
+def test_target__on_off_drain__audited_and_unknown_ones_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code("apply", EXAMPLE)
+    target = ("tasks_service", "http://localhost:8001")
+    for action, state in (("off", "off"), ("drain", "draining"), ("on", "active")):
+        assert as_json(capsys, "target", action, *target)["state"] == state
+        assert Target.objects.get(url=target[1]).state == state
+    assert AuditEntry.objects.filter(action="target.update").count() == 3
+    code("target", "on", *target)
+    assert "was active already" in capsys.readouterr().out
+    with pytest.raises(Failed, match="has no target") as caught:
+        call_command("gateway", "target", "on", "tasks_service", "http://localhost:9")
+    assert "http://localhost:8001" in caught.value.hint
+    with pytest.raises(Failed, match="there is no service 'x'"):
+        call_command("gateway", "target", "on", "x", "y")
+
+
+@pytest.mark.django_db
+def test_key__create_list_rotate_revoke__shown_once_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    Consumer.objects.create(name="c", scopes=["read"])
+    call_command("gateway", "key", "create", "c", "--days", "1", "--scopes", "read")
     said = capsys.readouterr()
-    assert said.out.strip().startswith("brn_")
+    text = said.out.strip()
+    assert text.startswith("brn_")
     assert "only time" in said.err
+    rotated = as_json(capsys, "key", "rotate", text.split("_")[1], "--overlap-s", "60")
+    assert rotated["consumer"] == "c"
+    first, second = as_json(capsys, "key", "list", "c")
+    assert (first["state"], second["state"], second["scopes"]) == ("valid", "valid", "read")
+    assert first["expires_at"] < second["expires_at"]
+    assert text not in str(first)
+    code("key", "revoke", first["sha256"])
+    assert "is revoked" in capsys.readouterr().out
+    assert [row["state"] for row in as_json(capsys, "key")] == ["revoked", "valid"]
+    with pytest.raises(Failed, match="revoked or expired"):
+        call_command("gateway", "key", "rotate", text)  # pasted as a whole
+    with pytest.raises(Failed, match="there is no such key"):
+        call_command("gateway", "key", "revoke", "brn_zzz")
+    with pytest.raises(Failed, match="does not have the scope 'write'"):
+        call_command("gateway", "key", "create", "c", "--scopes", "write")
     with pytest.raises(Failed, match="there is no consumer 'x'"):
         call_command("gateway", "key", "create", "x")
 
 
-@pytest.mark.service
-@pytest.mark.parametrize("server", ["postgresql_url", "mariadb_url"])
-def test_import__on_a_server_database__constraints_hold_and_the_diff_is_empty(
-    server: str, request: pytest.FixtureRequest, tmp_path: Path, valkey: str
-) -> None:
-    if server == "mariadb_url":
-        pytest.importorskip("MySQLdb")
-    url = request.getfixturevalue(server)
-    environment = {"BRAIN_DATA_DIR": str(tmp_path), "DATABASE_URL": url, "REDIS_URL": valkey}
-    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(
-        migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120
-    )
-    assert run("import", EXAMPLE, **environment).returncode == 0
-    assert run("diff", EXAMPLE, **environment).returncode == 0
-    reserved = tmp_path / "reserved.yaml"
-    reserved.write_text("routes: [{path: /admin/x, upstream: tasks_service}]")
-    refused = run("import", str(reserved), **environment)
-    assert (refused.returncode, "belongs to the platform" in refused.stderr) == (1, True)
+@pytest.mark.django_db
+def test_key__begin_that_several_share__refused() -> None:
+    consumer = Consumer.objects.create(name="c")
+    for end in "ab":
+        ApiKey.objects.create(consumer=consumer, digest="12345678" + end * 56)
+    for told in ("12345678", "1234567", ""):
+        with pytest.raises(Failed, match="several keys begin so" if len(told) == 8 else "no such key"):
+            call_command("gateway", "key", "revoke", told)
+    assert not ApiKey.objects.exclude(revoked_at=None).exists()

@@ -2,11 +2,31 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.routing import BadPath, Router, allowed, check_template, is_reserved, normalise
+from gateway import routing
+from gateway.routing import (
+    Asked,
+    BadPath,
+    Router,
+    Rule,
+    allowed,
+    check_path,
+    is_reserved,
+    normalise,
+    parameters,
+)
+
+GET = Asked("GET")
 
 
 def router(*templates: str) -> Router[str]:
-    return Router((template, template) for template in templates)
+    return Router(Rule(template, template) for template in templates)
+
+
+def match(routes: Router[str], path: bytes, asked: Asked = GET) -> str | None:
+    """As the doors do, and twice: what is remembered says the same."""
+    first = routes.known.get(path) or routes.match(path, asked)
+    assert (routes.known.get(path) or routes.match(path, asked)) == first
+    return first
 
 
 @pytest.mark.parametrize(
@@ -27,19 +47,19 @@ def router(*templates: str) -> Router[str]:
 )
 def test_router__path__longest_match_on_a_segment_boundary(path: bytes, expected: str | None) -> None:
     routes = router("/api/v1/tasks", "/api/v1/tasks/archive", "/api/v1/tasks/{id}/notes", "/files/{rest...}")
-    assert routes.match(path) == expected
+    assert match(routes, path) == expected
 
 
 def test_router__longer_match_behind_a_placeholder__wins_over_a_shorter_literal() -> None:
     routes = router("/a/b", "/a/{x}/c", "/a/{x}/{y}/d")
-    assert routes.match(b"/a/b/c/z") == "/a/{x}/c"
-    assert routes.match(b"/a/b/q/d") == "/a/{x}/{y}/d"
-    assert routes.match(b"/a/b/q") == "/a/b"
+    assert match(routes, b"/a/b/c/z") == "/a/{x}/c"
+    assert match(routes, b"/a/b/q/d") == "/a/{x}/{y}/d"
+    assert match(routes, b"/a/b/q") == "/a/b"
 
 
 def test_router__root_route__serves_everything_but_what_is_reserved() -> None:
     routes = router("/", "/api/v1/{x}/y")
-    assert routes.match(b"/anything/else") == "/"
+    assert match(routes, b"/anything/else") == "/"
     for path in (
         b"/admin",
         b"/admin/login",
@@ -47,13 +67,8 @@ def test_router__root_route__serves_everything_but_what_is_reserved() -> None:
         b"/api/v1/queue/y",
         b"/api/v1/gateway/token",
     ):
-        assert routes.match(path) is None, path
-    assert routes.match(b"/administrators") == "/"
-
-
-def test_router__two_templates_for_the_same_paths__refused() -> None:
-    with pytest.raises(ValueError, match="same paths"):
-        router("/a/{x}", "/a/{y}")
+        assert match(routes, path) is None, path
+    assert match(routes, b"/administrators") == "/"
 
 
 def test_router__agrees_with_a_brute_force_matcher() -> None:
@@ -64,7 +79,7 @@ def test_router__agrees_with_a_brute_force_matcher() -> None:
     paths += [f"/{i}/{j}" for i in words for j in words] + [f"/{i}" for i in words]
     for path in paths:
         expected = max((score(t, path), t) for t in templates)
-        found = routes.match(path.encode())
+        found = match(routes, path.encode())
         assert found == (expected[1] if expected[0][0] else None), path
 
 
@@ -113,20 +128,27 @@ def test_normalise__path__one_spelling(path: bytes, normal: bytes) -> None:
 def test_normalise__spellings_of_a_stricter_route__never_reach_the_wider_one() -> None:
     routes = router("/tasks", "/tasks/archive")
     for path in (b"/tasks/archive", b"/tasks/%61rchive", b"/tasks/archive;x=1", b"/tasks/archive/"):
-        assert routes.match(normalise(path)) == "/tasks/archive"
+        assert match(routes, normalise(path)) == "/tasks/archive"
 
 
 @pytest.mark.parametrize(
-    "template", ["x", "/a//b", "/a/../b", "/a/{x}y", "/{rest...}/a", "/a%2f", "/admin", "/gateway/x", "/a b"]
-)
-def test_check_template__not_a_route_path__value_error(template: str) -> None:
+    ("path", "kind"),
+    [
+        *((path, "prefix") for path in (
+            "x", "/a//b", "/a/../b", "/a/{x}y", "/{rest...}/a", "/a%2f", "/admin", "/gateway/x", "/a b",
+        )),
+        ("/a/{x}", "exact"), ("/a/(", "regex"), ("/a/(?=x)", "regex"), ("/a/" + "x" * 200, "regex"), ("a", "regex"),
+    ],
+)  # fmt: skip
+def test_check_path__not_a_route_path__value_error(path: str, kind: str) -> None:
     with pytest.raises(ValueError):
-        check_template(template)
+        check_path(path, kind)
 
 
-def test_check_template__slash_at_the_end__dropped() -> None:
-    assert check_template("/a/") == "/a"
-    assert check_template("/") == "/"
+def test_check_path__slash_at_the_end__dropped() -> None:
+    assert check_path("/a/", "prefix") == "/a"
+    assert check_path("/", "prefix") == "/"
+    assert check_path("/a/", "regex") == "/a/"
 
 
 def test_is_reserved__segment_boundary__counts() -> None:
@@ -139,3 +161,98 @@ def test_allowed__get__brings_head() -> None:
     assert not allowed(frozenset({"POST"}), "HEAD")
     assert allowed(frozenset(), "PATCH")
     assert not allowed(frozenset(), "TRACE")
+
+
+# --- kinds of paths, conditions
+# --------------------------------------------------------------------------------------------------
+def rules(*given: tuple[str, dict[str, object]]) -> Router[str]:
+    """(name, the rule's fields); the first is the oldest."""
+    return Router(Rule(name, age=age, **fields) for age, (name, fields) in enumerate(given))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"/api/v1", "exact"),
+        (b"/api/v1/", "prefix"),
+        (b"/api/v1/x", "prefix"),
+        (b"/api/v1/users/7", "template"),
+        (b"/api/v1/users/me", "literal"),
+        (b"/api/v1/users/7/x", "prefix"),
+        (b"/api/v1/2024-01", "regex"),
+        (b"/api/v1/2024-01x", "prefix"),
+        (b"/api/v2", None),
+    ],
+)
+def test_router__kinds__the_longest_then_the_most_literal(path: bytes, expected: str | None) -> None:
+    routes = rules(
+        ("prefix", {"path": "/api/v1"}),
+        ("exact", {"path": "/api/v1", "kind": "exact"}),
+        ("template", {"path": "/api/v1/users/{id}", "kind": "template"}),
+        ("literal", {"path": "/api/v1/users/me", "kind": "exact"}),
+        ("regex", {"path": r"/api/v1/\d{4}-\d{2}", "kind": "regex"}),
+    )
+    assert match(routes, path) == expected
+
+
+def test_router__hosts__exact_before_the_longer_wildcard_before_any() -> None:
+    routes = rules(
+        ("any", {"path": "/x"}),
+        ("wild", {"path": "/x", "hosts": ("*.example.com",)}),
+        ("wilder", {"path": "/x", "hosts": ("*.eu.example.com",)}),
+        ("one", {"path": "/x", "hosts": ("api.example.com", "api.example.org")}),
+    )
+    hosts = {
+        "api.example.com": "one", "api.example.org": "one", "a.example.com": "wild", "a.b.example.com": "wild",
+        "a.eu.example.com": "wilder", "example.com": "any", "": "any",
+    }  # fmt: skip
+    for host, expected in hosts.items():
+        assert match(routes, b"/x/y", Asked("GET", host)) == expected, host
+
+
+def test_router__headers__more_conditions_first_then_the_oldest() -> None:
+    routes = rules(
+        ("plain", {"path": "/x"}),
+        ("old", {"path": "/x", "headers": ((b"x-version", b"2"),)}),
+        ("young", {"path": "/x", "headers": ((b"x-version", b"2"),)}),
+        ("both", {"path": "/x", "headers": ((b"x-version", b"2"), (b"x-beta", b"1"))}),
+    )
+    version, beta = (b"X-Version", b"2"), (b"X-Beta", b"1")
+    assert match(routes, b"/x") == "plain"
+    assert match(routes, b"/x", Asked("GET", headers=(version,))) == "old"
+    assert match(routes, b"/x", Asked("GET", headers=(beta, version))) == "both"
+    assert match(routes, b"/x", Asked("GET", headers=(beta,))) == "plain"
+
+
+def test_router__condition_that_does_not_hold__a_shorter_path_serves() -> None:
+    routes = rules(("short", {"path": "/a"}), ("long", {"path": "/a/b", "hosts": ("one.test",)}))
+    assert match(routes, b"/a/b/c", Asked("GET", "one.test")) == "long"
+    assert match(routes, b"/a/b/c", Asked("GET", "two.test")) == "short"
+
+
+def test_router__methods__of_one_path_never_of_a_shorter_one() -> None:
+    routes = rules(
+        ("all", {"path": "/a"}),
+        ("read", {"path": "/a/b", "methods": frozenset({"GET"})}),
+        ("write", {"path": "/a/b", "methods": frozenset({"POST"})}),
+    )
+    assert match(routes, b"/a/b", Asked("GET")) == match(routes, b"/a/b", Asked("HEAD")) == "read"
+    assert match(routes, b"/a/b", Asked("POST")) == "write"
+    assert match(routes, b"/a/b", Asked("DELETE")) == "read"  # to be refused with 405
+    assert routes.methods(b"/a/b", Asked("DELETE")) == {"GET", "POST"}
+
+
+def test_router__remembered_paths__bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_REMEMBERED", 10)
+    routes = router("/a/{x}", "/b")
+    for i in range(100):
+        assert match(routes, b"/a/%d" % i) == "/a/{x}"
+        assert len(routes.known) <= 11
+    assert match(routes, b"/a/" + b"x" * 300) == "/a/{x}"
+    assert b"/a/" + b"x" * 300 not in routes.known
+    assert routes.known[b"/b"] == "/b"
+
+
+def test_parameters__template__what_stands_in_its_places() -> None:
+    assert parameters("/a/{id}/{rest...}", b"/a/7/x/y") == {"id": "7", "rest": "x/y"}
+    assert parameters("/a", b"/a/7") == {}

@@ -18,14 +18,13 @@ import pytest
 import redis
 from celery import current_app
 from django.conf import settings
-from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from orm_app.databases import from_url
 from queue_app import queues, registry, task
 from queue_app.models import Firing, Job, JobEvent, Lease, Queue, Schedule, Turns, Worker
+from tests.foundation.databases import default_database
 
 ROOT = Path(__file__).resolve().parents[2]
 CELERY = ["-m", "celery", "-A", "brain_project", "worker", "--without-mingle", "--without-gossip"]
@@ -169,16 +168,8 @@ def _database(
         url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/db.sqlite3"
     else:
         url = request.getfixturevalue(f"{request.param}_url")
-    before = connections.settings["default"], connections["default"]
-    connections.settings["default"] = connections.configure_settings({"default": from_url(url)})["default"]
-    del connections["default"]
-    with django_db_blocker.unblock():
-        call_command("migrate", verbosity=0)
+    with django_db_blocker.unblock(), default_database(url):
         yield
-        connections["default"].close()
-        if connections["default"].vendor == "postgresql":
-            connections["default"].close_pool()
-    connections.settings["default"], connections["default"] = before
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""What the gateway's API answers alike: conflicts, failed preconditions, fields that it does not know."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.core.exceptions import ValidationError as Invalid
+from django.db import IntegrityError
+from django.db.models import ProtectedError
+from rest_framework import serializers
+from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.settings import api_settings
+
+_MOST_NAMED = 5  # rows that the refusal to delete one names
+
+
+class Conflict(APIException):
+    status_code = 409
+    default_code = "conflict"
+
+
+class PreconditionFailed(APIException):
+    """RFC 9110 section 15.5.13: somebody else's change came first."""
+
+    status_code = 412
+    default_code = "precondition_failed"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What a write can be refused for is the client's to read."""
+    try:
+        yield
+    except Invalid as error:
+        raise _pointed(error) from error
+    except ProtectedError as error:
+        raise Conflict(_needed_by(error.protected_objects)) from error
+    except IntegrityError as error:
+        raise Conflict("Another change came first: look at what there is now, and try again.") from error
+
+
+def _pointed(error: Invalid) -> ValidationError:
+    if not hasattr(error, "error_dict"):
+        return ValidationError(error.messages)
+    fields = dict(error.message_dict)
+    if NON_FIELD_ERRORS in fields:
+        fields[api_settings.NON_FIELD_ERRORS_KEY] = _in_words(fields.pop(NON_FIELD_ERRORS))
+    return ValidationError(fields)
+
+
+def _in_words(texts: list[str]) -> list[str]:
+    # A constraint of the database is named, where no check of ours has said the same in words.
+    return [text for text in texts if not text.startswith("Constraint “")] or texts
+
+
+def _needed_by(rows: Collection[Any]) -> str:
+    found = sorted(f"{row._meta.verbose_name} {row}" for row in rows)
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"It is needed by {', '.join(found[:_MOST_NAMED])}{more}."
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is not among the known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"is not known here; did you mean {close[0]}?" if close else "is not known here"
+
+
+class Strict(serializers.BaseSerializer):
+    """Refuses fields that it does not have: a misspelt one must not pass for one that is set."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        strange = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
+        if strange:
+            raise ValidationError({str(name): [unknown(str(name), list(self.fields))] for name in strange})
+        return super().to_internal_value(data)
+
+
+class Choice(serializers.ChoiceField):
+    """Says what can be chosen."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except ValidationError as error:
+            offered = ", ".join(str(choice) for choice in self.choices if choice != "")
+            raise ValidationError(f"is not one of {offered}", code="invalid_choice") from error

@@ -1,0 +1,140 @@
+"""Who may call, read from the configuration's rows: API keys by their SHA-256, token issuers, and what was taken back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from . import bucket, secret_box, tokens
+from .auth import Identity
+from .entries import Entry, Fields
+from .jwks import Jwks
+from .revoked import Revocation, Revoked
+from .tokens import Issuer
+
+OWN_ISSUER = "brain"
+Sources = dict[tuple[str, str], Jwks]  # (URL, algorithm) → its keys, which live on across snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    keys: Mapping[bytes, Identity]
+    issuers: tuple[Issuer, ...]
+    revoked: Revoked
+
+
+def read(
+    entries: Mapping[Entry, Fields], revoked: Iterable[Iterable[Any]], sources: Sources, wall: float
+) -> Callers:
+    """revoked: (issuer, jti, digest, expiry). wall: seconds since the epoch. Raises ValueError, or secret_box.Sealed."""
+    return Callers(
+        keys=_keys(entries, wall),
+        issuers=tuple(_issuers(entries, sources)),
+        revoked=Revoked((Revocation(*one) for one in revoked), wall),
+    )
+
+
+def limits(plan: Fields | None, prefix: str = "") -> tuple[bucket.Limit, ...]:
+    """A plan's limits. burst_limit is the capacity of the bucket that fills per minute (without one: per hour)."""
+    if plan is None:
+        return ()
+    minute, hour, burst = plan["requests_per_minute"], plan["requests_per_hour"], plan["burst_limit"]
+    found = []
+    if minute:
+        found.append(bucket.per_window(f"{prefix}minute", minute, 60, capacity=burst))
+    if hour:
+        found.append(bucket.per_window(f"{prefix}hour", hour, 3600, capacity=None if minute else burst))
+    return tuple(found)
+
+
+def default_issuer() -> Issuer:
+    """What signs, and is accepted, while no row does."""
+    jwt = settings.SIMPLE_JWT
+    return Issuer(OWN_ISSUER, jwt["ALGORITHM"], settings.JWT_SECRET.encode(), jwt.get("ISSUER") or OWN_ISSUER)
+
+
+def _keys(entries: Mapping[Entry, Fields], wall: float) -> dict[bytes, Identity]:
+    """Two keys of one consumer share its limits' tuple, and so its account."""
+    own = {name: limits(fields, "consumer-") for (kind, name), fields in entries.items() if kind == "plan"}
+    found = {}
+    for (kind, name), fields in entries.items():
+        if kind != "key" or fields["revoked_at"] is not None:
+            continue
+        expires_at = _timestamp(fields["expires_at"])
+        consumer = entries["consumer", fields["consumer"]]
+        if consumer["enabled"] and expires_at > wall:
+            plan = consumer["plan"] or ""
+            found[bytes.fromhex(name)] = _identity(
+                fields,
+                consumer,
+                bytes.fromhex(name),
+                own.get(plan, ()),
+                entries.get(("plan", plan)),
+                expires_at,
+            )
+    return found
+
+
+def _identity(
+    key: Fields, consumer: Fields, digest: bytes, own: tuple[bucket.Limit, ...], plan: Fields | None,
+    expires_at: float,
+) -> Identity:  # fmt: skip
+    scopes = frozenset(consumer["scopes"])
+    name = key["consumer"]
+    return Identity(
+        subject=f"key:{name}",
+        name=name,
+        roles=frozenset(consumer["roles"]),
+        scopes=scopes if key["scopes"] is None else scopes & frozenset(key["scopes"]),
+        limits=own,
+        on_store_down=plan["on_store_down"] if plan else "",
+        key_digest=digest,
+        plan=consumer["plan"] or "",
+        expires_at=expires_at,
+    )
+
+
+def _issuers(entries: Mapping[Entry, Fields], sources: Sources) -> Iterable[Issuer]:
+    rows = {
+        name: fields for (kind, name), fields in entries.items() if kind == "issuer" and fields["enabled"]
+    }
+    for name, fields in rows.items():
+        yield Issuer(
+            name=name,
+            algorithm=fields["algorithm"],
+            key=_key(fields),
+            issuer=fields["issuer"],
+            audience=fields["audience"],
+            source=_source(fields, sources),
+            roles_claim=fields["roles_claim"],
+            scope_claim=fields["scopes_claim"],
+            leeway_s=fields["leeway_s"],
+        )
+    if not any(fields["signs"] for fields in rows.values()):
+        yield default_issuer()
+
+
+def _key(fields: Fields) -> bytes:
+    if fields["algorithm"] in tokens.HMAC_HASHES:
+        return secret_box.open_(fields["secret"]).encode()
+    return str(fields["public_key"]).encode()
+
+
+def _source(fields: Fields, sources: Sources) -> Jwks | None:
+    url = fields["jwks_url"]
+    if not url:
+        return None
+    key = (url, fields["algorithm"])
+    if key not in sources:
+        sources[key] = Jwks(*key)
+    sources[key].keep_fresh()
+    return sources[key]
+
+
+def _timestamp(text: str | None) -> float:
+    return math.inf if text is None else datetime.fromisoformat(text).timestamp()

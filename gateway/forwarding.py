@@ -1,0 +1,116 @@
+"""Who the client is when proxies stand before us: X-Forwarded-* and Forwarded (RFC 7239), believed from trusted ones.
+
+The list of addresses is walked from the right, from the nearest proxy outwards, for as long as each is trusted; the
+first that is not is the client, and what it claims about itself is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+MAX_HOPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """host: as the outermost trusted proxy was asked for it, None: as it stands in the request."""
+
+    ip: str
+    scheme: bytes
+    host: bytes | None = None
+
+
+def networks(blocks: Sequence[str]) -> Networks:
+    """Raises ValueError for a block that is not in CIDR notation."""
+    return tuple(ip_network(block, strict=False) for block in blocks)
+
+
+def is_trusted(ip: str, trusted: Networks) -> bool:
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return False
+    return any(address in network for network in trusted if network.version == address.version)
+
+
+def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> Sender:
+    """headers: of the request. Of a peer that is not trusted nothing is believed.
+
+    Forwarded counts where it is there, and X-Forwarded-* only where it is not: the two are never mixed.
+    """
+    if not is_trusted(peer, trusted):
+        return Sender(peer, scheme)
+    given: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        given.setdefault(name.lower(), []).append(value)
+    if b"forwarded" in given:
+        hops = [_parameters(part) for part in _split(b",".join(given[b"forwarded"]))]
+    else:
+        hops = _old(given)
+    return _walk(peer, scheme, hops, trusted)
+
+
+def _walk(peer: str, scheme: bytes, hops: list[dict[bytes, bytes]], trusted: Networks) -> Sender:
+    found = Sender(peer, scheme)
+    for hop in reversed(hops[-MAX_HOPS:]):
+        address = _node(hop.get(b"for", b""))
+        if address is None:
+            break
+        proto = hop.get(b"proto", b"").lower()
+        found = Sender(
+            address, proto if proto in (b"http", b"https") else found.scheme, hop.get(b"host") or found.host
+        )
+        if not is_trusted(address, trusted):
+            break
+    return found
+
+
+def _old(given: dict[bytes, list[bytes]]) -> list[dict[bytes, bytes]]:
+    """X-Forwarded-Proto and -Host say one thing about the whole way: they go with each address."""
+    common = {
+        parameter: given[name][-1].split(b",")[-1].strip()
+        for parameter, name in ((b"proto", b"x-forwarded-proto"), (b"host", b"x-forwarded-host"))
+        if name in given
+    }
+    addresses = b",".join(given.get(b"x-forwarded-for", [])).split(b",")
+    return [{**common, b"for": address.strip()} for address in addresses if address.strip()]
+
+
+def _split(value: bytes) -> list[bytes]:
+    """At the commas outside of quotes."""
+    parts, current, quoted = [], bytearray(), False
+    for i in range(len(value)):
+        byte = value[i : i + 1]
+        if byte == b'"':
+            quoted = not quoted
+        if byte == b"," and not quoted:
+            parts.append(bytes(current))
+            current.clear()
+        else:
+            current += byte
+    return [*parts, bytes(current)]
+
+
+def _parameters(part: bytes) -> dict[bytes, bytes]:
+    found = {}
+    for pair in part.split(b";"):
+        name, _, value = pair.strip().partition(b"=")
+        found[name.strip().lower()] = value.strip().strip(b'"')
+    return found
+
+
+def _node(value: bytes) -> str | None:
+    """The address in `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]:47011` or `2001:db8::1`; None for `unknown`,
+    an obfuscated name (RFC 7239 section 6.3) and anything else."""
+    text = value.decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

@@ -1,0 +1,133 @@
+"""The callers of one snapshot: credentials → Identity | None, remembered. No I/O.
+
+A request that was seen before costs a look-up and a comparison. Only what was accepted is remembered, so that
+strangers can neither fill the memory nor choose what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import auth
+from .auth import Identity
+from .revoked import Revoked
+from .tokens import Issuer, Rejected, Verifier
+
+_Seen = tuple[float, Identity, Issuer, str]  # until when (wall), who, by whom signed, jti
+
+
+class Identities:
+    """keys: SHA-256 of an API key → whose it is. size: tokens remembered, the youngest; longest_s: for so long at
+    most. Threads may share it."""
+
+    __slots__ = (
+        "_half",
+        "_keys",
+        "_longest_s",
+        "_old",
+        "_revoked",
+        "_seen_keys",
+        "_size",
+        "_verifier",
+        "_young",
+    )
+
+    def __init__(
+        self,
+        keys: Mapping[bytes, Identity],
+        verifier: Verifier,
+        revoked: Revoked,
+        *,
+        size: int = 10_000,
+        longest_s: float = 60.0,
+    ) -> None:
+        self._keys, self._verifier, self._revoked = keys, verifier, revoked
+        self._size, self._half, self._longest_s = size, max(1, size // 2), longest_s
+        # By the headers as they came. A dict compares a whole hash, with a secret of the process in it, before it
+        # compares bytes: how long a look-up takes tells nothing about what is in it.
+        self._seen_keys: dict[bytes, Identity] = {}
+        # Two generations: a full young one becomes the old one, whose tokens move back when they come again.
+        self._young: dict[bytes, _Seen] = {}
+        self._old: dict[bytes, _Seen] = {}
+
+    def identify(self, authorization: bytes | None, api_key: bytes | None, wall: float) -> Identity | None:
+        """The caller, or None for missing and for unacceptable credentials alike. wall: seconds since the epoch.
+
+        Where both an API key and a token came, the key decides alone: a bad key is never saved by a good token.
+        """
+        if api_key is not None:
+            identity = self._seen_keys.get(api_key)
+            if identity is not None and identity.expires_at > wall:
+                return identity
+            return self._by_key(api_key, wall)
+        if authorization is None:
+            return None
+        seen = self._young.get(authorization)
+        if seen is not None and seen[0] > wall:
+            return seen[1]
+        return self._by_token(authorization, wall)
+
+    def explain(self, authorization: bytes | None, api_key: bytes | None, wall: float) -> str:
+        """Why `identify` says None, for an operator; "" where it finds somebody. Nothing is remembered."""
+        try:
+            if api_key is not None:
+                auth.by_key(api_key, self._keys, wall)
+            elif authorization is None:
+                return "neither an API key nor a bearer token"
+            else:
+                self._verified(authorization, wall)
+        except Rejected as reason:
+            return str(reason)
+        return ""
+
+    def carry_over(self, before: Identities, wall: float) -> None:
+        """Remember what the last snapshot's remembered, except tokens that expired, that are revoked by now, or
+        whose issuer is another by now. Off the request path: it looks at each."""
+        same = {issuer: issuer for issuer in self._verifier.issuers}
+        now_of = {id(issuer): same.get(issuer) for issuer in before._verifier.issuers}
+        for theirs, ours in ((before._young, self._young), (before._old, self._old)):
+            for authorization, (until, identity, by, jti) in theirs.copy().items():
+                issuer = now_of.get(id(by))
+                if issuer is None or until <= wall or len(ours) >= self._half:
+                    continue
+                if not self._is_revoked(issuer, jti, authorization):
+                    ours[authorization] = (until, identity, issuer, jti)
+
+    def _by_key(self, api_key: bytes, wall: float) -> Identity | None:
+        try:
+            identity = auth.by_key(api_key, self._keys, wall)
+        except Rejected:
+            return None
+        if len(self._seen_keys) >= self._size:
+            self._seen_keys = {}
+        self._seen_keys[api_key] = identity
+        return identity
+
+    def _by_token(self, authorization: bytes, wall: float) -> Identity | None:
+        seen = self._old.get(authorization)
+        if seen is None or seen[0] <= wall:
+            try:
+                seen = self._verified(authorization, wall)
+            except Rejected:
+                return None
+        if seen[0] > wall:  # not for a token that only the leeway keeps alive
+            if len(self._young) >= self._half:
+                self._old, self._young = self._young, {}
+            self._young[authorization] = seen
+        return seen[1]
+
+    def _verified(self, authorization: bytes, wall: float) -> _Seen:
+        token = auth.bearer(authorization)
+        if token is None:
+            raise Rejected("authorization: another scheme than Bearer")
+        issuer, claims = self._verifier.verify(token, wall)
+        identity = auth.by_claims(issuer, claims)
+        jti: str = claims.get("jti", "")
+        if self._revoked and self._revoked.covers(issuer.name, jti, token):
+            raise Rejected("revoked")
+        return min(identity.expires_at, wall + self._longest_s), identity, issuer, jti
+
+    def _is_revoked(self, issuer: Issuer, jti: str, authorization: bytes) -> bool:
+        return bool(self._revoked) and self._revoked.covers(
+            issuer.name, jti, auth.bearer(authorization) or b""
+        )

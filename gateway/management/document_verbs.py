@@ -1,0 +1,108 @@
+"""`manage.py gateway validate|diff|apply|export`: the configuration as a YAML document."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foundation.commands import DEGRADED, BrainCommand, Failed
+from gateway import config
+from gateway.document import Document
+from gateway.errors import InvalidDocument
+from gateway.management import telling
+
+
+class DocumentVerbs:
+    """trace: who acts, for the audit log."""
+
+    def __init__(self, command: BrainCommand, trace: Callable[[], dict[str, Any]]) -> None:
+        self._command, self._trace = command, trace
+
+    def define(self) -> None:
+        verb = self._command.verb
+        _file(verb("validate", self.validate, "Check a YAML document by itself."))
+        _prune(_file(verb("diff", self.diff, "What apply would change; exit code 3 when it would.")))
+        _prune(
+            _file(
+                verb(
+                    "apply",
+                    self.apply,
+                    "Make the configuration what a YAML document says, or change nothing.",
+                )
+            )
+        )
+        _prune(_file(verb("import", self.apply, "An older name of apply.")))
+        verb("export", self.export, "Print the configuration as YAML, without secrets.")
+
+    def validate(self, *, file: str, **options: Any) -> None:
+        document = self._document(file)
+        self._command.line(f"{file} is valid: {len(document.entries)} entries")
+        self._command.document({"valid": True, "warnings": list(document.warnings)})
+
+    def diff(self, *, file: str, prune: bool, **options: Any) -> int | None:
+        document = self._document(file)
+        try:
+            changed = config.diff(document, prune=prune)
+        except InvalidDocument as error:
+            raise _refused(file, error) from error
+        self._revoked(document)
+        telling.changes(self._command, changed, "no difference")
+        return DEGRADED if changed else None
+
+    def apply(self, *, file: str, prune: bool, **options: Any) -> None:
+        document = self._document(file)
+        try:
+            changed = config.apply(document, prune=prune, **self._trace())
+        except InvalidDocument as error:
+            raise _refused(file, error) from error
+        self._revoked(document)
+        telling.changes(self._command, changed, "nothing to change")
+
+    def export(self, **options: Any) -> None:
+        text = config.export()
+        self._command.line(text.rstrip())
+        self._command.document({"yaml": text})
+
+    def _document(self, file: str) -> Document:
+        try:
+            document = config.load(
+                sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise Failed(f"{file} cannot be read: {reason}", hint="Give the path to a YAML file.") from error
+        except InvalidDocument as error:
+            raise _refused(file, error) from error
+        self._warn(document.warnings)
+        return document
+
+    def _revoked(self, document: Document) -> None:
+        self._warn(config.stay_revoked(document))
+
+    def _warn(self, warnings: Any) -> None:
+        for warning in warnings:
+            self._command.stderr.write(f"warning: {warning}", lambda text: text)
+
+
+def _refused(file: str, error: InvalidDocument) -> Failed:
+    """One mistake a line."""
+    told = (
+        f"{file}: {error.problems[0]}"
+        if len(error.problems) == 1
+        else "\n  ".join([f"{file}:", *error.problems])
+    )
+    return Failed(
+        told, hint="Nothing was changed. docs/gateway.md has the keys, examples/gateway.yaml a document."
+    )
+
+
+def _file(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument("file", help="a YAML file, - for standard input")
+    return parser
+
+
+def _prune(parser: ArgumentParser) -> None:
+    parser.add_argument("--prune", action="store_true", help="delete what the document does not name")

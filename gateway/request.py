@@ -1,0 +1,309 @@
+"""A client's request: read strictly (RFC 9112), written out for a target, its body passed on as it comes."""
+
+from __future__ import annotations
+
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from random import getrandbits
+from typing import TYPE_CHECKING
+
+from foundation import request_id
+
+from . import headers as heads
+from . import routing, trace, tunnel
+from .errors import BadRequest
+from .headers import Headers
+from .pipeline import Call
+from .pool import Target
+from .retry import IDEMPOTENT
+from .routing import Asked
+
+if TYPE_CHECKING:
+    from .auth import Identity
+    from .edge import Edge
+    from .upstream import Upstream
+
+REPLAY_BYTES = 65536  # of a body that is kept to be sent again
+_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+_CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+
+
+class Request(Call, ABC):
+    """`sent`: it has been read to its end. `over`: its answer has left. `keep`: the client's connection may carry another.
+    `pending`: body that waits for an upstream, None once there is one. `kept`: body that was passed on and could be sent
+    again. `collected`: body that is to be changed before anything is sent.
+    """
+
+    length = 0
+    chunked = expects = wants_upgrade = takes_trailers = over = False
+    via = b"Via: 1.1 brain\r\n"
+    up: Upstream | None = None
+    kept: list[bytes] | None = None
+    collected: list[bytes] | None = None
+    wait_s = 30.0  # that whoever is waited for may be silent
+    _named: frozenset[bytes] = frozenset()
+    _end_of_chunks = b"0\r\n\r\n"
+
+    def __init__(
+        self, edge: Edge, method: str, uri: bytes, fields: Headers, *, http11: bool = True, keep: bool = True
+    ) -> None:
+        """Raises BadRequest for what the parser lets through and we do not (RFC 9112; each line has bitten somebody)."""
+        self.edge = edge
+        worker = edge.worker
+        snapshot = worker.holder.snapshot
+        self.http11, self.keep = http11, keep
+        self._raw = fields
+        self._head = head = [b"", b""]
+        host = authorization = api_key = given_id = given_trace = None
+        names = snapshot.names
+        for name, value in fields:
+            kind = names[name]
+            if not kind:
+                head += (name, b": ", value, b"\r\n")
+            elif kind == heads.HOST:
+                if host is not None:
+                    raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
+                host = value
+            elif kind == heads.AUTHORIZATION:
+                if authorization is not None:
+                    raise BadRequest("credentials_ambiguous", "More than one Authorization header.")
+                authorization = value
+            elif kind == heads.KEY:
+                if api_key is not None:
+                    raise BadRequest("credentials_ambiguous", "More than one API key.")
+                api_key = value
+            elif kind == heads.LENGTH:
+                self.length = int(value)  # the parser has seen to it that it is one number
+            elif kind == heads.REQUEST_ID:
+                given_id = value
+            elif kind == heads.TRACE:
+                given_trace = value
+            elif kind == heads.CONNECTION:
+                if value not in _CALM:
+                    self._named |= heads.listed((value,))
+            elif kind != heads.DROP:
+                self._note(kind, value, fields)
+        if host is None:
+            if self.http11:
+                raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
+            host = b""
+        elif host != edge.good_host:
+            if _HOST.fullmatch(host) is None:
+                raise BadRequest("host_malformed", "The Host header is not a host.")
+            edge.greet(host)
+        self._host = host
+        if self._named:
+            self._take_off_named(fields, names)
+        self._passed = len(self._head)
+        router = snapshot.router
+        mark = uri.find(b"?")
+        path = uri if mark < 0 else uri[:mark]
+        route = router.known.get(path)
+        self.target_uri, self.path = (uri, path) if route is not None else _split(uri, host)
+        most = edge.limits.MAX_BODY_BYTES
+        if most and self.length > most:
+            raise too_large(most)
+        self.traceparent = trace_ = (
+            worker.new_trace() if given_trace is None else trace.carry_on(given_trace, getrandbits)
+        )
+        if given_id is not None:
+            self.request_id = request_id.accept(given_id.decode("latin-1")).encode()
+        else:  # a trace of ours has an id that nobody else has
+            self.request_id = trace_[3:35] if given_trace is None else worker.next_id()
+        self.sent = True
+        if self.chunked or self.length:
+            self.sent = False
+            if method in IDEMPOTENT:
+                self.kept = []
+        self.pending: list[bytes] | None = []
+        client = edge.sender(fields) if edge.is_behind_proxy else edge.peer
+        self._client = client
+        if route is None:
+            route = router.match(self.path, Asked(method, _bare_host(client.host or host), fields))
+        self.route, self.method, self.client_ip = route, method, client.ip
+        self.authorization, self.api_key, self.recorder = authorization, api_key, worker.tally
+        self.started = now = time.monotonic()
+        if route is not None:
+            self.wait_s = route.response_timeout_s
+            self.deadline = now + route.total_timeout_s
+            if route.service.hash_on:
+                self.key = heads.hash_key(route.service.hash_on, client.ip, fields)
+
+    def _note(self, kind: int, value: bytes, fields: Headers) -> None:
+        """The rarer headers that the gateway reads."""
+        if kind == heads.CODING:
+            if self.chunked or not self.http11 or value.strip().lower() != b"chunked":
+                raise BadRequest(
+                    "coding_unsupported", "The only transfer coding is a single 'chunked', in HTTP/1.1."
+                )
+            self.chunked = True
+        elif kind == heads.EXPECT:
+            if self.expects or value.lower() != b"100-continue":
+                raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
+            self.expects = self.http11
+        elif kind == heads.VIA:
+            self.via = b"Via: %b, 1.1 brain\r\n" % value
+        elif kind == heads.UPGRADE:
+            self.wants_upgrade = tunnel.is_asked_for(value, fields) and self.http11
+        elif kind == heads.TE:
+            self.takes_trailers = b"trailers" in value.lower()
+
+    def _take_off_named(self, fields: Headers, names: heads.Names) -> None:
+        self._head = [b"", b""]
+        for name, value in fields:
+            if not names[name] and name.lower() not in self._named:
+                self._head += (name, b": ", value, b"\r\n")
+
+    @property
+    def host(self) -> str:
+        return self._host.decode("latin-1")
+
+    @property
+    def trace_id(self) -> str:
+        return trace.trace_id(self.traceparent)
+
+    def body_so_far(self, pending: Iterable[bytes]) -> bytes:
+        """What an earlier target has been sent, and what waited for this one."""
+        body = b"".join(map(chunk, pending) if self.chunked else pending)
+        again = b"".join(self.kept) if self.kept is not None else b""
+        self._keep_for_replay(body)
+        if self.sent and self.chunked and not again.endswith(self._end_of_chunks):
+            self._keep_for_replay(self._end_of_chunks)
+            body += self._end_of_chunks
+        return again + body
+
+    def head_for(self, target: Target) -> bytes:
+        route, edge, head, dial = self.route, self.edge, self._head, target.dial
+        assert route is not None  # noqa: S101  (it led to the target)
+        uri = self.target_uri
+        if route.strip:
+            uri = heads.stripped(uri, route.strip)
+        head[0] = b"%b %b HTTP/1.1\r\n" % (self.method.encode(), uri)
+        head[1] = b"Host: %b\r\n" % self._host if route.keeps_host and self._host else dial.host_line
+        head += (
+            edge.told_of_client if not edge.is_behind_proxy else edge.chain(self._client, self._raw, self._host),
+            self.request_id, b"\r\ntraceparent: ", self.traceparent, b"\r\n", self.via,
+        )  # fmt: skip
+        identity = self.identity
+        if identity is not None:
+            head.append(identity.lines or _identity_lines(identity))
+            if not route.hides_credentials:
+                head.append(self._credentials())
+        elif self.authorization is not None:
+            head.append(b"Authorization: %b\r\n" % self.authorization)
+        if self.chunked:
+            head.append(b"Transfer-Encoding: chunked\r\n")
+        elif self.length or self.method in _WITH_BODY:
+            head.append(b"Content-Length: %d\r\n" % self.length)
+        if self.wants_upgrade:
+            head.append(tunnel.REQUEST_LINES)
+        elif self.takes_trailers:
+            head.append(b"TE: trailers\r\nConnection: TE\r\n")
+        head.append(b"\r\n")
+        data = b"".join(head)
+        del head[self._passed :]  # in case that it is written for another target
+        return data
+
+    def _credentials(self) -> bytes:
+        found = b""
+        if self.authorization is not None:
+            found += b"Authorization: %b\r\n" % self.authorization
+        if self.api_key is not None:
+            found += b"%b: %b\r\n" % (self.edge.worker.snapshot.api_key_header, self.api_key)
+        return found
+
+    def body(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        if self.collected is not None:
+            self._collect(data)
+            return
+        if self.chunked:
+            most = self.edge.limits.MAX_BODY_BYTES
+            if most and self.bytes_in > most:
+                raise too_large(most)
+        if self.over:
+            return
+        if self.pending is not None:
+            self.pending.append(data)
+            self.edge.hold()
+        else:
+            self._pass_on(chunk(data) if self.chunked else data)
+
+    @abstractmethod
+    def collected_whole(self, body: bytes) -> None: ...
+
+    def _collect(self, data: bytes) -> None:
+        if self.collected is not None:
+            self.collected.append(data)
+        if self.bytes_in > self.edge.limits.MAX_EDITED_BYTES:
+            raise too_large(self.edge.limits.MAX_EDITED_BYTES)
+
+    def end(self, trailers: Headers) -> None:
+        if self.sent:
+            return
+        self.sent = True
+        if self.over:
+            self.edge.next()
+        elif self.collected is not None:
+            body, self.collected = b"".join(self.collected), None
+            self.collected_whole(body)
+        elif self.chunked:
+            if trailers:
+                names = self.edge.worker.snapshot.names
+                self._end_of_chunks = b"0\r\n%b\r\n" % heads.trailers(trailers, names)
+            if self.pending is None:
+                self._pass_on(self._end_of_chunks)
+
+    def _pass_on(self, data: bytes) -> None:
+        if self.up is not None:
+            self._keep_for_replay(data)
+            self.up.transport.write(data)
+
+    def _keep_for_replay(self, data: bytes) -> None:
+        """Of a small body, in case that it has to be sent to another target."""
+        if self.kept is not None:
+            if self.bytes_in <= REPLAY_BYTES:
+                self.kept.append(data)
+            else:
+                self.kept = None
+
+
+def _split(uri: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """(origin form for the target, normal path for the router)."""
+    if uri[:1] != b"/":
+        absolute = _ABSOLUTE.fullmatch(uri)
+        if absolute is not None:
+            if absolute[1].lower() != host.lower():
+                raise BadRequest(
+                    "host_ambiguous", "The request target names another host than the Host header."
+                )
+            uri = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+    if b"#" in uri:
+        raise BadRequest("path_ambiguous", "A fragment in the request target.")
+    mark = uri.find(b"?")
+    try:
+        return uri, routing.normalise(uri if mark < 0 else uri[:mark])
+    except routing.BadPath as error:
+        raise BadRequest("path_ambiguous", f"The path is ambiguous: {error}.") from error
+
+
+def _bare_host(host: bytes) -> str:
+    text = host.decode("latin-1").lower()
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _identity_lines(identity: Identity) -> bytes:
+    identity.lines = heads.lines(heads.consumer(identity))
+    return identity.lines
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def too_large(most: int) -> BadRequest:
+    return BadRequest("body_too_large", f"The body is larger than {most} bytes.", 413)

@@ -1,0 +1,92 @@
+"""N edges on one listening socket: one that ends is started again, a signal ends them all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from types import FrameType
+
+import structlog
+
+from foundation import lifeline
+from foundation.commands import Failed
+
+from .conf import conf
+
+log = structlog.get_logger(__name__)
+
+RESTART_PAUSE_S = 1.0  # before a worker that ended by itself is started again
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises Failed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Failed(
+                f"port {port} on {host} is in use", hint="Stop what listens there, or give another --port."
+            ) from error
+        raise Failed(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="Give another --host or --port."
+        ) from error
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+class Workers:
+    def __init__(self, listener: socket.socket, count: int) -> None:
+        self._listener, self._count = listener, count
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        with tempfile.TemporaryDirectory(prefix="brain-edge-") as figures:
+            self._processes = [self._start(figures) for _ in range(self._count)]
+            while not self._stopping.wait(RESTART_PAUSE_S):
+                for i, process in enumerate(self._processes):
+                    if process.poll() is not None and not self._stopping.is_set():
+                        log.error("edge_worker_ended", pid=process.pid, code=process.returncode)
+                        self._processes[i] = self._start(figures)
+            return self._wait()
+
+    def _start(self, figures: str) -> subprocess.Popen[bytes]:
+        number = self._listener.fileno()
+        command = [sys.executable, sys.argv[0], "gateway", "--fd", str(number), "--figures-dir", figures]
+        return subprocess.Popen(command, pass_fds=[number, *_lifeline()])
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _wait(self) -> int:
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + conf().SHUTDOWN_GRACE_S + 2.0
+        for process in self._processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        # One that was still starting ends by the signal itself.
+        return 0 if all(process.returncode in (0, -signal.SIGTERM) for process in self._processes) else 1
+
+
+def _lifeline() -> list[int]:
+    """The supervisor's pipe goes on to the workers, so that none outlives a supervisor that was killed."""
+    number = os.environ.get(lifeline.VARIABLE)  # noqa: TID251  (the parent process set it)
+    return [int(number)] if number and number.isdecimal() else []

@@ -1,0 +1,28 @@
+"""W3C Trace Context: the caller's `traceparent` goes on with a span of ours, or a new trace begins here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_VALID = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+
+Random = Callable[[int], int]  # random.getrandbits
+
+
+def carry_on(given: bytes | None, bits: Random) -> bytes:
+    """The header for the target. What is not valid is not carried on (section 3.2.2.4 of the recommendation)."""
+    match = _VALID.fullmatch(given) if given is not None else None
+    if match is None or not _means_something(match):
+        return b"00-%016x%016x-%016x-01" % (bits(64) or 1, bits(64), bits(64) or 1)
+    return b"00-%b-%016x-%b" % (match[2], bits(64) or 1, match[4])
+
+
+def trace_id(header: bytes) -> str:
+    return header[3:35].decode("latin-1")
+
+
+def _means_something(match: re.Match[bytes]) -> bool:
+    if match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
+        return False
+    return match[2] != b"0" * 32 and match[3] != b"0" * 16

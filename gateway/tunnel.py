@@ -1,0 +1,52 @@
+"""WebSocket and other upgrades (RFC 9110 section 7.8): after 101 the two connections are one pipe."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from . import pipeline
+from .headers import Headers
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+REQUEST_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+
+
+def is_asked_for(value: bytes, fields: Headers) -> bool:
+    """Whether a request with this Upgrade header asks for a WebSocket. Other protocols are not passed on: `h2c` in
+    particular would carry requests past every rule."""
+    if value.strip().lower() != b"websocket":
+        return False
+    connections = (given for name, given in fields if name.lower() == b"connection")
+    return any(b"upgrade" in given.lower() for given in connections)
+
+
+def open(exchange: Exchange, rest: bytes) -> None:
+    """rest: what the target has sent after its 101. The call is over when either side ends the pipe."""
+    edge, up = exchange.edge, exchange.up
+    assert up is not None  # noqa: S101  (it has just answered)
+    up.receiver, up.tunnel = None, edge.transport
+    edge.tunnel = up.transport
+    edge.worker.tally.tunnel_opened()
+    if rest:
+        edge.transport.write(rest)
+    early, edge.early = edge.early, b""
+    if early:
+        up.transport.write(early)
+    edge.release()
+
+
+def close(exchange: Exchange) -> None:
+    """Either side is gone. Harmless when it is closed already."""
+    if exchange.over:
+        return
+    exchange.over = True
+    exchange.edge.worker.tally.tunnel_closed()
+    if exchange.up is not None:
+        exchange.up.tunnel = None
+        exchange.up.transport.close()
+    pipeline.answered(exchange, 101, time.monotonic())
+    exchange.edge.worker.over(exchange)
+    exchange.edge.transport.close()

@@ -1,0 +1,312 @@
+"""One suite for both doors: what a client sees is the same on the edge and on Django's own port.
+
+WSGI_CANNOT names what the DRF door cannot do behind a WSGI server; each entry has its own test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
+
+from gateway import bucket, issuers, views
+from gateway.limiter import Limiter
+from gateway.pipeline import Refusal
+from gateway.pool import Target
+from gateway.tally import Tally
+
+from .client import Answer, Client, request
+from .conftest import Still, calm, route, service, serving, snapshot, target
+from .odd_upstream import OddUpstream, running
+from .test_edge import eventually
+
+WSGI_CANNOT = {
+    "chunked request bodies": "411",
+    "WebSocket": "answered as a request without the upgrade",
+    "trailers": "not passed on",
+    "the spelling of a path": "passed on in one canonical spelling",
+}
+
+
+@dataclass
+class Door:
+    name: str
+    port: int
+    targets: list[Target]
+    tally: Callable[[], Tally]
+
+    def ask(self, data: bytes, *, head: bool = False) -> Answer:
+        with Client(self.port) as client:
+            answer = client.send(data).answer(head=head)
+            assert answer is not None
+            return answer
+
+    def inflight(self) -> int:
+        return sum(one.inflight for one in self.targets)
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    """wsgiref speaks HTTP/1.0 and sets no default that would hide what the door does."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if self.parse_request():
+            handler = ServerHandler(
+                self.rfile, self.wfile, self.get_stderr(), self.get_environ(), multithread=True
+            )
+            handler.request_handler = self  # type: ignore[attr-defined]
+            with contextlib.suppress(ConnectionError):
+                handler.run(self.server.get_app())  # type: ignore[attr-defined]
+
+
+def routes(upstream: OddUpstream, dead: OddUpstream) -> list[Any]:
+    to, gone = service([target(upstream.port)]), service([target(dead.port)])
+    minute = (bucket.per_window("minute", 60, 60, capacity=2),)
+    static = Refusal(200, "no_target", "", body=b"static", content_type="text/plain")
+    return [
+        route("/api", to, timeout_s=0.5),
+        route("/open", to, auth_required=False),
+        route("/limited", to, limits=minute),
+        route("/admins", to, roles=frozenset({"admin"})),
+        route("/scoped", to, scopes=frozenset({"write"})),
+        route("/reading", to, methods=frozenset({"GET", "HEAD"})),
+        route("/stripped", to, strip=1, keeps_host=True),
+        route("/dead", gone),
+        route("/fallback", gone, fallback=static),
+    ]
+
+
+@contextlib.contextmanager
+def edge_door(made: list[Any], prefix: str) -> Iterator[Door]:
+    with serving(made, prefix) as edge:
+        yield Door("edge", edge.port, edge.targets, lambda: edge.worker.tally)
+
+
+@contextlib.contextmanager
+def django_door(made: list[Any], prefix: str) -> Iterator[Door]:
+    holder, before = Still(), (issuers.holder, views.holder, views._limiter)
+    holder.snapshot = snapshot(made)
+    issuers.holder = views.holder = holder
+    views._limiter = Limiter(prefix=prefix)
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.set_app(WSGIHandler())
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with override_settings(ALLOWED_HOSTS=["*"]):
+            yield Door("django", server.server_port, list(holder.snapshot.targets), lambda: views.tally)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        issuers.holder, views.holder, views._limiter = before
+
+
+DOORS = {"edge": edge_door, "django": django_door}
+
+
+@pytest.fixture(scope="module", params=list(DOORS))
+def opened(request: pytest.FixtureRequest) -> Iterator[tuple[Door, OddUpstream]]:
+    with running(2) as (upstream, dead):
+        dead.close()
+        with DOORS[request.param](routes(upstream, dead), f"test:contract:{request.param}:") as door:
+            yield door, upstream
+
+
+@pytest.fixture
+def door(opened: tuple[Door, OddUpstream], gateway_conf: Callable[..., None]) -> Door:
+    for one in opened[0].targets:
+        calm(one)
+    opened[1].seen.clear()
+    return opened[0]
+
+
+@pytest.fixture
+def behind(opened: tuple[Door, OddUpstream]) -> OddUpstream:
+    return opened[1]
+
+
+# --- passing through
+# -------------------------------------------------------------------------------------------------------------
+def test_door__request_and_answer__pass_through_with_who_and_where(door: Door) -> None:
+    data = request("/api/echo?q=1&r=%2F", "X-Keep: 1", "Content-Type: text/plain", method="POST", body=b"abc")
+    answer = door.ask(data)
+    seen = answer.json()
+    assert (answer.status, seen["method"], seen["target"], seen["bytes"]) == (
+        200,
+        "POST",
+        "/api/echo?q=1&r=%2F",
+        3,
+    )
+    headers = seen["headers"]
+    assert headers["x-keep"] == ["1"]
+    assert headers["x-consumer-id"] == ["key:tester"]
+    assert headers["x-consumer-roles"] == ["operator"]
+    assert headers["host"] == [door.targets[0].name]
+    assert headers["x-forwarded-for"] == ["127.0.0.1"]
+    assert headers["x-forwarded-host"] == ["edge.test"]
+    assert headers["x-request-id"] == [answer.headers["x-request-id"]]
+    assert len(headers["traceparent"][0]) == 55
+    assert headers["via"] == ["1.1 brain"]
+    assert answer.headers["x-upstream"] == door.targets[0].name
+    assert "x-api-key" not in headers
+
+
+def test_door__what_a_client_may_not_claim__taken_off(door: Door) -> None:
+    claimed = (
+        "X-Consumer-Id: root", "X_Consumer_Id: root", "X-Forwarded-For: 6.6.6.6", "X-Real-IP: 6.6.6.6",
+        "Proxy-Authorization: x", "Keep-Alive: 5",
+    )  # fmt: skip
+    headers = door.ask(request("/open/x", *claimed, key=None)).json()["headers"]
+    assert not {"x-consumer-id", "x_consumer_id", "x-real-ip", "proxy-authorization", "keep-alive"} & set(
+        headers
+    )
+    assert headers["x-forwarded-for"] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "chunked", "close"])
+def test_door__response_framings__whole_body_arrives(door: Door, kind: str) -> None:
+    assert door.ask(request(f"/api/{kind}")).json()["target"] == f"/api/{kind}"
+
+
+def test_door__head_and_bodiless_answers(door: Door) -> None:
+    answer = door.ask(request("/api/x", method="HEAD"), head=True)
+    assert (answer.status, answer.body) == (200, b"")
+    assert door.ask(request("/api/nothing")).status == 204
+
+
+def test_door__hop_by_hop_and_false_headers_of_the_target__do_not_get_through(door: Door) -> None:
+    headers = door.ask(request("/api/hop")).headers
+    assert not {"x-hop", "keep-alive"} & set(headers)
+    assert headers["x-upstream"] == door.targets[0].name
+    assert headers["x-request-id"] != "lie"
+    assert headers["set-cookie"].startswith("a=1")
+
+
+def test_door__upstreams_own_error__passed_on_as_it_is(door: Door) -> None:
+    answer = door.ask(request("/api/busy"))
+    assert (answer.status, answer.body) == (503, b"busy")
+    assert "x-brain-error" not in answer.headers
+
+
+def test_door__prefix_and_host__as_the_route_says(door: Door) -> None:
+    seen = door.ask(request("/stripped/a/b?q=1")).json()
+    assert (seen["target"], seen["headers"]["host"]) == ("/a/b?q=1", ["edge.test"])
+
+
+# --- refusals
+# ---------------------------------------------------------------------------------------------------------------------
+REFUSALS = {
+    "unknown route": (request("/nowhere"), 404, "route_not_found"),
+    "wrong method": (request("/reading/x", method="POST", body=b"x"), 405, "method_not_allowed"),
+    "no credentials": (request("/api/x", key=None), 401, "credentials_missing"),
+    "bad key": (request("/api/x", key="bad"), 401, "credentials_invalid"),
+    "bad token": (request("/api/x", "Authorization: Bearer a.b.c", key=None), 401, "credentials_invalid"),
+    "role": (request("/admins/x"), 403, "role_missing"),
+    "scope": (request("/scoped/x"), 403, "scope_missing"),
+    "ambiguous path": (request("/api/%2e%2e/admins"), 400, "path_ambiguous"),
+    "dead target": (request("/dead/x"), 502, "connect_failed"),
+    "silent target": (request("/api/hang"), 504, "response_timeout"),
+    "target breaks off before its answer": (
+        request("/api/die", method="POST", body=b"x"),
+        502,
+        "upstream_closed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_door__refusals__problem_json_with_a_reason(door: Door, name: str) -> None:
+    data, status, code = REFUSALS[name]
+    answer = door.ask(data)
+    problem = answer.json()
+    assert (answer.status, problem["status"], answer.headers["x-brain-error"]) == (status, status, code)
+    assert problem["code"] == code
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    if status == 401:
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+    if status == 405:
+        assert answer.headers["allow"] == "GET, HEAD"
+    assert eventually(lambda: door.inflight() == 0)
+
+
+def test_door__limit__its_headers_and_429(door: Door) -> None:
+    answers = [door.ask(request("/limited/x")) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert all(answer.headers["ratelimit-policy"] == '"minute";q=60;w=60' for answer in answers)
+    assert answers[2].headers["retry-after"] == "1"
+    assert answers[2].headers["x-brain-error"] == "rate_limited"
+
+
+def test_door__fallback__static_answer(door: Door) -> None:
+    answer = door.ask(request("/fallback/x"))
+    assert (answer.status, answer.body, answer.headers["x-brain-error"]) == (200, b"static", "no_target")
+
+
+def test_door__body_above_the_limit__413(door: Door, gateway_conf: Callable[..., None]) -> None:
+    gateway_conf(MAX_BODY_BYTES=10)
+    answer = door.ask(request("/api/x", method="POST", body=b"x" * 11))
+    assert (answer.status, answer.headers["x-brain-error"]) == (413, "body_too_large")
+
+
+def test_door__response_that_breaks_off__a_cut_connection_and_given_back(door: Door) -> None:
+    with Client(door.port) as client:
+        client.send(request("/api/half"))
+        with contextlib.suppress(ConnectionResetError):
+            assert b"half" in client.reader.read()
+    assert eventually(lambda: door.inflight() == 0)
+
+
+def test_door__client_gone__given_back(door: Door) -> None:
+    client = Client(door.port).send(request("/api/big"))
+    client.reader.read(100_000)
+    client.close()
+    assert eventually(lambda: door.inflight() == 0)
+
+
+def test_door__every_request__counted(door: Door) -> None:
+    before = sum(cell.count for key, cell in door.tally().cells.items() if key[0] == "/open")
+    door.ask(request("/open/x", key=None))
+    assert eventually(
+        lambda: sum(cell.count for key, cell in door.tally().cells.items() if key[0] == "/open") == before + 1
+    )
+
+
+# --- what WSGI cannot
+# -------------------------------------------------------------------------------------------------------------
+def test_wsgi__chunked_request__411_and_on_the_edge_200(door: Door) -> None:
+    answer = door.ask(request("/api/x", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n0\r\n\r\n")
+    assert answer.status == (200 if door.name == "edge" else 411)
+
+
+def test_wsgi__websocket__a_plain_request_there(door: Door) -> None:
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    answer = door.ask(request("/api/x", *upgrade))
+    assert ("upgrade" in answer.json()["headers"]) == (door.name == "edge")
+
+
+def test_wsgi__trailers__on_the_edge_alone(door: Door) -> None:
+    with Client(door.port) as client:
+        client.send(request("/api/trailers", "TE: trailers", "Connection: TE, close"))
+        assert (b"X-Sum: 7" in client.reader.read()) == (door.name == "edge")
+
+
+def test_wsgi__path__canonical_there_and_as_it_came_on_the_edge(door: Door) -> None:
+    seen = door.ask(request("/api/%61")).json()["target"]
+    assert seen == ("/api/%61" if door.name == "edge" else "/api/a")

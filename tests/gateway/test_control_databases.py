@@ -1,0 +1,136 @@
+"""Documents, changes and history on each database: committed, and from several connections at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from foundation.models import AuditEntry
+from gateway import changes, config, history
+from gateway.errors import InvalidDocument
+from gateway.models import (
+    ApiKey,
+    Configuration,
+    Consumer,
+    JwtIssuer,
+    Plan,
+    Revision,
+    Route,
+    Service,
+    Target,
+)
+
+from .documents import FULL, SEED, put
+
+BY: dict[str, Any] = {"actor": "tester", "source": "admin"}
+
+
+@pytest.fixture(autouse=True)
+def empty(every_database: None) -> Iterator[None]:
+    yield
+    for model in (Route, Consumer, Service, Plan, JwtIssuer, Revision, Configuration):
+        model.objects.all().delete()
+    AuditEntry.objects.expire(timezone.now())
+
+
+def test_apply__prune__rollback__each_state_comes_back() -> None:
+    put(FULL)
+    first = config.current()
+    assert config.diff(config.load(FULL), prune=True) == []
+    assert config.diff(config.load(config.export()), prune=True) == []
+    put(SEED, prune=True)
+    assert history.rollback(1, **BY) == 3
+    assert config.current() == first
+    assert {
+        (kind, name): fields for kind, name, fields in map(config.entry_of, Route.objects.all())
+    }.items() <= first.items()
+    assert history.changes_between(0, 1) == history.changes_between(0, 3)
+
+
+def test_apply__what_the_database_refuses__said_and_nothing_is_left() -> None:
+    text = FULL.replace("issuers:\n  partner:", "issuers:\n  partner:\n    public_key: PEM")
+    with pytest.raises(InvalidDocument, match="gateway_issuer_one_source_of_keys"):
+        put(text)
+    assert not Plan.objects.exists()
+    assert not Revision.objects.exists()
+    service = Service.objects.create(name="u")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Route.objects.create(name="r", path="/admin/x", service=service)
+
+
+def test_apply__names_that_differ_in_case_alone__two_things_or_a_clear_refusal() -> None:
+    put("plans: {gold: {requests_per_hour: 1}}")
+    text = "plans: {Gold: {requests_per_hour: 2}}"
+    if connection.vendor == "mysql":  # whose collation does not tell them apart
+        with pytest.raises(
+            InvalidDocument, match="line 1: plans.Gold: name: Plan with this Name already exists."
+        ):
+            put(text)
+        assert Plan.objects.get().requests_per_hour == 1
+    else:
+        put(text)
+        assert sorted(Plan.objects.values_list("name", flat=True)) == ["Gold", "gold"]
+
+
+def test_changes__several_at_once__a_revision_each_that_begins_where_the_last_one_ended() -> None:
+    put(SEED)
+    names = [f"t{i}" for i in range(4)]
+    failed: list[Exception] = []
+
+    def work(name: str) -> None:
+        try:
+            for weight in range(2, 5):
+                row = Target.objects.get()
+                row.weight = weight * 10 + int(name[1])
+                changes.save(row, **BY)
+            consumer = Consumer.objects.get()
+            changes.issue_key(consumer, **BY)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    revisions = list(Revision.objects.order_by("version"))
+    assert [revision.version for revision in revisions] == list(
+        range(1, Configuration.objects.get().version + 1)
+    )
+    assert ApiKey.objects.count() == 5
+    known: dict[tuple[str, str], Any] = {}
+    for revision in revisions:
+        for change in revision.changes:
+            entry = change["kind"], change["name"]
+            assert change["before"] == known.get(entry)
+            known[entry] = change["after"]
+    assert known == {e: fields for e, fields in config.current().items() if e != ("setting", "gateway")}
+
+
+def test_first_change__two_at_once__one_row_and_two_versions() -> None:
+    ready, failed = threading.Barrier(2), []
+
+    def work(name: str) -> None:
+        try:
+            ready.wait(10)
+            changes.save(Plan(name=name, requests_per_hour=1), **BY)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert (Configuration.objects.get().version, Revision.objects.count()) == (2, 2)

@@ -1,0 +1,59 @@
+"""One process's view of the configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway import config
+from gateway.holder import Holder
+from gateway.models import Consumer, Route
+
+from .documents import EXAMPLE, put
+
+
+@pytest.mark.django_db
+def test_holder__change__seen_and_targets_keep_their_state() -> None:
+    put(EXAMPLE.read_text())
+    holder = Holder()
+    assert holder.refresh()
+    first = holder.snapshot
+    first.targets[0].inflight = 3
+    assert not holder.refresh()
+    config.set_targets(
+        "tasks_service", ["http://localhost:8001", "http://localhost:8009"], actor="t", source="cli"
+    )
+    assert holder.refresh()
+    assert first.version < holder.snapshot.version
+    assert holder.snapshot.targets[0] is first.targets[0]
+    assert [target.name for target in holder.snapshot.targets] == ["localhost:8001", "localhost:8009"]
+    assert [target.retired for target in first.targets] == [False, True, True]
+
+
+@pytest.mark.django_db
+def test_holder__broken_database__last_snapshot_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.db import OperationalError
+
+    put(EXAMPLE.read_text())
+    holder = Holder()
+    holder.refresh()
+    kept = holder.snapshot
+
+    def broken() -> int:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("gateway.holder.current_version", broken)
+    assert not holder.refresh()
+    assert holder.snapshot is kept
+
+
+@pytest.mark.django_db
+def test_holder__ranked_roles_and_disabled_rows() -> None:
+    put(EXAMPLE.read_text())
+    Route.objects.filter(path="/api/v1/tasks").update(roles=["operator"])
+    Route.objects.filter(path="/api/v1/stats").update(enabled=False)
+    Consumer.objects.update(enabled=False)
+    holder = Holder()
+    holder.refresh()
+    (route,) = holder.snapshot.routes
+    assert route.roles == {"operator", "admin"}
+    assert not holder.snapshot.keys
