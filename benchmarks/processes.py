@@ -47,8 +47,10 @@ class Process:
             with contextlib.suppress(OSError):
                 if ready():
                     return
-            if self.popen.poll() is not None or time.monotonic() > deadline:
-                raise Broken(f"{self.name} did not get ready; its last lines:\n{self.last_lines()}")
+            code = self.popen.poll()
+            if code is not None or time.monotonic() > deadline:
+                how = f"in {timeout_s:.0f} s" if code is None else f"but ended with exit code {code}"
+                raise Broken(f"{self.name} did not get ready {how}; its last lines:\n{self.last_lines()}")
             time.sleep(0.05)
 
     def last_lines(self) -> str:
@@ -64,7 +66,11 @@ class Process:
 
     def kill(self) -> None:
         """At once, with everything below it: for processes that hold nothing worth a graceful end."""
-        for pid in reversed(with_children(self.popen.pid)):
+        pids = with_children(self.popen.pid)
+        with contextlib.suppress(ProcessLookupError):
+            # All in one go: nginx starts a new worker for one that is killed before it is.
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        for pid in reversed(pids):  # those that left the group
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.popen.wait()

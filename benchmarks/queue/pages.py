@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import HOME
 from benchmarks.figures import Figure, judged
 from benchmarks.processes import ROOT, Broken, environment
 from tests import servers
 
-from .environments import HOME
 from .plan import Plan, say
 from .rates import percentile
 from .sides import SIDES, Urls

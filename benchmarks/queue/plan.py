@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.environments import Unavailable, runtime
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 from tests.servers import Missing
 
-from .environments import Unavailable, runtime
-from .sides import SIDES, Side
+from .sides import FOLDERS, SIDES, Side
 from .stage import PROCESSES, THREADS, Running, Stage
 
 
@@ -118,7 +118,7 @@ class Plan:
 
     def _require(self, side: Side) -> None:
         if side.environment:
-            runtime(side.environment)
+            runtime(side.environment, FOLDERS)
 
 
 def say(text: str) -> None:

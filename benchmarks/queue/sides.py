@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .environments import HOME
+from benchmarks.environments import HOME
 
 Command = list[str]
+FOLDERS = Path(__file__).parent / "peers"  # one a peer: requirements, handlers, producer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import runtime
 from benchmarks.processes import ROOT, Broken, Process, cpu_s, environment, tree_cpu_s
 from tests import servers
 
-from .environments import runtime
 from .marks import Marks
 from .rates import ramp_for, slope
-from .sides import Side, Urls
+from .sides import FOLDERS, Side, Urls
 
 PROCESSES, THREADS = 2, 4
 STALL_S = 60.0  # without a job that is entered: the side does not work
@@ -86,7 +86,7 @@ class Running:
     def __init__(self, side: Side, folder: Path, stack: ExitStack, processes: int, threads: int) -> None:
         self.side, self.workers = side, list[Process]()
         self._next, self._pids = 0, side.pids(processes, threads)
-        interpreter = runtime(side.environment) if side.environment else None
+        interpreter = runtime(side.environment, FOLDERS) if side.environment else None
         self._servers, urls = _servers(side, folder, stack)
         self._marks = Marks(folder / "marks")
         variables = self._marks.env | side.variables(urls, folder)

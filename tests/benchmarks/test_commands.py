@@ -11,7 +11,7 @@ from benchmarks.__main__ import parser
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [("benchmarks", ["slice", "queue"]), ("tests.drills", ["queue"])]
+    ("module", "names"), [("benchmarks", ["slice", "queue", "gateway"]), ("tests.drills", ["queue"])]
 )
 def test_command__no_name__lists_the_names_and_an_unknown_one_is_exit_code_2(
     module: str, names: list[str]
@@ -29,6 +29,14 @@ def test_queue_options__selections__are_parsed_and_default_to_everything() -> No
     everything = parser().parse_args(["queue"])
     parts = ("drain", "enqueue", "latency", "idle", "backlog", "pages", "rollups", "replay")
     assert (everything.only, everything.peers) == (parts, None)
+
+
+def test_gateway_options__selections__are_parsed_and_default_to_everything() -> None:
+    chosen = parser().parse_args(["gateway", "--only", "door,tokens", "--peers", "envoy, nginx"])
+    assert (chosen.only, chosen.peers) == (("door", "tokens"), ("envoy", "nginx"))
+    everything = parser().parse_args(["gateway"])
+    parts = ("everything", "door", "tokens", "exact", "latency", "routes", "bodies", "admission")
+    assert (everything.only, everything.peers) == (parts, ("haproxy", "nginx", "envoy", "traefik", "usual"))
 
 
 @pytest.mark.parametrize("arguments", [["--peers", "sidekiq"], ["--only", ","], ["--only", "drain,speed"]])

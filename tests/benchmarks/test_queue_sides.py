@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.queue import backlog, drain, enqueue, environments, latency, replay, rollups
-from benchmarks.queue.environments import PEERS, Unavailable
+from benchmarks import environments
+from benchmarks.environments import Unavailable
+from benchmarks.queue import backlog, drain, enqueue, latency, replay, rollups
 from benchmarks.queue.plan import QUICK, Plan
-from benchmarks.queue.sides import PEER_NAMES, SIDES
+from benchmarks.queue.sides import FOLDERS, PEER_NAMES, SIDES
 from benchmarks.queue.stage import Stage
 
 
@@ -23,9 +24,9 @@ def test_sides__figures__name_only_sides_that_exist() -> None:
 
 @pytest.mark.parametrize("peer", PEER_NAMES)
 def test_peer__requirements__are_pinned(peer: str) -> None:
-    requirements = PEERS / peer / "requirements.txt"
+    requirements = FOLDERS / peer / "requirements.txt"
     if not requirements.exists():
-        versions = json.loads((PEERS / peer / "package.json").read_text())["dependencies"].values()
+        versions = json.loads((FOLDERS / peer / "package.json").read_text())["dependencies"].values()
         assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions)
         return
     lines = requirements.read_text().splitlines()
@@ -36,7 +37,7 @@ def test_peer__requirements__are_pinned(peer: str) -> None:
 def test_plan__side_whose_environment_cannot_be_had__is_told_once_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(name: str) -> str:
+    def refuse(name: str, peers: Path) -> str:
         raise Unavailable(f"{name} could not be installed")
 
     monkeypatch.setattr("benchmarks.queue.plan.runtime", refuse)
@@ -51,16 +52,16 @@ def test_runtime__same_requirements__are_installed_once(
 ) -> None:
     installed: list[tuple[str, ...]] = []
     monkeypatch.setattr(environments, "HOME", tmp_path / "home")
-    monkeypatch.setattr(environments, "PEERS", tmp_path / "peers")
+    peers = tmp_path / "peers"
     monkeypatch.setattr(environments, "_run", lambda *command, cwd=None: installed.append(command))
-    (tmp_path / "peers" / "some").mkdir(parents=True)
-    requirements = tmp_path / "peers" / "some" / "requirements.txt"
+    (peers / "some").mkdir(parents=True)
+    requirements = peers / "some" / "requirements.txt"
     requirements.write_text("some==1.0\n")
-    first, calls = environments.runtime("some"), len(installed)
-    assert environments.runtime("some") == first == str(tmp_path / "home" / "some" / "bin" / "python")
+    first, calls = environments.runtime("some", peers), len(installed)
+    assert environments.runtime("some", peers) == first == str(tmp_path / "home" / "some" / "bin" / "python")
     assert len(installed) == calls > 0
     requirements.write_text("some==1.1\n")
-    environments.runtime("some")
+    environments.runtime("some", peers)
     assert len(installed) == 2 * calls
 
 
@@ -72,4 +73,4 @@ def test_runtime__install_fails__says_why_and_tries_again_next_time(
         environments._run(sys.executable, "-c", "import sys; sys.exit('no such thing')")
     monkeypatch.setattr(environments.shutil, "which", lambda name: None)
     with pytest.raises(Unavailable, match="node is not there"):
-        environments.runtime("bullmq")
+        environments.runtime("bullmq", FOLDERS)

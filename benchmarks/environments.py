@@ -1,4 +1,4 @@
-"""A peer's own environment, made on demand: peers/<peer>/requirements.txt → .brain/bench/<peer>/, stamped by hash."""
+"""A peer's own environment, made on demand: <peers>/<peer>/requirements.txt → .brain/bench/<peer>/, stamped by hash."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.processes import ROOT
+from .processes import ROOT
 
 HOME = ROOT / ".brain" / "bench"
-PEERS = Path(__file__).parent / "peers"
 _STAMP = ".brain-stamp"
 _INSTALL_TIMEOUT_S = 600
 
@@ -21,16 +20,19 @@ class Unavailable(Exception):
     """A side cannot take part. The message is the reason for the reader of the table."""
 
 
-def runtime(peer: str) -> str:
-    """The interpreter of this peer's environment (`python` or `node`), after installing what is missing."""
+def runtime(peer: str, peers: Path) -> str:
+    """The interpreter of this peer's environment (`python` or `node`), after installing what is missing.
+
+    peers: the folder with the peers' requirements, one folder a peer.
+    """
     folder = HOME / peer
-    package = PEERS / peer / "package.json"
+    package = peers / peer / "package.json"
     if package.exists():
         node, npm = _tool("node"), _tool("npm")
         _kept_in_step(folder, package, lambda: _npm(npm, package, folder))
         return node
     python = folder / "bin" / "python"
-    requirements = PEERS / peer / "requirements.txt"
+    requirements = peers / peer / "requirements.txt"
     _kept_in_step(folder, requirements, lambda: _pip(folder, requirements))
     return str(python)
 

@@ -1,0 +1,15 @@
+"""The gateway against its peers: load → gateway, alone on its core → upstream, counted at the upstream.
+
+Some sides import a module or two of this package in processes of their own; the rig is loaded when it is asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_FACE = ("UNEQUAL", "add_options", "run")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.command"), name)
