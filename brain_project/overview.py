@@ -12,10 +12,10 @@ from django.urls import reverse
 from redis import RedisError
 
 from cache_app import keyspace
-from foundation import roles
+from foundation import figures, roles
 from foundation.models import AuditEntry
 from gateway.models import Consumer, Route, Target
-from queue_app import alerts, charts, figures, firing, stats, workers
+from queue_app import alerts, charts, firing, stats, workers
 from queue_app.conf import conf as queue_conf
 from queue_app.histograms import quantile
 from queue_app.models import Alert

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from . import figures
+from foundation import figures
+
 from .histograms import QUANTILES, Tally, quantile, total
 
 Points = Sequence[tuple[datetime, Tally]]
@@ -77,12 +78,7 @@ def charts(points: Points, step_s: int, now: datetime) -> list[Chart]:
 
 
 def labels(points: Points, step_s: int) -> list[str]:
-    """Of the steps: 14:05 within a day, Nov 24 18:00 in longer times, Nov 24 of whole days."""
-    if step_s >= _DAY_S:
-        return [f"{at:%b} {at.day}" for at, _ in points]
-    if len(points) * step_s <= _DAY_S + step_s:
-        return [f"{at:%H:%M}" for at, _ in points]
-    return [f"{at:%b} {at.day} {at:%H:%M}" for at, _ in points]
+    return figures.steps([at for at, _ in points], step_s)
 
 
 def document(found: Sequence[Chart], names: Sequence[str]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from django.utils.html import format_html
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from foundation import audit
+from foundation import audit, figures
 from foundation.admin import RoleModelAdmin, asking, done
-from queue_app import clock, figures, limits_told, queues, quotas, stats
+from queue_app import clock, limits_told, queues, quotas, stats
 from queue_app.conf import conf
 from queue_app.models import Queue
 

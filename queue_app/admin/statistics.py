@@ -17,8 +17,9 @@ from django.shortcuts import render
 from django.urls import path
 from django.utils.http import urlencode
 
+from foundation import figures
 from foundation.admin import ReadOnlyModelAdmin
-from queue_app import charts, clock, figures, spans, stats
+from queue_app import charts, clock, spans, stats
 from queue_app.conf import conf
 from queue_app.histograms import Tally
 from queue_app.models import Rollup

@@ -8,7 +8,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 
-from queue_app import figures, timeline
+from foundation import figures
+from queue_app import timeline
 from queue_app.models import Job
 from queue_app.states import OVER, State
 from queue_app.timeline import Run, Step

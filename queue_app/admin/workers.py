@@ -15,9 +15,9 @@ from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from foundation import audit
+from foundation import audit, figures
 from foundation.admin import ReadOnlyModelAdmin, asking, done, shortened
-from queue_app import figures, workers
+from queue_app import workers
 from queue_app.conf import conf
 from queue_app.models import Worker
 from queue_app.states import Asked

@@ -1,16 +1,18 @@
 // Draws the charts of the page once, and gives them new data whenever htmx has brought some. What somebody has switched
-// off stays off, and nothing flickers. The data is the JSON in #brain-chart-data; see queue_app/admin/statistics.py.
+// off stays off, and nothing flickers. The data is the JSON in #brain-chart-data; see queue_app/admin/statistics.py and
+// gateway/admin/traffic.py.
 (() => {
   "use strict";
   const drawn = new Map(); // chart's id → Chart
   const TIMES = [[172800, 86400, "d"], [7200, 3600, "h"], [120, 60, "min"], [1, 1, "s"]]; // as figures.py
-  const COARSE_S = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 21600, 86400, 864000];
+  const COARSE_S = [0.0001, 0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 21600, 86400, 864000];
   const FINE_S = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200,
-    86400, 172800, 432000, 864000, 8640000,
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800,
+    3600, 7200, 21600, 43200, 86400, 172800, 432000, 864000, 8640000,
   ];
   const STACKED = { completed: "completed", failed: "failed", dead: "dead", cancelled: "cancelled" };
-  const COLOURS = { ...STACKED, p50: "p50", p95: "p95", p99: "p99", "failed runs": "dead" };
+  const CLASSES = { "2xx": "completed", "3xx": "p50", "4xx": "failed", "5xx": "dead" };
+  const COLOURS = { ...STACKED, ...CLASSES, errors: "dead", p50: "p50", p95: "p95", p99: "p99", "failed runs": "dead" };
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--brain-${name}`).trim();
   const rounded = (value) => (value < 99.95 ? String(Math.round(value * 10) / 10) : String(Math.round(value)));

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_app import figures
+from foundation import figures
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_count__any_size__at_most_three_digits(number, told):
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        (None, "–"), (0, "0 s"), (0.0004, "1 ms"), (0.34, "340 ms"), (0.9996, "1 s"), (2.14, "2.1 s"), (119, "119 s"),
+        (None, "–"), (0, "0 s"), (0.000_01, "0.1 ms"), (0.0004, "0.4 ms"), (0.000_97, "1 ms"), (0.34, "340 ms"), (0.9996, "1 s"), (2.14, "2.1 s"), (119, "119 s"),
         (120, "2 min"), (7199, "2 h"), (172_800, "2 d"),
     ],
 )  # fmt: skip

@@ -1,8 +1,12 @@
-"""Figures as people read them at a glance: 12.3k, 340 ms, 1.2 %, 3 min ago."""
+"""Figures as people read them at a glance: 12.3k, 340 ms, 1.2 %, 3 min ago, and names of the steps of a chart."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 NONE = "–"
+_DAY_S = 86_400
 _UNITS = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
 # Seconds from which a unit is used, its length in seconds, its name. 90 s tell more than 1.5 min.
 _TIMES = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (1, 1, "s"))
@@ -17,13 +21,15 @@ def count(number: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """340 ms, 2.1 s, 12 min, 3.5 h, 2.1 d; a dash for none."""
+    """0.4 ms, 340 ms, 2.1 s, 12 min, 3.5 h, 2.1 d; a dash for none."""
     if seconds is None:
         return NONE
     if seconds <= 0:
         return "0 s"
+    if seconds < 0.00095:
+        return f"{max(0.1, round(seconds * 1000, 1)):g} ms"
     if seconds < 0.9995:
-        return f"{max(1, round(seconds * 1000))} ms"
+        return f"{round(seconds * 1000)} ms"
     least_s, unit_s, unit = next(found for found in _TIMES if seconds >= found[0] * 0.9995)
     return f"{_rounded(seconds / unit_s)} {unit}"
 
@@ -46,6 +52,15 @@ def ago(seconds: float) -> str:
         if seconds >= least_s:
             return f"{seconds // unit_s:.0f} {unit} ago"
     raise AssertionError("unreachable: a second has a unit")
+
+
+def steps(moments: Sequence[datetime], step_s: int) -> list[str]:
+    """Names of a chart's steps: 14:05 within a day, Nov 24 18:00 in longer times, Nov 24 of whole days."""
+    if step_s >= _DAY_S:
+        return [f"{at:%b} {at.day}" for at in moments]
+    if len(moments) * step_s <= _DAY_S + step_s:
+        return [f"{at:%H:%M}" for at in moments]
+    return [f"{at:%b} {at.day} {at:%H:%M}" for at in moments]
 
 
 def _rounded(value: float) -> str:
