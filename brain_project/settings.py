@@ -38,6 +38,10 @@ try:
     ALLOWED_HOSTS = env.names("BRAIN_ALLOWED_HOSTS", [] if PRODUCTION else _LOCAL_HOSTS)
     CSRF_TRUSTED_ORIGINS = env.names("BRAIN_CSRF_TRUSTED_ORIGINS", [])
     SECURE_SSL_REDIRECT = env.flag("BRAIN_SSL_REDIRECT", default=PRODUCTION)
+    # An edge that starts while the database is down starts from this copy; in production somebody says where it is kept.
+    _snapshot = env.text(
+        "BRAIN_GATEWAY_SNAPSHOT", "" if PRODUCTION else str(BRAIN_DATA_DIR / "gateway-snapshot.json")
+    )
     EMAIL_URL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
     EMAIL_URL_PORT = env.text("BRAIN_SMTP_PORT", "1025")
     _queue = {
@@ -104,6 +108,7 @@ if DEMO:
     INSTALLED_APPS.append("examples.tasks_service.apps.TasksServiceConfig")
 MIDDLEWARE = [
     "foundation.request_id.RequestIdMiddleware",  # first: every answer and every log line carries the id
+    "brain_project.proxied.ProxiedMiddleware",  # what is not ours needs nothing of the following
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",  # the admin's files without DEBUG and without a second server
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -179,6 +184,7 @@ UNFOLD = {
     "SITE_SYMBOL": "hub",
     "SITE_URL": None,  # the site is the admin: "Return to site" would lead back to the login
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": favicon}],
+    "LOGIN": {"form": "brain_project.login.CountedForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "brain_project.overview.dashboard",
@@ -249,7 +255,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = broker.transport_options(BROKER_URL, env.text(
 # --- ours: one dict, a section an app; see each app's conf.py and docs/settings.md ---------------------------------------
 BRAIN: dict[str, dict[str, object]] = {
     "FOUNDATION": {"ALLOW_PRIVATE_TARGETS": not PRODUCTION, "ALLOW_LOOPBACK_TARGETS": not PRODUCTION},
-    "GATEWAY": {},
+    "GATEWAY": {"SNAPSHOT_FILE": _snapshot},
     "CACHE": {},
     # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
     "QUEUE": {**_queue, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},

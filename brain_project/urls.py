@@ -9,11 +9,12 @@ from drf_spectacular.views import SpectacularAPIView
 
 from gateway.views import ProxyView
 
-from . import overview, views
+from . import login, overview, views
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/"), name="index"),
     path("admin/overview/", admin.site.admin_view(overview.fragment), name="admin-overview"),
+    path("admin/login/", login.login),
     path("admin/", admin.site.urls),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),

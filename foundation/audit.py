@@ -94,7 +94,9 @@ def mask(value: Any) -> Any:
 
 def _mask_entry(key: str, value: Any) -> Any:
     # None and "" stay visible: whether a secret was set is what the reader of a log wants to know.
-    return MASK if _SECRET_KEY.search(key) and value not in (None, "", False, True) else mask(value)
+    # The name of the header that carries a secret is none.
+    is_secret = _SECRET_KEY.search(key) and not key.endswith("_header")
+    return MASK if is_secret and value not in (None, "", False, True) else mask(value)
 
 
 def _text(value: str) -> str:

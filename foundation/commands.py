@@ -188,6 +188,7 @@ class BrainCommand(BaseCommand):
             force_terminal=force_color or is_terminal,
             width=None if is_terminal else _UNBOUNDED_COLUMNS,
             highlight=False,
+            emoji=False,  # `:key:` in a name stays what it is
         )
 
 

@@ -74,6 +74,7 @@ class Board:
         self.process = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:4]}"
         self._services, self._prefix = services, prefix
         self._up = True
+        self.processes = 1  # of the fleet, as of the last writing
 
     async def run(self, interval_s: float = INTERVAL_S) -> None:
         """Until cancelled; then the view is taken down."""
@@ -95,7 +96,8 @@ class Board:
                 pipe.zadd(index, {self.process: wall})
                 # A minute, because the clocks of the processes may differ; the keys themselves expire in time.
                 pipe.zremrangebyscore(index, "-inf", wall - 60 - KEPT_S)
-                await pipe.execute()
+                pipe.zcount(index, wall - KEPT_S, "+inf")
+                self.processes = max(1, (await pipe.execute())[-1])
             self._up = True
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             if self._up:

@@ -131,9 +131,9 @@ class Breaker:
         policy = self.policy
         if calls < policy.breaker_volume:
             return
-        if failures >= calls * policy.breaker_error_ratio:
+        if policy.breaker_error_ratio and failures >= calls * policy.breaker_error_ratio:
             self._open(now, f"{failures} of {calls} requests failed")
-        elif slow >= calls * policy.breaker_slow_ratio:
+        elif slow and slow >= calls * policy.breaker_slow_ratio:
             self._open(now, f"{slow} of {calls} requests took longer than {policy.breaker_slow_s:g} s")
 
     def _open(self, now: float, verdict: str) -> None:

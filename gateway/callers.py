@@ -32,9 +32,13 @@ def read(
     entries: Mapping[Entry, Fields], revoked: Iterable[Iterable[Any]], sources: Sources, wall: float
 ) -> Callers:
     """revoked: (issuer, jti, digest, expiry). wall: seconds since the epoch. Raises ValueError, or secret_box.Sealed."""
+    issuers = tuple(_issuers(entries, sources))
+    used = {id(issuer.source) for issuer in issuers}
+    for key in [key for key, source in sources.items() if id(source) not in used]:
+        del sources[key]
     return Callers(
         keys=_keys(entries, wall),
-        issuers=tuple(_issuers(entries, sources)),
+        issuers=issuers,
         revoked=Revoked((Revocation(*one) for one in revoked), wall),
     )
 

@@ -21,7 +21,7 @@ from cache_app import redis as store
 from foundation import audit
 from orm_app import db
 
-from . import entries, keys, rows, secret_box
+from . import entries, keys, lookups, rows, secret_box, trial
 from .conf import conf
 from .entries import Change
 from .models import ApiKey, Configuration, Consumer, JwtIssuer, Revision, Target
@@ -38,7 +38,7 @@ class Writing:
         self.version = version
         self.made: list[Change] = []
         self._trace = trace
-        self._rows = rows.Rows()
+        self.rows = rows.Rows()
         self._row: models.Model | None = None
 
     def save(self, row: models.Model) -> None:
@@ -57,13 +57,13 @@ class Writing:
     def put(self, kind: str, name: str, fields: entries.Fields) -> None:
         """Write an entry that rows.check finds nothing wrong with; fields that are not given stay as they are. Raises
         ValidationError for a name that nobody has, and a revoked key that would live."""
-        found = self._rows.find(kind, name)
+        found = self.rows.find(kind, name)
         before = None if found is None else rows.entry_of(found)[2]
-        row = self._rows.filled(kind, name, fields)
+        row = self.rows.filled(kind, name, fields)
         if isinstance(row, JwtIssuer) and row.signs:
             self._sign_alone(row)
         self._store(row, before)
-        self._rows.put(row)
+        self.rows.put(row)
 
     def delete(self, row: models.Model) -> None:
         """The row and what goes with it. Raises ProtectedError for a row that others need."""
@@ -71,12 +71,12 @@ class Writing:
         told = [(rows.entry_of(one), label) for one, label in gone]
         row.delete()
         for (kind, name, before), label in told:
-            self._rows.drop(kind, name)
+            self.rows.drop(kind, name)
             self._record(Change(kind, name, before, None), label)
 
     def remove(self, kind: str, name: str) -> None:
         """The same for an entry; harmless when it went with another. Raises ProtectedError."""
-        row = self._rows.find(kind, name)
+        row = self.rows.find(kind, name)
         if row is not None:
             self.delete(row)
 
@@ -89,7 +89,7 @@ class Writing:
             for link in entries.LINKS.get(change.kind, ())
             if change.after.get(link)
         ]
-        self._rows.look_up([*(change.entry for change in changes), *named])
+        self.rows.look_up([*(change.entry for change in changes), *named])
 
     def refused(self, error: IntegrityError) -> tuple[entries.Entry, ValidationError]:
         """The row that was written last, and why the database refuses it. Call it when the transaction is over; raises
@@ -120,7 +120,7 @@ class Writing:
             before = rows.entry_of(other)[2]
             other.signs = None
             self._store(other, before)
-            self._rows.put(other)
+            self.rows.put(other)
 
     def _rename(self, row: models.Model, stored: Any, before: rows.Told, after: rows.Told) -> None:
         """To those that compare entries, one is gone and another is there, which the dependents name now."""
@@ -149,7 +149,8 @@ class Writing:
 
 @contextmanager
 def change(**trace: Any) -> Iterator[Writing]:
-    """A transaction whose writes are one revision and one version; none where nothing was written.
+    """A transaction whose writes are one revision and one version; none where nothing was written. Raises
+    ValidationError at its end for a configuration that no process could load.
 
     trace: actor, source and, if there is one, the request's request_id and ip, as audit.by gives them.
     """
@@ -157,6 +158,7 @@ def change(**trace: Any) -> Iterator[Writing]:
         writing = Writing(_locked().version, trace)
         yield writing
         if made := entries.folded(writing.made):
+            trial.check(made, writing.rows)
             _write_down(_count_up(), made, trace)
 
 
@@ -213,8 +215,14 @@ def _keep_revoked(kind: str, before: entries.Fields | None, after: entries.Field
 # --- one row ---------------------------------------------------------------------------------------------------------
 def save(row: models.Model, **trace: Any) -> None:
     """Validate and write one row; a row that is as it was is no change. Raises ValidationError."""
+    look_up_names(row)
     with change(**trace) as writing:
         writing.save(row)
+
+
+def look_up_names(*rows: models.Model) -> None:
+    """What the checks of these rows ask of the DNS, before the configuration is locked."""
+    lookups.ahead(url for row in rows for field in ("url", "jwks_url") if (url := getattr(row, field, "")))
 
 
 def delete(row: models.Model, **trace: Any) -> None:
@@ -226,6 +234,7 @@ def delete(row: models.Model, **trace: Any) -> None:
 
 def set_target_state(target: Target, state: str, **trace: Any) -> None:
     """state: active, draining or off. Raises ValidationError for another."""
+    look_up_names(target)
     with change(**trace) as writing:
         target.refresh_from_db()
         target.state = state

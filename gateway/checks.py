@@ -3,6 +3,8 @@ id."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +12,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError
 from django_ratelimit.core import _split_rate
 
-from . import document, secret_box
+from . import document, forwarding, plugins, secret_box
 from .conf import conf
 from .models import JwtIssuer
 
@@ -33,7 +35,70 @@ def settings_are_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if conf().HEADER_TIMEOUT_S > conf().IDLE_TIMEOUT_S:
         text = "HEADER_TIMEOUT_S is above IDLE_TIMEOUT_S: half a request may wait longer than none."
         found.append(Warning(text, hint=_hint("Lower HEADER_TIMEOUT_S.", "w002"), id="gateway.W002"))
+    return found + _listed() + _files()
+
+
+def _listed() -> list[CheckMessage]:
+    """Each value of the lists by itself, so that one mistake does not hide another."""
+    found: list[CheckMessage] = []
+    for number, key, check, fix in (
+        (
+            "004",
+            "TRUSTED_PROXIES",
+            forwarding.network,
+            "Write a block as 10.0.0.0/8 or an address as 10.0.0.7.",
+        ),
+        ("005", "UNIX_SOCKET_DIRS", _absolute, "Write the whole path, such as /run/upstreams."),
+        (
+            "006",
+            "PLUGINS",
+            plugins.usable,
+            "Write the dotted path of a class that can be imported where edges run.",
+        ),
+    ):
+        for value in getattr(conf(), key):
+            try:
+                check(value)
+            except ValueError as error:
+                text = f"BRAIN['GATEWAY'][{key!r}] holds {value!r}: {error}."
+                found.append(Error(text, hint=_hint(fix, f"e{number}"), id=f"gateway.E{number}"))
     return found
+
+
+def _absolute(directory: str) -> None:
+    # A relative one is another for a process that was started elsewhere.
+    if not directory.startswith("/"):
+        raise ValueError("it is not an absolute path")
+
+
+def _files() -> list[CheckMessage]:
+    """Warnings, as the process that checks need not be the one that writes."""
+    found: list[CheckMessage] = []
+    for number, key, check in (
+        ("003", "SNAPSHOT_FILE", _unreplaceable),
+        ("004", "ACCESS_LOG_FILE", _unwritable),
+    ):
+        file = getattr(conf(), key)
+        if file and (why := check(Path(file))):
+            text = f"BRAIN['GATEWAY'][{key!r}] = {file!r}: {why}."
+            fix = "Make the directory, and let the edge's user write to it."
+            found.append(Warning(text, hint=_hint(fix, f"w{number}"), id=f"gateway.W{number}"))
+    return found
+
+
+def _unreplaceable(file: Path) -> str:
+    """Why a file cannot be put in its place, or ""."""
+    if not file.parent.is_dir():
+        return f"there is no directory {file.parent}"
+    if file.is_dir():
+        return "it is a directory"
+    return "" if os.access(file.parent, os.W_OK | os.X_OK) else f"{file.parent} cannot be written to"
+
+
+def _unwritable(file: Path) -> str:
+    if file.exists() and not file.is_dir():
+        return "" if os.access(file, os.W_OK) else "it cannot be written to"
+    return _unreplaceable(file)
 
 
 @register(Tags.database)

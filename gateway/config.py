@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models import ProtectedError
 
-from . import changes, document, entries, rows, secret_box, tokens
+from . import changes, document, entries, lookups, rows, secret_box, tokens
 from . import export as exporting
 from .document import Document
 from .entries import SETTING, Change, Entry, Fields
@@ -99,6 +99,8 @@ def apply(wanted: Document, *, prune: bool = False, **trace: Any) -> list[Change
     except IntegrityError as error:
         entry, refused = writing.refused(error)
         raise InvalidDocument(_problems(wanted, entry, refused)) from error
+    except ValidationError as error:  # of all together
+        raise InvalidDocument(error.messages) from error
 
 
 def set_targets(service: str, urls: Sequence[str], **trace: Any) -> list[Change]:
@@ -137,10 +139,11 @@ def _checked(wanted: Document) -> Document:
     """The document, when its entries are what the models take, each by itself. Raises InvalidDocument."""
     if wanted.is_checked:
         return wanted
+    lookups.ahead(entries.urls(wanted.entries.values()))
     problems = [
         f"{_place(wanted, entry, field)}: {' '.join(texts)}"
         for entry, fields in wanted.entries.items()
-        for field, texts in rows.check(*entry, fields).items()
+        for field, texts in rows.check(*entry, fields, wanted.entries).items()
     ]
     if problems:
         raise InvalidDocument(problems)

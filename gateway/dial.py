@@ -30,7 +30,8 @@ def context(ca: str) -> ssl.SSLContext:
     try:
         made = ssl.create_default_context(cadata=ca or None)
     except ssl.SSLError as error:
-        raise ValueError(f"not certificates in PEM: {error}") from error
+        told = str(error).partition(" (_ssl")[0]  # without the line of CPython's source
+        raise ValueError(f"not certificates in PEM: {told}") from error
     made.set_alpn_protocols(["http/1.1"])
     return made
 

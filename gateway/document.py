@@ -9,6 +9,7 @@ routes:         [words.ROUTE with service | target_url and plan | rate_limit, tr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,13 @@ _TOP = {"authentication", "issuers", "plans", "services", "upstreams", "routes"}
 _AUTHENTICATION = {*words.SIGNER, "jwt_secret", "api_key_header", "api_keys"}
 _CONSUMER = {*words.CONSUMER, "key", "key_sha256"}
 _ROUTE = {**words.ROUTE, "upstream": words.Word("service")}  # an older name
+
+_FOREIGN = re.compile(r"""^["']?(_format_version|openapi|swagger)["']?[ ]*:""", re.MULTILINE)
+_WHOSE = {
+    "_format_version": ("a configuration of Kong", "kong"),
+    "openapi": ("an OpenAPI description", "openapi"),
+    "swagger": ("a description of an API", "openapi"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +63,22 @@ class Document:
 def load(text: str, *, production: bool) -> Document:
     """Raises InvalidDocument with all problems at once. production: weak secrets are problems, not
     warnings."""
+    _check_ours(text)
     tree = reading.parse(text)
+    _check_ours("".join(f"{key}:\n" for key in tree.value) if isinstance(tree.value, dict) else "")
     reader = _Reader(tree.lines, production=production)
     reader.document(tree.value)
     if reader.problems:
         raise InvalidDocument(reader.problems)
     return Document(reader.entries, reader.secrets, reader.api_keys, tuple(reader.warnings), reader.places)
+
+
+def _check_ours(text: str) -> None:
+    """Raises InvalidDocument for somebody else's format: of a hundred unknown keys none would say so."""
+    found = _FOREIGN.search(text)
+    if found is not None:
+        whose, verb = _WHOSE[found[1]]
+        raise InvalidDocument([f"this is {whose}; convert it first: manage.py gateway convert {verb} FILE"])
 
 
 class _Reader(reading.Reader):

@@ -166,3 +166,8 @@ def loose_ends(
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 found.append((entry, link, f"there is no {link} {name!r}{hint}"))
     return found
+
+
+def urls(told: Iterable[Fields]) -> list[str]:
+    """All that the gateway would connect to by name."""
+    return [url for fields in told for url in (fields.get("url"), fields.get("jwks_url")) if url]

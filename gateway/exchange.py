@@ -16,7 +16,7 @@ from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .pipeline import Pause, Refusal, Step, TakeTokens, UpstreamFailed
 from .pool import Target
-from .request import Request, chunk, too_large
+from .request import Request, chunk
 from .transforming import Transformation, request_head
 from .upstream import BODILESS, Upstream
 
@@ -44,7 +44,6 @@ class Exchange(Request):
     head_sent = 0
     chunks_out = False
     upstream_name = ""
-    changes: Transformation | None = None
     _waiter: Waiter | None = None
     _edited: list[bytes] | None = None  # of a response's body that is to be changed
     _copy: list[bytes] | None = None  # of a response's body that is kept for worse times
@@ -60,6 +59,9 @@ class Exchange(Request):
             if local is not None:
                 self.edge.spawn(self._answer_locally(local))
                 return
+        if self.is_for_us and self.route is not None:
+            self.respond(204, b"", "", (("Allow", ", ".join(sorted(self.route.methods))),))
+            return
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
         step = pipeline.decide(self, worker.snapshot.identities, worker.limiter.accounts, wall)
         if self.identity is not None and self.identity.key_digest:
@@ -95,7 +97,7 @@ class Exchange(Request):
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
-                self.method, self.target_uri, passed, routing.parameters(route.path, self.path), self.client_ip,
+                self.method, heads.stripped(self.target_uri, route.strip), passed, routing.parameters(route.path, self.path), self.client_ip,
                 self.request_id.decode(), (identity.name, identity.subject) if identity is not None else ("", ""),
             ),
         )  # fmt: skip
@@ -103,7 +105,10 @@ class Exchange(Request):
             self._transformed(None)
             return
         if self.length > self.edge.limits.MAX_EDITED_BYTES:
-            raise too_large(self.edge.limits.MAX_EDITED_BYTES)
+            detail = f"The body is larger than {self.edge.limits.MAX_EDITED_BYTES} bytes."
+            reply = Refusal(413, "body_too_large", detail)
+            self.follow(pipeline.transformed(self, reply, time.monotonic()))
+            return
         self.collected = self.pending or []
         self.pending = []
         if self.expects:
@@ -217,7 +222,6 @@ class Exchange(Request):
             except PluginFailed as error:
                 self._spoilt(str(error))
                 return True
-        self.head_sent = status
         out = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         has_length = is_chunked = False
         names, named = heads.OF_RESPONSES, None
@@ -241,6 +245,7 @@ class Exchange(Request):
                     out += (name, b": ", value, b"\r\n")
             elif kind == heads.UPGRADE and status == 101:
                 out += (name, b": ", value, b"\r\nConnection: Upgrade\r\n")
+        self.head_sent = status  # not before: what is refused above is answered with 502
         if named:
             out = _without(out, named)
         out += (b"X-Request-Id: ", self.request_id, b"\r\n", self._upstream_line)
@@ -328,7 +333,11 @@ class Exchange(Request):
             self._out.append(data)
 
     def flush(self) -> None:
-        if self.head_sent and self._out and self._edited is None:
+        """Whatever comes before the head is whole, interim answers too, does not count as an answer: the target would
+        keep its client waiting for as long as it likes."""
+        if not self.head_sent:
+            return
+        if self._out and self._edited is None:
             self.edge.transport.write(b"".join(self._out))
             self._out.clear()
         self.edge.moved_at = self.edge.worker.now
@@ -425,7 +434,7 @@ class Exchange(Request):
     def respond(
         self, status: int, body: bytes, content_type: str, headers: pipeline.HeaderPairs = ()
     ) -> None:
-        self.over, self.head_sent = True, status
+        self.over, self.head_sent, self.status = True, status, status
         if not self.sent:
             self._close_early()
         headers += (("X-Request-Id", self.request_id.decode()),)

@@ -25,7 +25,15 @@ class Sender:
 
 def networks(blocks: Sequence[str]) -> Networks:
     """Raises ValueError for a block that is not in CIDR notation."""
-    return tuple(ip_network(block, strict=False) for block in blocks)
+    return tuple(network(block) for block in blocks)
+
+
+def network(block: str) -> IPv4Network | IPv6Network:
+    """Raises ValueError."""
+    try:
+        return ip_network(block, strict=False)
+    except ValueError:
+        raise ValueError("it is no network in CIDR notation") from None
 
 
 def is_trusted(ip: str, trusted: Networks) -> bool:

@@ -6,6 +6,7 @@ A name is judged once and remembered: on the hot path a header costs one look-up
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote_from_bytes
 
@@ -16,8 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 # What a name is. PASS is 0, so that the usual case is one test for truth.
 (
     PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, AUTHORIZATION, KEY, REQUEST_ID, TRACE, VIA, UPGRADE, TE,
-    FORWARDED, TRAILER, LIMIT,
-) = range(17)  # fmt: skip
+    FORWARDED, TRAILER, LIMIT, HOPS,
+) = range(18)  # fmt: skip
 
 _REQUEST = {
     b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
@@ -25,7 +26,7 @@ _REQUEST = {
     b"via": VIA, b"upgrade": UPGRADE, b"te": TE, b"trailer": TRAILER, b"forwarded": FORWARDED,
     b"x-forwarded-for": FORWARDED, b"x-forwarded-proto": FORWARDED, b"x-forwarded-host": FORWARDED,
     b"keep-alive": DROP, b"proxy-authenticate": DROP, b"proxy-authorization": DROP, b"proxy-connection": DROP,
-    b"x-real-ip": DROP,
+    b"x-real-ip": DROP, b"max-forwards": HOPS,
 }  # fmt: skip
 # Nobody but the gateway says these to a target.
 _OUR_PREFIXES = (b"x-forwarded-", b"x-consumer-", b"x-credential-")
@@ -102,11 +103,19 @@ def consumer(identity: Identity) -> Headers:
     return [
         (b"X-Consumer-Id", safe(identity.subject)),
         (b"X-Consumer-Username", safe(identity.name)),
-        (b"X-Consumer-Roles", b",".join(safe(role) for role in sorted(identity.roles))),
+        (b"X-Consumer-Roles", _joined(identity.roles)),
     ]
 
 
+@functools.lru_cache(maxsize=1024)
+def _joined(roles: frozenset[str]) -> bytes:
+    return b",".join(safe(role) for role in sorted(roles))
+
+
 def safe(text: str) -> bytes:
+    # Nearly all names; quoting takes twenty times as long as this look.
+    if text.isascii() and text.replace(":", "").replace("-", "").isalnum():
+        return text.encode()
     return quote_from_bytes(text.encode("utf-8", "surrogatepass"), safe=_SAFE).encode()
 
 

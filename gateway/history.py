@@ -17,7 +17,7 @@ from django.db.models import ProtectedError, QuerySet
 from foundation import audit
 from foundation.models import AuditEntry
 
-from . import changes, entries, rows, secret_box
+from . import changes, entries, lookups, rows
 from .entries import Change, Entry, Fields
 from .errors import RollbackRefused
 from .models import Configuration, Revision
@@ -39,9 +39,18 @@ def changes_between(old: int, new: int) -> list[Change]:
     return entries.folded(_made(old, new))
 
 
+def way_back(version: int) -> list[Change]:
+    """What `rollback` would do if it were called now, without doing it. Raises RollbackRefused."""
+    now = newest()
+    _check_made(version, now)
+    _check_kept(version, now)
+    return _way_back(list(_made(version, now)))
+
+
 def rollback(version: int, **trace: Any) -> int:
     """Bring all entries back to what they were right after that version; a new version, which is returned. Nothing
     happens when they are that already. Raises RollbackRefused."""
+    _look_up_names(version)
     try:
         with changes.change(**trace) as writing:
             _check_made(version, writing.version)
@@ -62,6 +71,14 @@ def rollback(version: int, **trace: Any) -> int:
     except IntegrityError as error:
         entry, refused = writing.refused(error)
         raise RollbackRefused(f"{entry[0]} {entries.short(entry)}: {'; '.join(refused.messages)}") from error
+    except ValidationError as error:  # of all together
+        raise RollbackRefused("; ".join(error.messages)) from error
+
+
+def _look_up_names(version: int) -> None:
+    """Before the configuration is locked: a rollback brings old targets back, whose names may be slow to resolve."""
+    made = _made(version, newest())
+    lookups.ahead(entries.urls(change.before for change in made if change.before is not None))
 
 
 def rollbacks(versions: Iterable[int]) -> dict[int, int]:
@@ -130,13 +147,11 @@ def _bring_back(writing: changes.Writing, change: Change) -> None:
         if change.after is None:
             writing.remove(change.kind, change.name)
             return
-        if change.kind == "issuer" and change.after["secret"]:
-            secret_box.open_(change.after["secret"])
         if wrong := rows.check(change.kind, change.name, change.after):
             raise ValidationError([text for texts in wrong.values() for text in texts])
         writing.put(change.kind, change.name, change.after)
-    except (ValidationError, secret_box.Sealed) as error:
-        told = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+    except ValidationError as error:
+        told = "; ".join(error.messages)
         raise RollbackRefused(f"{change.kind} {entries.short(change.entry)}: {told}") from error
     except ProtectedError as error:
         raise RollbackRefused(

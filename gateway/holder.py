@@ -30,6 +30,8 @@ from .snapshot import Entries, Snapshot, compile
 
 log = structlog.get_logger(__name__)
 
+_PARTS = {"version", "entries", "revoked"}  # of what is read and kept
+
 
 class Holder:
     """`snapshot` may be read at any time; `refresh` blocks and belongs in a thread."""
@@ -59,6 +61,7 @@ class Holder:
                 if current_version() != self.snapshot.version or not self._rows:
                     return self._adopt(read(), save=True)
                 self.known_at = self._checked_at
+                self.living.keep_keys_fresh()
                 if time.monotonic() - self.snapshot.resolved_at >= conf().RESOLVE_S:
                     return self._adopt(self._rows, save=False)
             except DatabaseError as error:
@@ -79,7 +82,7 @@ class Holder:
             entries, wall = entries_of(rows), timezone.now().timestamp()
             who = callers.read(entries, rows["revoked"], self.living.key_sources, wall)
             fresh = compile(entries, who, rows["version"], self.living, before, now=now, wall=wall)
-        except (ValueError, KeyError, secret_box.Sealed) as error:
+        except (ValueError, KeyError, TypeError, secret_box.Sealed) as error:
             log.error("snapshot_kept", version=before.version, refused=rows.get("version"), error=str(error))
             return False
         self.retired = self.living.retire(fresh.services)
@@ -98,7 +101,10 @@ class Holder:
         except (OSError, ValueError) as error:
             log.warning("snapshot_copy_unusable", error=type(error).__name__)
             return False
-        log.warning("snapshot_from_disk", version=rows.get("version"))
+        if not isinstance(rows, dict) or not rows.keys() >= _PARTS:
+            log.warning("snapshot_copy_unusable", error="it is no copy of a configuration")
+            return False
+        log.warning("snapshot_from_disk", version=rows["version"])
         return self._adopt(rows, save=False)
 
 

@@ -62,10 +62,13 @@ class Tally:
 
 
 class Watch:
-    """The tallies of one process; they outlive the snapshots. clock: seconds, never backwards."""
+    """The tallies of one process; they outlive the snapshots. clock: seconds, never backwards. on_failure: told the name
+    of each plugin that fails."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, on_failure: Callable[[str], None] | None = None
+    ) -> None:
+        self.clock, self.on_failure = clock, on_failure
         self.tallies: dict[str, Tally] = {}
 
     def of(self, name: str) -> Tally:
@@ -172,7 +175,10 @@ class Hooks:
             watch.tell(hook.name, "plugin_failed", started, hook=hook.kind, error=kind, at=place)
         took_s = watch.clock() - started
         tally.calls += 1
-        tally.failed += result is _FAILED
+        if result is _FAILED:
+            tally.failed += 1
+            if watch.on_failure is not None:
+                watch.on_failure(hook.name)
         tally.seconds += took_s
         if took_s > SLOW_S:
             tally.slow += 1

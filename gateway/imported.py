@@ -24,7 +24,7 @@ class _Dumper(yaml.SafeDumper):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """document: in the shape that `manage.py gateway import` takes. notes: each begins with a place in the file."""
+    """document: in the shape that `manage.py gateway apply` takes. notes: each begins with a place in the file."""
 
     document: dict[str, Any]
     notes: tuple[str, ...] = ()

@@ -53,10 +53,10 @@ class Status:
     ignored: tuple[str, ...]
 
 
-def check_url(url: str) -> url_guard.Pinned:
+def check_url(url: str, resolve: url_guard.Resolve = url_guard.resolve_by_system) -> url_guard.Pinned:
     """Raises url_guard.Refused (a ValueError), also for http to the internet: whoever is on the way could put in
     keys of his own. Blocks while it resolves."""
-    pinned = url_guard.check(url)
+    pinned = url_guard.check(url, resolve=resolve)
     if pinned.scheme != "https" and any(ipaddress.ip_address(one).is_global for one in pinned.addresses):
         raise url_guard.Refused("keys come over https, except from loopback and private addresses")
     return pinned

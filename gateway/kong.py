@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import edits, kong_plugins, kong_services, path_edits, routing
+from . import edits, kong_plugins, kong_services, path_edits, routing, tokens
 from .imported import Findings, Imported, finish, name_of, parse
 from .kong_services import META
 
@@ -31,8 +31,10 @@ _ROUTE = frozenset(
     }
 )  # fmt: skip
 _PLAIN_2X = re.compile(r"[A-Za-z0-9.\-_~/%]*")  # before 3.0 any other character made a path a pattern
+_PIECE = re.compile(r"\\.|.", re.DOTALL)  # a character of a pattern, or an escaped one
 _REFERENCE = re.compile(r"\$\{\{|\{vault:")
 _MOST_VARIANTS = 20
+_MOST_ISSUERS = tokens.MAX_ISSUERS - 1  # one place is the site's own
 
 
 def read(text: str) -> Imported:
@@ -67,7 +69,7 @@ class _Reader:
         self.keys: dict[str, dict[str, Any]] = {}
         self.groups: dict[str, list[str]] = {}
         self.allowed: list[list[str]] = []  # groups that some route asks for any one of
-        self.issuers: list[dict[str, Any]] = []
+        self.issuers: dict[str, dict[str, Any]] = {}
         self.key_headers: list[str] = []
 
     def document(self, top: dict[str, Any]) -> None:
@@ -130,11 +132,11 @@ class _Reader:
         doubts = [self._hosts(at, values, base), self._methods(at, values, base)]
         doubts += [self._conditions(at, values)]
         for headers in self._header_variants(at, values):
-            for place, path in found.items(values.get("paths"), f"{at}.paths") or [(at, "/")]:
+            for place, path in self._paths(at, values):
                 self._one_route(
                     at,
                     place,
-                    str(path),
+                    path,
                     values,
                     service,
                     base | ({"headers": headers} if headers else {}),
@@ -161,22 +163,31 @@ class _Reader:
             transform["name"] = f"{route['name']}-path"
         route["service"] = service
         if values.get("preserve_host"):
-            route["host"] = "preserve"
+            route["host_header"] = "preserve"
         route["auth_required"] = False
         self._apply_plugins(route, str(values.get("name", at)), service)
         if service in self.off or is_doubtful:
             route["enabled"] = False
         self.routes.append(route)
 
+    def _paths(self, at: str, values: dict[str, Any]) -> list[tuple[str, str]]:
+        """Alternatives of a pattern are paths of their own: a path of ours begins with its slash."""
+        return [
+            (place, one)
+            for place, path in self.found.items(values.get("paths"), f"{at}.paths") or [(at, "/")]
+            for one in (_alternatives(str(path)) if self._is_pattern(str(path)) else [str(path)])
+        ]
+
+    def _is_pattern(self, path: str) -> bool:
+        return _PLAIN_2X.fullmatch(path) is None if self.is_old else path.startswith("~")
+
     def _path(self, at: str, path: str, values: dict[str, Any], route: dict[str, Any], base: str) -> bool:
         """Fills in path, path_kind and what is done to the path on the way."""
         strips = values.get("strip_path", True)
-        is_pattern = _PLAIN_2X.fullmatch(path) is None if self.is_old else path.startswith("~")
-        if is_pattern:
+        if self._is_pattern(path):
             return self._pattern(at, path.removeprefix("~").removeprefix("^"), route, base, strips=strips)
         plain = path.rstrip("/") or "/"
-        if routing.is_reserved(plain.encode()):
-            self.found.note(at, f"{plain} is not carried over: it belongs to the platform")
+        if not self._is_good(at, plain, "prefix"):
             return False
         route |= {"path": plain, "path_kind": "prefix"}
         if strips and plain != "/" and not base:
@@ -188,18 +199,27 @@ class _Reader:
 
     def _pattern(self, at: str, pattern: str, route: dict[str, Any], base: str, *, strips: bool) -> bool:
         pattern = pattern.replace("(?<", "(?P<")  # RE2's spelling of a named group
-        pattern = f"(?:{pattern})" if "|" in pattern else pattern
         whole = pattern.removesuffix("$") if pattern.endswith("$") else f"{pattern}.*"
         try:
             path_edits.compiled(whole)
         except ValueError as error:
             self.found.note(at, f"{pattern} is not carried over: {error}")
             return False
+        if not self._is_good(at, whole, "regex"):
+            return False
         route |= {"path": whole, "path_kind": "regex"}
         if strips:
             self._edit_path(at, route, {"replace": {"pattern": pattern, "with": base}})
         elif base:
             self._edit_path(at, route, {"add_prefix": base})
+        return True
+
+    def _is_good(self, at: str, path: str, kind: str) -> bool:
+        try:
+            routing.check_path(path, kind)
+        except ValueError as error:
+            self.found.note(at, f"{path} is not carried over: {error}")
+            return False
         return True
 
     def _edit_path(self, at: str, route: dict[str, Any], edit: dict[str, Any]) -> None:
@@ -212,11 +232,11 @@ class _Reader:
     def _hosts(self, at: str, values: dict[str, Any], route: dict[str, Any]) -> bool:
         """Each of these fills in one condition and returns whether one was lost, which would widen the route."""
         hosts = self.found.words(values.get("hosts"), f"{at}.hosts")
-        good = [host.lower() for host in hosts if "*" not in host.removeprefix("*.")]
+        good = [host.lower() for host in hosts if routing.HOST.fullmatch(host.lower())]
         if good:
             route["hosts"] = good
         if len(good) < len(hosts):
-            self.found.note(f"{at}.hosts", "a wildcard that is not *.name is not carried over")
+            self.found.note(f"{at}.hosts", "what is neither a host nor *.name is not carried over")
         return bool(hosts) and not good
 
     def _methods(self, at: str, values: dict[str, Any], route: dict[str, Any]) -> bool:
@@ -336,11 +356,17 @@ class _Reader:
                 at, "not carried over: the file does not hold both its key (iss) and its secret or public key"
             )
             return
-        name = name_of(consumer, {issuer["name"] for issuer in self.issuers}, "issuer")
         held = "secret" if algorithm.startswith("HS") else "public_key"
-        self.issuers.append(
-            {"name": name, "algorithm": algorithm, "issuer": str(issuer), held: str(material)}
-        )
+        made: dict[str, Any] = {"algorithm": algorithm, "issuer": str(issuer), held: str(material)}
+        try:
+            tokens.Issuer("", algorithm, str(material).encode()).check()
+        except ValueError as error:
+            self.found.note(at, f"not carried over: {error}")
+            return
+        if len(self.issuers) >= _MOST_ISSUERS:
+            made["enabled"] = False
+            self.found.note(at, f"is off: at most {_MOST_ISSUERS} issuers can be on")
+        self.issuers[name_of(consumer, self.issuers, "issuer")] = made
         text = "became an issuer: its tokens are known by their sub, and carry roles and scopes themselves"
         self.found.note(at, text + ("; the secret stands in the file" if held == "secret" else ""))
         self.found.leftover(values, {"key", "algorithm", "secret", "rsa_public_key"} | META, at)
@@ -376,3 +402,16 @@ def _reference(value: object) -> str:
     if isinstance(value, dict):
         return str(value.get("name") or value.get("username") or value.get("id") or "")
     return str(value or "")
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Split at each `|` that is in no group and no class; each keeps the mark of a pattern."""
+    mark, depth, is_class, parts = pattern[: pattern.startswith("~")], 0, False, [""]
+    for piece in _PIECE.findall(pattern.removeprefix("~")):
+        if piece == "|" and not depth and not is_class:
+            parts.append("")
+            continue
+        is_class = piece == "[" or (is_class and piece != "]")
+        depth += 0 if is_class else {"(": 1, ")": -1}.get(piece, 0)
+        parts[-1] += piece
+    return [f"{mark}{part}" for part in parts]

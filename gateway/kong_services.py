@@ -14,7 +14,7 @@ META = frozenset(("_comment", "_ignore", "created_at", "id", "tags", "updated_at
 _SERVICE = frozenset(
     {
         "name", "url", "protocol", "host", "port", "path", "connect_timeout", "read_timeout", "retries", "enabled",
-        "routes", "plugins",
+        "routes", "plugins", "tls_verify",
     }
 )  # fmt: skip
 _UPSTREAM = frozenset(
@@ -27,7 +27,7 @@ _ALGORITHMS = {
     "latency": "peak_ewma",
 }
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_MOST_RETRIES, _MOST_WEIGHT = 10, 1000
+_MOST_RETRIES, _MOST_WEIGHT, _SHORTEST_S = 10, 1000, 0.01
 
 Upstreams = Mapping[str, tuple[str, dict[str, Any]]]  # by name: the place in the file, and what stands there
 
@@ -46,9 +46,11 @@ def read(at: str, values: dict[str, Any], upstreams: Upstreams, found: Findings)
         service["targets"] = [_url(scheme, host, port)]
     for key, ours in (("connect_timeout", "connect_timeout"), ("read_timeout", "response_timeout")):
         if isinstance(values.get(key), int):
-            service[ours] = values[key] / 1000
+            service[ours] = max(values[key] / 1000, _SHORTEST_S)
     if isinstance(values.get("retries"), int):
-        service["retries"] = min(values["retries"], _MOST_RETRIES)
+        service["retry"] = {"retries": min(values["retries"], _MOST_RETRIES)}
+    if scheme == "https" and values.get("tls_verify") is not True:
+        found.note(at, "the targets' certificates are verified here; give tls.ca for authorities of your own")
     found.leftover(values, _SERVICE | META, at)
     return service
 
@@ -79,7 +81,7 @@ def _read_upstream(
     checks = found.mapping(values.get("healthchecks"), f"{at}.healthchecks")
     active = found.mapping(checks.get("active"), f"{at}.healthchecks.active")
     if active.get("http_path") and active.get("type", "http") != "tcp":
-        service["health_path"] = str(active["http_path"])
+        service["health"] = {"path": str(active["http_path"])}
     if checks:
         found.note(
             f"{at}.healthchecks", "thresholds and intervals are not carried over; ours are on by default"

@@ -62,6 +62,7 @@ class Limiter:
         self, *, prefix: str = PREFIX, nodes: int = 1, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.accounts = Accounts(self._call, nodes=nodes)
+        self.on_failure: Callable[[], None] | None = None  # told when the store does not answer
         self._prefix, self._clock = prefix, clock
         self._local = LocalBuckets()
         self._script: Script | None = None  # it knows its text's hash, so it is not made for every request
@@ -281,6 +282,8 @@ class Limiter:
                 exc_info=None if known else error,
             )
         self._down_until = self._clock() + conf().LIMITER_RETRY_S
+        if self.on_failure is not None:
+            self.on_failure()
 
     def _is_up(self) -> None:
         if self._down_until:

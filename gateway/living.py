@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import random
 from typing import Any
 
@@ -17,7 +17,7 @@ from .conf import conf
 from .dial import Dial
 from .hooks import Watch
 from .policy import Policy
-from .pool import Service, Target
+from .pool import Events, Service, Target
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +25,13 @@ _Key = tuple[str, str, tuple[str, int] | str, str, str]  # service, URL, address
 
 
 class Living:
-    """Of one process. Not for several threads at once."""
+    """Of one process. Not for several threads at once. locate: the addresses that a URL may be connected to; raises
+    url_guard.Refused."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, locate: Callable[[str], Sequence[str]] = lambda url: url_guard.check(url).addresses
+    ) -> None:
+        self._locate = locate
         self._targets: dict[_Key, Target] = {}
         self._services: dict[str, tuple[Any, Service]] = {}  # what it was made of, and it
         self._addresses: dict[
@@ -36,6 +40,7 @@ class Living:
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.key_sources: Sources = {}
         self.plugins = Watch()
+        self.events: Events | None = None  # who counts what happens to targets
 
     def service(self, name: str, fields: Any, targets: Sequence[tuple[str, Any]], now: float) -> Service:
         """The service as it is, if nothing about it has changed; else a new one over the same targets. targets: URL and
@@ -53,8 +58,14 @@ class Living:
         service = Service(
             name, found, fields["strategy"], random=random, policy=policy(fields), hash_on=fields["hash_on"]
         )
+        service.events = self.events
         self._services[name] = made_of, service
         return service
+
+    def keep_keys_fresh(self) -> None:
+        """Start fetching the published key sets for which it is time."""
+        for source in list(self.key_sources.values()):
+            source.keep_fresh()
 
     def retire(self, services: Iterable[Service]) -> list[Target]:
         """Forget what is in none of these services any more. Returns the targets that are to be closed."""
@@ -95,7 +106,7 @@ class Living:
         looked_at, addresses = self._addresses.get(url, (float("-inf"), ()))
         if now - looked_at >= conf().RESOLVE_S or not addresses:
             try:
-                fresh = url_guard.check(url).addresses
+                fresh = self._locate(url)
             except url_guard.Refused as error:
                 log.warning("target_refused", service=service, target=url, reason=str(error))
                 if not isinstance(error, url_guard.Unresolved) or not addresses:

@@ -209,9 +209,15 @@ class _Reader:
             self.found.wrong(at, "a path starts with '/'")
             return {}
         path = path.rstrip("/") or "/"
-        if routing.is_reserved(path.encode()):
-            self.found.note(at, f"{path} is not carried over: it belongs to the platform")
+        made = self._pathed(path, at)
+        try:
+            routing.check_path(made["path"], made["path_kind"])
+        except ValueError as error:
+            self.found.note(at, f"{path} is not carried over: {error}")
             return {}
+        return made
+
+    def _pathed(self, path: str, at: str) -> dict[str, Any]:
         if not _PARAMETER.search(path):
             return {"path": path, "path_kind": "exact"}
         segments = path[1:].split("/")

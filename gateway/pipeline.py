@@ -136,6 +136,7 @@ class Recorder(Protocol):
     def refused(self, code: str) -> None: ...
     def limited(self, route: str) -> None: ...
     def retried(self, service: str) -> None: ...
+    def retry_denied(self, service: str) -> None: ...
     def upstream_failed(self, target: str, code: str) -> None: ...
 
 
@@ -275,10 +276,12 @@ def failed(call: Call, failure: UpstreamFailed, random: Callable[[], float], now
     call.tried += (target,)
     if verdict == retry.BUDGETED and _has_another(call, service):
         pause_s = retry.backoff_s(len(call.tried), random, call.deadline - now, service.policy)
-        if pause_s is not None and service.may_retry(now):
-            call.retrying = True
-            call.recorder.retried(service.name)
-            return Pause(pause_s)
+        if pause_s is not None:
+            if service.may_retry(now):
+                call.retrying = True
+                call.recorder.retried(service.name)
+                return Pause(pause_s)
+            call.recorder.retry_denied(service.name)
     return _given_up(call, failure, now)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from .heads import RequestHead as Request
 from .heads import ResponseHead as Response
 
-__all__ = ["HOOKS", "Failure", "Reply", "Request", "Response", "load", "problems"]
+__all__ = ["HOOKS", "Failure", "Reply", "Request", "Response", "load", "problems", "usable"]
 
 HOOKS = {"on_request": 1, "on_response": 2, "on_error": 2}  # and how many arguments each gets
 
@@ -60,14 +60,20 @@ def load(path: str, settings: object, allowed: Collection[str]) -> object:
     if path not in allowed:
         known = ", ".join(sorted(allowed)) or "none"
         raise ValueError(f"plugin: {path!r} is not in BRAIN['GATEWAY']['PLUGINS'] (there: {known})")
-    found = _imported(path)
-    _check_hooks(path, found)
+    found = usable(path)
     if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
         raise ValueError(f"settings: is a mapping of names, not {settings!r:.60}")
     try:
         return found(**settings)
     except Exception as error:  # somebody else's constructor; what it says is for the admin
         raise ValueError(f"settings: {path} does not take them: {_told(error)}") from error
+
+
+def usable(path: str) -> Any:
+    """The class at a dotted path, imported and looked at, but not made. Raises ValueError."""
+    found = _imported(path)
+    _check_hooks(path, found)
+    return found
 
 
 def _imported(path: str) -> Any:

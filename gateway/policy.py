@@ -20,7 +20,7 @@ class Policy:
     breaker_window_s: float = 10.0
     breaker_buckets: int = 10  # parts in which the window moves on
     breaker_volume: int = 20  # requests in the window below which there is no verdict
-    breaker_error_ratio: float = 0.5
+    breaker_error_ratio: float = 0.5  # 0: failures never open it
     breaker_slow_s: float = 0.0  # a slower answer is a slow call; 0: answers may take as long as they like
     breaker_slow_ratio: float = 0.5
     breaker_open_s: float = 5.0  # the first time, then doubled each time, +-20 %
@@ -64,12 +64,11 @@ class Policy:
 
 
 _POSITIVE = (
-    "ewma_decay_s", "breaker_window_s", "breaker_buckets", "breaker_volume", "breaker_error_ratio",
-    "breaker_slow_ratio", "breaker_open_s", "breaker_open_max_s", "breaker_probes", "breaker_successes",
+    "ewma_decay_s", "breaker_window_s", "breaker_buckets", "breaker_volume", "breaker_open_s", "breaker_open_max_s", "breaker_probes", "breaker_successes",
     "outlier_ejection_s", "outlier_ejection_max_s", "retry_attempts", "health_interval_s", "health_timeout_s",
     "healthy_after", "unhealthy_after",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "slow_start_s", "hash_balance", "ewma_penalty_s", "breaker_slow_s", "outlier_failures",
-    "outlier_max_percent", "retry_budget_ratio", "retry_budget_min", "retry_backoff_s", "retry_backoff_max_s",
+    "outlier_max_percent", "breaker_error_ratio", "breaker_slow_ratio", "retry_budget_ratio", "retry_budget_min", "retry_backoff_s", "retry_backoff_max_s",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from . import outlier, retry
 from .balancer import strategy
@@ -118,6 +118,13 @@ class Target:
         return max(LEAST_RAMP, (now - self.since) / slow_start_s)
 
 
+class Events(Protocol):
+    """Who counts what happens to targets; the tally is one."""
+
+    def panicked(self, service: str) -> None: ...
+    def ejected(self, service: str, target: str) -> None: ...
+
+
 class Service:
     """Targets that serve the same thing, and the policies that they are used by.
 
@@ -127,7 +134,8 @@ class Service:
     """
 
     __slots__ = (
-        "_measures", "_pausing", "_propose", "_ready", "_retries", "_scans", "_strategy", "hash_on", "name", "panicked",
+        "_measures", "_pausing", "_propose", "_ready", "_retries", "_scans", "_strategy", "events", "hash_on", "name",
+        "panicked",
         "policy", "strategy", "targets",
     )  # fmt: skip
 
@@ -145,6 +153,7 @@ class Service:
         self.policy = policy or Policy()
         self.hash_on = _place_of_key(hash_on)
         self.panicked = 0
+        self.events: Events | None = None
         self._retries = self._pausing = 0  # granted and not over; of those, not yet at a target
         for target in self.targets:
             target.follow(self.policy, random)
@@ -239,6 +248,8 @@ class Service:
             if not usable:
                 return None
             self.panicked += 1
+            if self.events is not None:
+                self.events.panicked(self.name)
         target: Target = self._strategy.choose(usable, proposed, now, key)
         target.breaker.admit(now)
         target.inflight += 1
@@ -305,6 +316,8 @@ class Service:
             return
         times = outlier.remembered(target.ejections, now - target.ejected_until, policy) + 1
         target.ejections, target.failures = times, 0
+        if self.events is not None:
+            self.events.ejected(self.name, target.name)
         target.ejected_until = now + outlier.ejection_s(times, policy)
         target.ewma_at = 0.0
         target.warm_up(target.ejected_until)

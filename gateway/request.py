@@ -23,8 +23,10 @@ from .routing import Asked
 if TYPE_CHECKING:
     from .auth import Identity
     from .edge import Edge
+    from .transforming import Transformation
     from .upstream import Upstream
 
+MAX_GATEWAYS = 5  # of ours on a request's way
 REPLAY_BYTES = 65536  # of a body that is kept to be sent again
 _HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -39,11 +41,12 @@ class Request(Call, ABC):
     """
 
     length = 0
-    chunked = expects = wants_upgrade = takes_trailers = over = False
+    chunked = expects = wants_upgrade = takes_trailers = is_for_us = over = False
     via = b"Via: 1.1 brain\r\n"
     up: Upstream | None = None
     kept: list[bytes] | None = None
     collected: list[bytes] | None = None
+    changes: Transformation | None = None
     wait_s = 30.0  # that whoever is waited for may be silent
     _named: frozenset[bytes] = frozenset()
     _end_of_chunks = b"0\r\n\r\n"
@@ -86,7 +89,7 @@ class Request(Call, ABC):
                 if value not in _CALM:
                     self._named |= heads.listed((value,))
             elif kind != heads.DROP:
-                self._note(kind, value, fields)
+                self._note(kind, value, fields, method)
         if host is None:
             if self.http11:
                 raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
@@ -133,7 +136,7 @@ class Request(Call, ABC):
             if route.service.hash_on:
                 self.key = heads.hash_key(route.service.hash_on, client.ip, fields)
 
-    def _note(self, kind: int, value: bytes, fields: Headers) -> None:
+    def _note(self, kind: int, value: bytes, fields: Headers, method: str) -> None:
         """The rarer headers that the gateway reads."""
         if kind == heads.CODING:
             if self.chunked or not self.http11 or value.strip().lower() != b"chunked":
@@ -146,11 +149,23 @@ class Request(Call, ABC):
                 raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
             self.expects = self.http11
         elif kind == heads.VIA:
+            if value.count(b" brain") >= MAX_GATEWAYS:
+                raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
             self.via = b"Via: %b, 1.1 brain\r\n" % value
         elif kind == heads.UPGRADE:
             self.wants_upgrade = tunnel.is_asked_for(value, fields) and self.http11
         elif kind == heads.TE:
             self.takes_trailers = b"trailers" in value.lower()
+        elif kind == heads.HOPS:
+            self._count_hops(value, method)
+
+    def _count_hops(self, value: bytes, method: str) -> None:
+        """RFC 9110 section 7.6.2: for OPTIONS (and TRACE, which no route takes); with others it means nothing."""
+        if method == "OPTIONS" and value.isdigit():
+            hops = int(value[:9])
+            self.is_for_us = hops == 0
+            value = b"%d" % (hops - 1)
+        self._head += (b"Max-Forwards", b": ", value, b"\r\n")
 
     def _take_off_named(self, fields: Headers, names: heads.Names) -> None:
         self._head = [b"", b""]
@@ -180,7 +195,7 @@ class Request(Call, ABC):
         route, edge, head, dial = self.route, self.edge, self._head, target.dial
         assert route is not None  # noqa: S101  (it led to the target)
         uri = self.target_uri
-        if route.strip:
+        if route.strip and self.changes is None:  # edits begin with what is left of the path
             uri = heads.stripped(uri, route.strip)
         head[0] = b"%b %b HTTP/1.1\r\n" % (self.method.encode(), uri)
         head[1] = b"Host: %b\r\n" % self._host if route.keeps_host and self._host else dial.host_line

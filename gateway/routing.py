@@ -29,6 +29,8 @@ KINDS = ("prefix", "exact", "template", "regex")
 MAX_PATTERN = 200
 ANY_METHOD = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")  # of a route
+
 _ODD = re.compile(rb"[%;\\]|//|/\.")  # without any of these a path is its own normal form
 _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _HIDDEN = frozenset(b"/\\") | frozenset(range(0x20)) | {0x7F}
@@ -103,6 +105,14 @@ def parameters(template: str, path: bytes) -> dict[str, str]:
         elif segment.startswith("{") and i < len(given):
             found[segment[1:-1]] = given[i].decode("utf-8", "replace")
     return found
+
+
+def placeholders(path: str, kind: str) -> frozenset[str]:
+    """The names that `parameters` finds values for."""
+    if kind == "regex":
+        return frozenset()
+    marked = [segment for segment in _segments(path) if segment.startswith("{")]
+    return frozenset(segment[1:-1].removesuffix("...") for segment in marked)
 
 
 def _segments(path: str) -> list[str]:
@@ -189,7 +199,7 @@ class Leaf(Generic[T]):
         return [
             rule
             for host, rule in self._rules
-            if _is_host(host, asked.host) and all(asked.has(*pair) for pair in rule.headers)
+            if is_host(host, asked.host) and all(asked.has(*pair) for pair in rule.headers)
         ]
 
 
@@ -198,7 +208,7 @@ def _specificity(entry: tuple[str, Rule[Any]]) -> tuple[bool, bool, int, int, fl
     return not host, host.startswith("*"), -len(host), -len(rule.headers), rule.age
 
 
-def _is_host(pattern: str, host: str) -> bool:
+def is_host(pattern: str, host: str) -> bool:
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
     return not pattern or pattern == host

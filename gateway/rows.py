@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -213,23 +213,34 @@ def _blank(kind: str, name: str) -> orm.Model:
     return model(**{field: name}) if field else model()
 
 
-def check(kind: str, name: str, fields: Fields) -> dict[str, list[str]]:
+def check(
+    kind: str, name: str, fields: Fields, others: Mapping[Entry, Fields] | None = None
+) -> dict[str, list[str]]:
     """What the model finds wrong with an entry, by field ("" for the whole). Without a query: names are told apart by
-    their look-up, and the database holds its constraints."""
+    their look-up, and the database holds its constraints. others: entries that this one may name."""
     row: Any = _blank(kind, name)
     errors: dict[str, Any] = {}
     links = [column.name for column in columns(kind) if column.kind]
     for column in columns(kind):
         if column.kind and fields.get(column.name) is not None:
-            setattr(row, column.name, _NAMED[column.kind][0](pk=-1))
+            setattr(row, column.name, _stand_in(column.kind, fields[column.name], others or {}))
         elif not column.kind and column.name in fields:
             setattr(row, column.name, column.field.to_python(fields[column.name]))
+        elif column.name == "secret":
+            row.secret = None  # not said, and so not looked at
     for clean in (lambda: row.clean_fields(exclude=links), row.clean):
         try:
             clean()
         except ValidationError as error:
             errors = error.update_error_dict(errors)
     return told(ValidationError(errors)) if errors else {}
+
+
+def _stand_in(kind: str, name: str, others: Mapping[Entry, Fields]) -> orm.Model:
+    """For a row that is named, with as much of it as the naming one's checks read."""
+    fields = others.get((kind, name), {})
+    read = {field: fields[field] for field in ("path", "path_kind") if field in fields}
+    return _NAMED[kind][0](pk=-1, **read)
 
 
 def told(error: ValidationError) -> dict[str, list[str]]:

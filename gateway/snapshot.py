@@ -6,7 +6,9 @@ snapshots with all that is known about them (see living.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -65,13 +67,10 @@ def compile(
     wall: float,
 ) -> Snapshot:
     """Raises ValueError for what cannot be compiled. Targets that cannot be reached by any address are left out."""
-    services = {
-        name: living.service(name, fields, _targets(entries, name), now)
-        for name, fields in _of(entries, "service")
-    }
-    plans = dict(_of(entries, "plan"))
+    parts = _parts(entries)
+    services = {name: _service(name, fields, parts, living, now) for name, fields in parts.services.items()}
     routes = [
-        (fields, _route(name, fields, services[fields["service"]], entries, plans, living.plugins))
+        (fields, _route(name, fields, services[fields["service"]], parts, living.plugins))
         for name, fields in _of(entries, "route")
         if fields["enabled"]
     ]
@@ -106,13 +105,43 @@ def _of(entries: Entries, kind: str) -> list[tuple[str, Fields]]:
     return [(name, fields) for (entry_kind, name), fields in entries.items() if entry_kind == kind]
 
 
-def _targets(entries: Entries, service: str) -> list[tuple[str, Fields]]:
-    """(URL, fields), without those that are off."""
-    return [
-        (name.partition(" ")[2], fields)
-        for name, fields in _of(entries, "target")
-        if name.partition(" ")[0] == service and fields["state"] != "off"
-    ]
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Entries by whom they belong to. targets: (URL, fields) of a service, without those that are off. transforms: of
+    ("route" | "service", name), (position, name, fields)."""
+
+    plans: Mapping[str, Fields]
+    services: Mapping[str, Fields]
+    targets: Mapping[str, list[tuple[str, Fields]]]
+    transforms: Mapping[Entry, list[tuple[int, str, Fields]]]
+
+
+def _parts(entries: Entries) -> _Parts:
+    targets = defaultdict[str, list[tuple[str, Fields]]](list)
+    for name, fields in _of(entries, "target"):
+        if fields["state"] != "off":
+            service, _, url = name.partition(" ")
+            targets[service].append((url, fields))
+    transforms = defaultdict[Entry, list[tuple[int, str, Fields]]](list)
+    for name, fields in _of(entries, "transform"):
+        if fields["enabled"]:
+            owner = "route" if fields["route"] is not None else "service"
+            transforms[owner, fields[owner]].append((fields["position"], name, fields))
+    return _Parts(dict(_of(entries, "plan")), dict(_of(entries, "service")), targets, transforms)
+
+
+@contextmanager
+def _about(kind: str, name: str) -> Iterator[None]:
+    """Whoever reads what is wrong with a configuration wants to know with what."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{kind} {name}: {error}") from error
+
+
+def _service(name: str, fields: Fields, parts: _Parts, living: Living, now: float) -> Service:
+    with _about("service", name):
+        return living.service(name, fields, parts.targets.get(name, ()), now)
 
 
 def _rule(fields: Fields, route: Route) -> Rule[Route]:
@@ -127,16 +156,9 @@ def _rule(fields: Fields, route: Route) -> Rule[Route]:
     )
 
 
-def _route(
-    name: str,
-    fields: Fields,
-    service: Service,
-    entries: Entries,
-    plans: Mapping[str, Fields],
-    watch: hooks.Watch,
-) -> Route:
-    of_service = entries["service", service.name]
-    plan = plans[fields["plan"]] if fields["plan"] else None
+def _route(name: str, fields: Fields, service: Service, parts: _Parts, watch: hooks.Watch) -> Route:
+    of_service = parts.services[service.name]
+    plan = parts.plans[fields["plan"]] if fields["plan"] else None
     silence_s = fields["timeout_s"]
     return Route(
         name=name,
@@ -160,7 +182,7 @@ def _route(
         strip=len([part for part in fields["path"].split("/") if part]) if fields["strip_prefix"] else 0,
         keeps_host=fields["host_header"] == "preserve",
         hides_credentials=fields["hide_credentials"],
-        transforms=_transforms(name, service.name, entries, watch),
+        transforms=_transforms(name, service.name, parts, watch),
         fallback=_fallback(of_service),
         stale_s=of_service["stale_s"],
     )
@@ -180,22 +202,21 @@ def _fallback(service: Fields) -> Refusal | None:
     )
 
 
-def _transforms(route: str, service: str, entries: Entries, watch: hooks.Watch) -> Transforms | None:
+def _transforms(route: str, service: str, parts: _Parts, watch: hooks.Watch) -> Transforms | None:
     """A service's before a route's, each by position and name."""
-    found = [
-        (fields["route"] is not None, fields["position"], name, fields)
-        for name, fields in _of(entries, "transform")
-        if fields["enabled"] and (fields["route"] == route or fields["service"] == service)
-    ]
-    ordered = [(name, fields) for _, _, name, fields in sorted(found, key=lambda one: one[:3])]
-    changes = edits.compile([edits.Spec(fields["request"], fields["response"]) for _, fields in ordered])
-    plugged = hooks.compile(
-        [
-            hooks.Row(name, fields["plugin"], fields["settings"], fields["on_failure"])
-            for name, fields in ordered
-            if fields["plugin"]
-        ],
-        watch,
-        conf().PLUGINS,
-    )
-    return Transforms(changes, plugged, tuple(name for name, _ in ordered)) if changes or plugged else None
+    found: list[tuple[str, Fields]] = []
+    for owner in (("service", service), ("route", route)):
+        of_it = sorted(parts.transforms.get(owner, ()), key=lambda one: one[:2])
+        found += [(name, fields) for _, name, fields in of_it]
+    if not found:
+        return None
+    with _about("route", route):
+        changes = edits.compile([edits.Spec(fields["request"], fields["response"]) for _, fields in found])
+        plugged = hooks.compile(
+            [_row(name, fields) for name, fields in found if fields["plugin"]], watch, conf().PLUGINS
+        )
+    return Transforms(changes, plugged, tuple(name for name, _ in found)) if changes or plugged else None
+
+
+def _row(name: str, fields: Fields) -> hooks.Row:
+    return hooks.Row(name, fields["plugin"], fields["settings"], fields["on_failure"])

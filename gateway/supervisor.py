@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import structlog
@@ -47,14 +48,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Workers:
-    def __init__(self, listener: socket.socket, count: int) -> None:
-        self._listener, self._count = listener, count
+    """options: of the command line, for each worker too."""
+
+    def __init__(self, listener: socket.socket, count: int, options: Sequence[str] = ()) -> None:
+        self._listener, self._count, self._options = listener, count, options
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopping = threading.Event()
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        if self._options:  # they speak TLS, and look at their certificate then
+            signal.signal(signal.SIGHUP, self._pass_on)
         with tempfile.TemporaryDirectory(prefix="brain-edge-") as figures:
             self._processes = [self._start(figures) for _ in range(self._count)]
             while not self._stopping.wait(RESTART_PAUSE_S):
@@ -67,12 +72,25 @@ class Workers:
     def _start(self, figures: str) -> subprocess.Popen[bytes]:
         number = self._listener.fileno()
         command = [sys.executable, sys.argv[0], "gateway", "--fd", str(number), "--figures-dir", figures]
-        return subprocess.Popen(command, pass_fds=[number, *_lifeline()])
+        command += self._options
+        # Ignored until the worker listens to it: one that is still starting must not die of it.
+        hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN) if self._options else None
+        try:
+            return subprocess.Popen(command, pass_fds=[number, *_lifeline()])
+        finally:
+            if hang_up is not None:
+                signal.signal(signal.SIGHUP, hang_up)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
 
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        for process in self._processes:
+            process.send_signal(number)
+
     def _wait(self) -> int:
+        # While anybody holds the socket, the kernel goes on taking connections that nobody will answer.
+        self._listener.close()
         for process in self._processes:
             process.terminate()
         deadline = time.monotonic() + conf().SHUTDOWN_GRACE_S + 2.0

@@ -58,6 +58,7 @@ class Tally:
         self.upstream: dict[tuple[str, str], Times] = {}
         self.rate_limited: dict[str, int] = {}
         self.retries: dict[str, int] = {}
+        self.retries_denied: dict[str, int] = {}
         self.panics: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
         self.plugin_failures: dict[str, int] = {}
@@ -122,6 +123,13 @@ class Tally:
         except KeyError:
             self._first(self.retries, service, OTHER)
 
+    def retry_denied(self, service: str) -> None:
+        """The retry budget was spent."""
+        try:
+            self.retries_denied[service] += 1
+        except KeyError:
+            self._first(self.retries_denied, service, OTHER)
+
     def upstream_failed(self, target: str, reason: str) -> None:
         """reason: one of a few words, as connect, tls, timeout, reset, 5xx."""
         try:
@@ -169,7 +177,7 @@ class Tally:
             + (len(BUCKETS_S) + 5) * len(self.times)  # and the bytes in and out
             + (len(OVERHEAD_BUCKETS_S) + 3) * len(self.overhead)
             + (len(BUCKETS_S) + 3) * len(self.upstream)
-            + len(self.rate_limited) + len(self.retries) + len(self.panics) + len(self.refusals)
+            + len(self.rate_limited) + len(self.retries) + len(self.retries_denied) + len(self.panics) + len(self.refusals)
             + len(self.plugin_failures) + len(self.upstream_errors) + len(self.ejections)
         )  # fmt: skip
 
@@ -230,7 +238,7 @@ class Tally:
         """("route" or "service" or "target", its name)"""
         found = {(kind, name) for key in self.cells for kind, name in zip(_KINDS, key[:3], strict=True)}
         found |= {("route", route) for route in self.rate_limited}
-        found |= {("service", service) for service in (*self.retries, *self.panics)}
+        found |= {("service", service) for service in (*self.retries, *self.retries_denied, *self.panics)}
         found |= {("target", target) for target, _ in self.upstream_errors}
         found |= {(kind, name) for key in self.ejections for kind, name in zip(_KINDS[1:], key, strict=True)}
         return {name for name in found if name[1] not in ("", UNROUTED, OTHER, RETIRED)}
@@ -250,6 +258,7 @@ class Tally:
         self.upstream = _added(self.upstream, pair)
         self.rate_limited = _summed(self.rate_limited, route)
         self.retries = _summed(self.retries, service)
+        self.retries_denied = _summed(self.retries_denied, service)
         self.panics = _summed(self.panics, service)
         self.upstream_errors = _summed(self.upstream_errors, lambda key: (named("target", key[0]), key[1]))
         self.ejections = _summed(self.ejections, pair)

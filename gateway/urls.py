@@ -18,7 +18,9 @@ from .api import (
     settings,
     status,
     targets,
+    tester,
     tokens,
+    traffic,
     transforms,
 )
 
@@ -59,6 +61,8 @@ urlpatterns = [
     path("revisions/<int:version>", revisions.RevisionDetail.as_view(), name="gateway-revision"),
     path("revisions/<int:version>/rollback", revisions.Rollback.as_view(), name="gateway-rollback"),
     path("status", status.StatusView.as_view(), name="gateway-status"),
+    path("test", tester.TesterView.as_view(), name="gateway-test"),
+    path("traffic", traffic.TrafficView.as_view(), name="gateway-traffic"),
     path("export", documents.ExportView.as_view(), name="gateway-export"),
     path("apply", documents.ApplyView.as_view(), name="gateway-apply"),
 ]

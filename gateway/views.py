@@ -14,14 +14,12 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-import urllib3
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import Metric
-from urllib3.exceptions import HTTPError
 
 from foundation import problems, request_id
 
@@ -33,7 +31,7 @@ from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .issuers import holder
 from .limiter import Limiter
-from .pipeline import Call, Pause, Refusal, Relay, TakeTokens, Transform, UpstreamFailed
+from .pipeline import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform, UpstreamFailed
 from .pool import Target
 from .routing import Asked
 from .snapshot import Snapshot
@@ -42,7 +40,6 @@ from .transforming import Transformation, request_head
 
 log = structlog.get_logger(__name__)
 
-CHUNK_BYTES = 65536
 tally = Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
@@ -91,7 +88,7 @@ class _Visit:
         self.client = forwarding.sender(peer, (request.scheme or "http").encode(), self.fields, trusted)
         self.host = self.client.host or given.get(b"host", b"")
         self.traceparent = trace.carry_on(given.get(b"traceparent"), getrandbits)
-        self.response: urllib3.BaseHTTPResponse | None = None
+        self.response: blocking.Response | None = None
         self.upstream = ""
         self.changes: Transformation | None = None
         self.body: Any = request if self.body_bytes else None
@@ -143,7 +140,7 @@ class _Visit:
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
-                call.method, self.uri, passed, routing.parameters(route.path, self.path), call.client_ip, self.id,
+                call.method, heads.stripped(self.uri, route.strip), passed, routing.parameters(route.path, self.path), call.client_ip, self.id,
                 (identity.name, identity.subject) if identity is not None else ("", ""),
             ),
         )  # fmt: skip
@@ -161,14 +158,18 @@ class _Visit:
             self.body, self.body_bytes = changed, len(changed)
         return reply
 
-    def _send(self, target: Target) -> urllib3.BaseHTTPResponse:
+    def _send(self, target: Target) -> blocking.Response:
         call, route = self.call, self.call.route
         assert route is not None  # noqa: S101  (it has this target)
         is_whole = self.body is None or isinstance(self.body, bytes)
         return blocking.send(
-            target, route, call.method, heads.stripped(self.uri, route.strip), self._headers(target), self.body,
-            left_s=max(0.001, call.deadline - time.monotonic()), replayable=is_whole,
+            target, route, call.method, self._uri(route), self._headers(target), self.body, self.body_bytes,
+            left_s=max(0.001, call.deadline - time.monotonic()), idle_s=conf().UPSTREAM_IDLE_S, replayable=is_whole,
         )  # fmt: skip
+
+    def _uri(self, route: Route) -> bytes:
+        """Edits begin with what is left of the path."""
+        return self.uri if self.changes is not None else heads.stripped(self.uri, route.strip)
 
     def _headers(self, target: Target) -> Headers:
         call, route, names = self.call, self.call.route, self.snapshot.names
@@ -197,7 +198,7 @@ class _Visit:
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
         response = self.response
         assert response is not None  # noqa: S101  (Relay follows a response)
-        received = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in response.headers.items()]
+        received = response.headers
         named = heads.listed(value for name, value in received if name.lower() == b"connection")
         passed = [pair for pair in received if self._may_pass(pair[0]) and pair[0].lower() not in named]
         status, stream = relay.status, _Stream(self, response, running)
@@ -282,9 +283,9 @@ class _Stream:
     A class, because closing a generator that was never started would run none of its code.
     """
 
-    def __init__(self, visit: _Visit, response: urllib3.BaseHTTPResponse, running: Running) -> None:
+    def __init__(self, visit: _Visit, response: blocking.Response, running: Running) -> None:
         self._visit, self._response, self._running = visit, response, running
-        self._pieces = response.stream(CHUNK_BYTES, decode_content=False)
+        self._pieces = response.pieces()
         self._open = True
 
     def __iter__(self) -> Iterator[bytes]:
@@ -296,7 +297,7 @@ class _Stream:
         except StopIteration:
             self.finish()
             raise
-        except (HTTPError, OSError) as error:
+        except (OSError, ValueError) as error:
             self._settle(lambda: self._running.throw(UpstreamFailed("upstream_closed")))
             self._response.close()
             # The server cuts the connection: all that can still tell the client that the rest is missing.
@@ -306,7 +307,7 @@ class _Stream:
 
     def finish(self) -> None:
         self._settle(lambda: next(self._running))
-        self._response.release_conn()
+        self._response.release()
 
     def close(self) -> None:
         if self._open:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import secrets
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 import structlog
 import uvicorn
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from . import forwarding, metrics, stale, standing, watch
 from .access_log import AccessLog
@@ -30,6 +31,7 @@ from .prober import Prober
 from .snapshot import Snapshot
 from .tally import Names, Tally
 from .ticker import repeat
+from .tls import LOOK_S, Certificate
 from .traffic import Traffic
 
 if TYPE_CHECKING:
@@ -42,20 +44,32 @@ LocalAnswer = Callable[[], Awaitable[tuple[int, bytes, str]]]
 
 log = structlog.get_logger(__name__)
 
+DATABASE_WAIT_S = 2.0  # less than the supervisor waits for a worker that ends
+
 _JSON = "application/json"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Worker:
-    """directory: where the workers of one edge share their figures; None: this one is alone."""
+    """directory: where the workers of one edge share their figures; None: this one is alone. certificate: None: plain
+    HTTP."""
 
     def __init__(
-        self, directory: Path | None = None, holder: Holder | None = None, *, limiter: Limiter | None = None
+        self,
+        directory: Path | None = None,
+        holder: Holder | None = None,
+        *,
+        limiter: Limiter | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.holder = holder or Holder(Path(conf().SNAPSHOT_FILE) if conf().SNAPSHOT_FILE else None)
         self.tally = Tally(max_series=conf().METRICS_MAX_SERIES)
         self.traffic = Traffic(self.tally)
         self.limiter = limiter or Limiter()
+        self.certificate = certificate
+        self.limiter.on_failure = self.tally.store_failed
+        self.holder.living.events = self.tally
+        self.holder.living.plugins.on_failure = self.tally.plugin_failed
         self.connections: set[Edge] = set()
         self.used_keys: set[bytes] = set()
         self.started = self.now = time.monotonic()  # now: to TIMEOUT_CHECK_S, for who can do with that
@@ -189,6 +203,8 @@ class Worker:
             group.create_task(self._prober.run())
             group.create_task(self._board.run())
             group.create_task(repeat(self._send_traffic, lambda: conf().TRAFFIC_FLUSH_S))
+            if self.certificate is not None:
+                group.create_task(repeat(self._renew_certificate, lambda: LOOK_S))
             if self._directory is not None:
                 group.create_task(repeat(self._publish, lambda: conf().METRICS_PUBLISH_S))
 
@@ -200,8 +216,13 @@ class Worker:
                 _close_idle(target, older_than=float("inf"))
             self.tally.retire(_names(self.snapshot), time.monotonic())
 
+    async def _renew_certificate(self) -> None:
+        if self.certificate is not None:
+            await asyncio.to_thread(self.certificate.renew)
+
     async def _sweep(self) -> None:
         self.now = now = time.monotonic()
+        self.limiter.accounts.nodes = self._board.processes
         for edge in [edge for edge in self.connections if edge.is_overdue(now)]:
             edge.expire()
         for target in self.snapshot.targets:
@@ -248,6 +269,7 @@ def _names(snapshot: Snapshot) -> Names:
 
 async def serve(worker: Worker, listener: socket.socket, stop: asyncio.Event | None = None) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT (or `stop`), then finish what is under way."""
+    certificate = worker.certificate
     await worker.refresh()
     server = uvicorn.Server(
         uvicorn.Config(
@@ -260,12 +282,16 @@ async def serve(worker: Worker, listener: socket.socket, stop: asyncio.Event | N
             access_log=False,
             timeout_graceful_shutdown=max(1, round(conf().SHUTDOWN_GRACE_S)),
             backlog=2048,
+            ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         )
     )
     timers = asyncio.create_task(worker.run(), name="edge-timers")  # noqa: TID251  (held until the end)
     watcher = asyncio.create_task(_stop_with(server, stop, timers))  # noqa: TID251
     host, port = listener.getsockname()[:2]
-    log.info("edge_ready", host=host, port=port, pid=os.getpid(), snapshot_version=worker.snapshot.version)
+    log.info(
+        "edge_ready", host=host, port=port, tls=certificate is not None, pid=os.getpid(),
+        snapshot_version=worker.snapshot.version,
+    )  # fmt: skip
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -291,12 +317,37 @@ async def _stop_with(server: uvicorn.Server, stop: asyncio.Event | None, timers:
 def run(worker: Worker, listener: socket.socket) -> None:
     """`serve` on an event loop of its own, with uvloop where it is installed. Returns after an orderly
     stop."""
+    _wait_less_for_the_database()
+    certificate = worker.certificate
+    if certificate is not None:
+        signal.signal(signal.SIGHUP, lambda *_: certificate.renew(at_once=True))
+    # What was imported stays for good, and requests leave no cycles behind: looking through all of it again and again
+    # costs a busy edge a tenth of its time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    factory = uvicorn.Config(app=_no_application, log_config=None).get_loop_factory()
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; by then there is nothing left to do.
         signal.signal(number, lambda *_: None)
-    factory = uvicorn.Config(app=_no_application, log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(worker, listener))
+        runner.run(until_told(worker, listener))
+
+
+async def until_told(worker: Worker, listener: socket.socket) -> None:
+    """`serve` until a signal, also one that comes while the first snapshot is read, which uvicorn would never hear of."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(worker, listener, stop)
+
+
+def _wait_less_for_the_database() -> None:
+    """An edge has its snapshot, or a copy of it: neither its start nor its end has to wait for a pool of connections as
+    long as a page of the admin does."""
+    pool = connections["default"].settings_dict["OPTIONS"].get("pool")
+    if isinstance(pool, dict):
+        pool["timeout"] = min(pool.get("timeout", DATABASE_WAIT_S), DATABASE_WAIT_S)
 
 
 def _database(work: Callable[[], T]) -> T:

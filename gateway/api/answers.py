@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
@@ -67,6 +68,11 @@ def unknown(name: str, known: Collection[str]) -> str:
     """What to say of a name that is not among the known ones."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"is not known here; did you mean {close[0]}?" if close else "is not known here"
+
+
+def moment(at: float) -> str | None:
+    """Seconds since the epoch as a date; 0.0 is none."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") if at else None
 
 
 class Strict(serializers.BaseSerializer):

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from foundation import audit, roles
 from gateway import history
-from gateway.errors import InvalidDocument
+from gateway.errors import RollbackRefused
 from gateway.models import Revision
 
 from . import references
@@ -82,6 +82,6 @@ class Rollback(APIView):
         try:
             with told():
                 made = history.rollback(version, **audit.by(request, "api"))
-        except (InvalidDocument, LookupError) as error:
+        except RollbackRefused as error:
             raise Conflict(str(error)) from error
         return Response({"version": made})

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from foundation import audit, roles
-from gateway import changes
+from gateway import changes, entries, lookups
 from gateway.models import Configuration
 from orm_app import db
 
@@ -72,8 +72,9 @@ class RowList(generics.GenericAPIView):
 
     @extend_schema(parameters=[ETAG])
     def post(self, request: Request, **kwargs: Any) -> Response:
-        serializer = self.get_serializer(data=self.given(request))
-        with writing():
+        given = self.given(request)
+        serializer = self.get_serializer(data=given)
+        with writing(given):
             serializer.is_valid(raise_exception=True)
             row = serializer.save()
         return created(request, row, self.get_serializer(reread(row)))
@@ -102,7 +103,7 @@ class RowDetail(generics.GenericAPIView):
     @extend_schema(parameters=[IF_MATCH, ETAG])
     def patch(self, request: Request, ref: str | int) -> Response:
         self._refuse_beyond_role(request)
-        with writing():
+        with writing(request.data):
             row = references.find(self.get_queryset(), ref)
             etags.require_match(request, self.get_serializer(row).etag())
             serializer = self.get_serializer(row, data=request.data, partial=True)
@@ -133,7 +134,7 @@ class NamedDetail(RowDetail):
     @extend_schema(parameters=[IF_MATCH, IF_NONE_MATCH, ETAG])
     def put(self, request: Request, ref: str) -> Response:
         given = self._named(request.data, ref)
-        with writing():
+        with writing(given):
             row = self._stored(ref)
             etags.require_match(request, None if row is None else self.get_serializer(row).etag())
             serializer = self.get_serializer(row, data=given)
@@ -157,8 +158,11 @@ class NamedDetail(RowDetail):
 
 
 @contextmanager
-def writing() -> Iterator[None]:
-    """A transaction that holds the row which every change takes, so that nothing comes between a look and a write."""
+def writing(given: Any = None) -> Iterator[None]:
+    """A transaction that holds the row which every change takes, so that nothing comes between a look and a write.
+    given: the body, whose names are looked up before that."""
+    if isinstance(given, Mapping):
+        lookups.ahead(url for url in entries.urls([given]) if isinstance(url, str))
     with told(), db.transaction():
         Configuration.objects.get_or_create(pk=1)
         Configuration.objects.select_for_update().get(pk=1)

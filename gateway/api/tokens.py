@@ -6,7 +6,6 @@ from typing import Any
 
 import structlog
 from django.contrib.auth import authenticate, get_user_model
-from django_ratelimit.core import get_usage
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
@@ -15,7 +14,7 @@ from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, TokenRefreshSerializer
 from rest_framework_simplejwt.views import TokenViewBase
 
-from gateway.conf import conf
+from gateway import sign_ins
 from gateway.issuers import REALM, RefreshToken, signer, user_pk
 
 log = structlog.get_logger(__name__)
@@ -76,13 +75,11 @@ class TokenView(TokenViewBase):
     @extend_schema(summary="Sign in", responses=PairSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         username = request.data.get("username") if isinstance(request.data, dict) else None
-        address = request.META.get("REMOTE_ADDR", "")
-        _count(request, "gateway.token", f"{address}|{username}", conf().TOKEN_RATE)
-        _count(request, "gateway.token.ip", address, conf().TOKEN_RATE_PER_IP)
+        _hold_up(sign_ins.wait_s(request, username))
         try:
             answer: Response = super().post(request, *args, **kwargs)
         except exceptions.AuthenticationFailed:
-            log.warning("sign_in_refused", username=str(username)[:150], ip=address)
+            log.warning("sign_in_refused", username=str(username)[:150], ip=request.META.get("REMOTE_ADDR"))
             raise
         answer["Cache-Control"] = "no-store"
         return answer
@@ -96,7 +93,7 @@ class RefreshView(TokenViewBase):
 
     @extend_schema(summary="Renew an access token", responses=AccessSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        _count(request, "gateway.refresh.ip", request.META.get("REMOTE_ADDR", ""), conf().TOKEN_RATE_PER_IP)
+        _hold_up(sign_ins.renewal_wait_s(request))
         try:
             answer: Response = super().post(request, *args, **kwargs)
         except TokenError as error:
@@ -105,7 +102,6 @@ class RefreshView(TokenViewBase):
         return answer
 
 
-def _count(request: Request, group: str, key: str, rate: str) -> None:
-    usage = get_usage(request, group=group, key=lambda group, request: key, rate=rate, increment=True)
-    if usage is not None and usage["should_limit"]:
-        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+def _hold_up(wait_s: int) -> None:
+    if wait_s:
+        raise exceptions.Throttled(wait=wait_s)

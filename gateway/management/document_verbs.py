@@ -1,4 +1,4 @@
-"""`manage.py gateway validate|diff|apply|export`: the configuration as a YAML document."""
+"""`manage.py gateway validate|diff|apply|export|convert`: the configuration as a YAML document."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foundation.commands import DEGRADED, BrainCommand, Failed
-from gateway import config
+from foundation.commands import DEGRADED, USAGE, BrainCommand, Failed
+from gateway import config, kong, openapi, origins
 from gateway.document import Document
 from gateway.errors import InvalidDocument
+from gateway.imported import Imported
 from gateway.management import telling
 
 
@@ -36,6 +37,26 @@ class DocumentVerbs:
         )
         _prune(_file(verb("import", self.apply, "An older name of apply.")))
         verb("export", self.export, "Print the configuration as YAML, without secrets.")
+        self._define_convert()
+
+    def _define_convert(self) -> None:
+        parser = self._command.verb(
+            "convert",
+            self.from_kong,
+            "Print somebody else's file as a document of ours, with what got lost as comments.",
+        )
+        group = parser.add_subparsers(title="formats", metavar="FORMAT", dest="format", required=True)
+        _file(
+            self._command.action(group, "kong", self.from_kong, "kong.yml, as `deck gateway dump` writes it.")
+        )
+        described = _file(
+            self._command.action(
+                group, "openapi", self.from_openapi, "An OpenAPI 3 description: paths become routes."
+            )
+        )
+        described.add_argument(
+            "--target", default="", metavar="URL", help="serve it from there, not from its servers"
+        )
 
     def validate(self, *, file: str, **options: Any) -> None:
         document = self._document(file)
@@ -66,14 +87,45 @@ class DocumentVerbs:
         self._command.line(text.rstrip())
         self._command.document({"yaml": text})
 
+    def from_kong(self, *, file: str, **options: Any) -> int | None:
+        return self._convert(file, kong.read)
+
+    def from_openapi(self, *, file: str, target: str, **options: Any) -> int | None:
+        if target:
+            try:
+                origins.read(target)
+            except ValueError as error:
+                raise Failed(
+                    f"--target {target}: {error}", hint="Write it as http://host:port.", code=USAGE
+                ) from error
+        return self._convert(file, lambda text: openapi.read(text, target_url=target))
+
+    def _convert(self, file: str, read: Callable[[str], Imported]) -> int | None:
+        """The document on stdout, to be redirected into a file; how it went on stderr."""
+        try:
+            made = read(_text(file))
+        except InvalidDocument as error:
+            hint = "Nothing was converted. docs/gateway-import.md says which files can be."
+            raise _refused(file, error, hint) from error
+        text, problems = made.text(), self._problems(made.text())
+        self._command.line(text.rstrip())
+        self._command.document({"yaml": text, "notes": list(made.notes), "problems": problems})
+        notes = f"{len(made.notes)} note{'' if len(made.notes) == 1 else 's'} at its top"
+        self._say(f"converted, with {notes}; look at it, then `manage.py gateway diff` it")
+        for problem in problems:
+            self._say(f"to mend before it can be applied: {problem}")
+        return DEGRADED if problems else None
+
+    def _problems(self, text: str) -> list[str]:
+        try:
+            config.load(text)
+        except InvalidDocument as error:
+            return list(error.problems)
+        return []
+
     def _document(self, file: str) -> Document:
         try:
-            document = config.load(
-                sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-            )
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise Failed(f"{file} cannot be read: {reason}", hint="Give the path to a YAML file.") from error
+            document = config.load(_text(file))
         except InvalidDocument as error:
             raise _refused(file, error) from error
         self._warn(document.warnings)
@@ -86,17 +138,31 @@ class DocumentVerbs:
         for warning in warnings:
             self._command.stderr.write(f"warning: {warning}", lambda text: text)
 
+    def _say(self, text: str) -> None:
+        if not self._command.is_json:
+            self._command.stderr.write(text, lambda text: text)
 
-def _refused(file: str, error: InvalidDocument) -> Failed:
+
+def _text(file: str) -> str:
+    """Raises Failed."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Failed(f"{file} cannot be read: {reason}", hint="Give the path to a YAML file.") from error
+
+
+_HINT = "Nothing was changed. docs/gateway.md has the keys, examples/gateway.yaml a document."
+
+
+def _refused(file: str, error: InvalidDocument, hint: str = _HINT) -> Failed:
     """One mistake a line."""
     told = (
         f"{file}: {error.problems[0]}"
         if len(error.problems) == 1
         else "\n  ".join([f"{file}:", *error.problems])
     )
-    return Failed(
-        told, hint="Nothing was changed. docs/gateway.md has the keys, examples/gateway.yaml a document."
-    )
+    return Failed(told, hint=hint)
 
 
 def _file(parser: ArgumentParser) -> ArgumentParser:

@@ -1,14 +1,20 @@
-"""`manage.py gateway routes` and `gateway target on|off|drain`."""
+"""`manage.py gateway routes`, `gateway test` and `gateway target on|off|drain`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
-from foundation.commands import BrainCommand, Failed
-from gateway import changes
+from foundation.commands import FAILED, USAGE, BrainCommand, Failed
+from gateway import board, changes, tester
+from gateway.holder import Holder
 from gateway.models import Route, Service, Target
+from gateway.snapshot import Snapshot
 
+_EXAMPLE = "Such as: manage.py gateway test GET /api/v1/tasks --header 'Accept: text/html' --consumer NAME"
+_SIGNS = {"ok": "+", "refused": "x", "skipped": "-"}
+_STYLES = {"x": "red", "+": "green"}
 _STATES = {"on": "active", "off": "off", "drain": "draining"}
 
 
@@ -29,6 +35,43 @@ class RouteVerbs:
         target.add_argument("service")
         target.add_argument("url", help="as the service has it")
 
+        tested = self._command.verb(
+            "test",
+            self.test,
+            "What would become of a request, and why; nothing is sent. Exit code 1: it would be refused.",
+        )
+        tested.add_argument("method", help="GET, POST, …")
+        tested.add_argument("url", help="a path, or a whole URL, whose host then counts")
+        tested.add_argument(
+            "--header", action="append", default=[], metavar="NAME:VALUE", help="as often as need be"
+        )
+        tested.add_argument(
+            "--consumer", metavar="NAME", help="who calls, instead of a credential in a header"
+        )
+        tested.add_argument(
+            "--client-ip", default="127.0.0.1", metavar="IP", help="where from (default 127.0.0.1)"
+        )
+
+    def test(
+        self,
+        *,
+        method: str,
+        url: str,
+        header: list[str],
+        consumer: str | None,
+        client_ip: str,
+        **options: Any,
+    ) -> int | None:
+        headers = [_header(one) for one in header]
+        try:
+            found = tester.explain(_snapshot(), method, url, headers, client_ip, consumer, board.read())
+        except ValueError as error:
+            raise Failed(str(error), hint=_EXAMPLE, code=USAGE) from error
+        self._command.document(asdict(found))
+        for line in _lines(found):
+            self._command.line(line, style=_STYLES.get(line[:1], ""))
+        return FAILED if found.status is not None else None
+
     def routes(self, **options: Any) -> None:
         found = Route.objects.select_related("service", "plan").prefetch_related("service__targets")
         columns = (
@@ -46,6 +89,39 @@ class RouteVerbs:
         told = f"was {state} already" if was == state else f"{was} -> {state}"
         self._command.line(f"{service} {url}: {told}")
         self._command.document({"service": service, "url": url, "before": was, "state": state})
+
+
+def _snapshot() -> Snapshot:
+    """As an edge would load it now. Raises Failed."""
+    holder = Holder()
+    holder.refresh()
+    if holder.snapshot.version < 0:
+        hint = "The lines above say why; `manage.py check --database default` may know more."
+        raise Failed("the configuration cannot be loaded", hint=hint)
+    return holder.snapshot
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise Failed(
+            f"--header {name}: has no colon", hint="Write it as --header 'Accept: text/html'.", code=USAGE
+        )
+    return name.strip(), value.strip()
+
+
+def _lines(found: tester.Explanation) -> Iterator[str]:
+    for step in found.steps:
+        yield f"{_SIGNS[step.result]} {step.rule:<13} {step.why}"
+    for heading, told in (
+        ("limits", found.plan),
+        ("targets", [f"{name}  {why}".rstrip() for name, why in found.targets]),
+        ("other routes", [f"{name}: {why}" for name, why in found.others]),
+    ):
+        if told:
+            yield f"{heading}:"
+            yield from (f"    {one}" for one in told)
+    yield f"=> {found.verdict}"
 
 
 def _row(route: Route) -> tuple[Any, ...]:

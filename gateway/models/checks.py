@@ -3,17 +3,30 @@ would have to import ours."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 
 from foundation import roles, url_guard
-from gateway import routing
+from gateway import (
+    dial,
+    document,
+    edits,
+    health,
+    jwks,
+    lookups,
+    plugins,
+    routing,
+    secret_box,
+    tokens,
+)
 from gateway.conf import conf
-from gateway.origins import Origin, check_socket, read
+from gateway.origins import check_socket, read
 
 Check = Callable[[Any], None]
 
@@ -21,8 +34,9 @@ name = RegexValidator(
     r"^[A-Za-z0-9/{][A-Za-z0-9/{}._:*\[\]~-]*\Z", "Letters, digits, and . _ - : / after the first character."
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
 _HASH_ON = re.compile(r"ip|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SERVER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*")  # a path and its query, without a fragment
 _STATUSES = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 
 
@@ -57,7 +71,7 @@ def scopes(values: Any) -> None:
 def hosts(values: Any) -> None:
     _words(values, "host")
     for value in values:
-        if _HOST.fullmatch(value) is None:
+        if routing.HOST.fullmatch(value) is None:
             raise ValidationError(
                 f"{value!r} is not a host: api.example.com or *.example.com, in lower case."
             )
@@ -79,6 +93,10 @@ def hash_on(value: str) -> None:
 def statuses(value: str) -> None:
     if _STATUSES.fullmatch(value) is None:
         raise ValidationError("Status codes and ranges of them, such as 200-399 or 200,204.")
+    try:
+        health.statuses(value)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
 
 
 def path(value: str, kind: str) -> None:
@@ -90,41 +108,95 @@ def path(value: str, kind: str) -> None:
         raise ValidationError(f"Write it without the slash at the end: {normal}")
 
 
-def target(url: str) -> Origin:
-    """http://host:port, https://host:port or unix:/path, and one that the URL guard lets us connect to."""
+def target(url: str, *, is_used: bool) -> None:
+    """http://host:port, https://host:port or unix:/path, and one that we may connect to, where it is used: what the
+    settings came to forbid can still be turned off."""
     try:
         origin = read(url)
+        if not is_used:
+            return
+        if origin.scheme == "unix":
+            check_socket(origin.path, conf().UNIX_SOCKET_DIRS)
+        else:
+            _guarded(url_guard.check, url)
     except ValueError as error:
         raise ValidationError(str(error)) from error
-    if origin.scheme != "unix":
-        _guarded(url)
-        return origin
+
+
+def key_set(url: str) -> None:
+    """Where an issuer publishes its keys."""
     try:
-        check_socket(origin.path, conf().UNIX_SOCKET_DIRS)
-    except ValueError as error:
-        raise ValidationError(str(error)) from error
-    return origin
-
-
-def guarded_url(url: str) -> None:
-    """Any URL that we fetch ourselves."""
-    if url:
-        _guarded(url)
-
-
-def _guarded(url: str) -> None:
-    try:
-        url_guard.check(url, resolve=_resolved)
+        if url:
+            _guarded(jwks.check_url, url)
     except url_guard.Refused as error:
         raise ValidationError(str(error)) from error
 
 
-def _resolved(host: str, port: int) -> list[str]:
+def _guarded(check: Callable[..., Any], url: str) -> None:
     # A name that does not resolve today is a target that is down, not a wrong one; the address used is checked again.
+    with contextlib.suppress(url_guard.Unresolved):
+        check(url, resolve=lookups.addresses)
+
+
+def public_key(algorithm: str, pem: str) -> None:
     try:
-        return url_guard.resolve_by_system(host, port)
-    except url_guard.Refused:
-        return ["1.1.1.1"]
+        if pem and algorithm in tokens.ALGORITHMS:  # its own check says so of another
+            tokens.Issuer("", algorithm, pem.encode()).check()
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+
+
+def sealed(secret: str) -> None:
+    """A secret as it is stored. A weak one is for trying things out."""
+    try:
+        opened = secret_box.open_(secret)
+    except secret_box.Sealed as error:
+        raise ValidationError(f"{error}, or give the issuer another one.") from error
+    weak = document.weakness(opened) if settings.PRODUCTION else ""
+    if weak:
+        raise ValidationError(f"The secret is {weak}.")
+
+
+def authorities(pem: str) -> None:
+    try:
+        dial.context(pem)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+
+
+def server_name(value: str) -> None:
+    if value and _SERVER_NAME.fullmatch(value) is None:
+        raise ValidationError("A host name, as in the target's certificate.")
+
+
+def health_path(value: str) -> None:
+    """It goes into a request as it is."""
+    if value and _TARGET.fullmatch(value) is None:
+        raise ValidationError("A path such as /healthz, with its query if need be, in visible ASCII.")
+
+
+def header_value(value: str) -> None:
+    if not (value.isascii() and value.isprintable()):
+        raise ValidationError("Visible ASCII and spaces.")
+
+
+def edits_of(phase: str, spec: Any, route: Any) -> None:
+    """One phase of a transformation. route: the row it belongs to, None for a whole service, whose routes differ in
+    their placeholders."""
+    parameters = routing.placeholders(route.path, route.path_kind) if route and route.path else None
+    wrong = edits.problems(spec, phase, parameters)
+    if wrong:
+        raise ValidationError(wrong)
+
+
+def plugin(path: str, its_settings: Any) -> None:
+    """Raises ValidationError of the fields `plugin` and `settings`."""
+    wrong: dict[str, list[str]] = {}
+    for problem in plugins.problems(path, its_settings, conf().PLUGINS):
+        field, _, told = problem.partition(": ")
+        wrong.setdefault(field, []).append(told)
+    if wrong:
+        raise ValidationError(wrong)
 
 
 def _words(values: Any, what: str, known: Collection[str] | None = None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -10,6 +13,8 @@ from django.utils import timezone
 from gateway import secret_box, tokens
 
 from . import checks
+
+MOST_ENABLED = tokens.MAX_ISSUERS - 1  # one place is the site's own, which has no row
 
 
 class JwtIssuer(models.Model):
@@ -71,7 +76,34 @@ class JwtIssuer(models.Model):
         return self.name
 
     def clean(self) -> None:
-        checks.run({"jwks_url": (checks.guarded_url, self.jwks_url)})
+        """secret: None where it is not said, and so not looked at."""
+        if self.algorithm in tokens.HMAC_HASHES:
+            self._check_symmetric()
+        else:
+            self._check_public()
+
+    def _check_symmetric(self) -> None:
+        for field in ("public_key", "jwks_url"):
+            if getattr(self, field):
+                raise ValidationError({field: f"Goes with no {self.algorithm}."})
+        # Not of the field `secret`: no form has that one.
+        if self.secret == "":
+            raise ValidationError(f"{self.algorithm} needs a secret.")
+        if self.secret and self.enabled:
+            checks.sealed(self.secret)
+
+    def _check_public(self) -> None:
+        if bool(self.public_key) == bool(self.jwks_url):
+            told = f"{self.algorithm} needs a public key or a JWKS URL, and not both."
+            raise ValidationError({"public_key": told})
+        found = {"public_key": (lambda pem: checks.public_key(self.algorithm, pem), self.public_key)}
+        checks.run(found | ({"jwks_url": (checks.key_set, self.jwks_url)} if self.enabled else {}))
+
+    def validate_constraints(self, exclude: Collection[str] | None = None) -> None:
+        super().validate_constraints(exclude)
+        others = JwtIssuer.objects.filter(enabled=True).exclude(pk=self.pk)
+        if self.enabled and others.count() >= MOST_ENABLED:
+            raise ValidationError(f"At most {MOST_ENABLED} issuers can be enabled.")
 
     def key(self) -> bytes:
         """What tokens are checked with; empty where a JWKS URL says it. Raises secret_box.Sealed when SECRET_KEY is no

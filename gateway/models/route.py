@@ -154,3 +154,11 @@ class Transform(models.Model):
     def clean(self) -> None:
         if (self.route_id is None) == (self.service_id is None):
             raise ValidationError("Give a route or a service, not both.")
+        route = self.route if self.route_id is not None else None
+        checks.run({
+            "request": (lambda spec: checks.edits_of("request", spec, route), self.request),
+            "response": (lambda spec: checks.edits_of("response", spec, route), self.response),
+        })  # fmt: skip
+        # One whose plugin was taken out of the settings can still be turned off.
+        if self.plugin and self.enabled:
+            checks.plugin(self.plugin, self.settings)

@@ -148,7 +148,11 @@ class Service(models.Model):
     def clean(self) -> None:
         checks.run({
             "hash_on": (checks.hash_on, self.hash_on),
+            "health_path": (checks.health_path, self.health_path),
             "health_statuses": (checks.statuses, self.health_statuses),
+            "tls_ca": (checks.authorities, self.tls_ca),
+            "tls_server_name": (checks.server_name, self.tls_server_name),
+            "fallback_type": (checks.header_value, self.fallback_type),
         })  # fmt: skip
         if self.strategy == "consistent_hash" and not self.hash_on:
             raise ValidationError({"hash_on": "consistent_hash needs to know what to hash."})
@@ -186,8 +190,4 @@ class Target(models.Model):
         return self.url
 
     def clean(self) -> None:
-        checks.run({"url": (_checked, self.url)})
-
-
-def _checked(url: str) -> None:
-    checks.target(url)
+        checks.run({"url": (lambda url: checks.target(url, is_used=self.state != "off"), self.url)})

@@ -34,7 +34,8 @@ def test_mask__key_of_a_secret__value_hidden(key):
 
 
 @pytest.mark.parametrize(
-    "key", ["name", "key_prefix", "monkey", "keyboard", "author", "routing_key", "passenger"]
+    "key",
+    ["name", "key_prefix", "monkey", "keyboard", "author", "routing_key", "passenger", "api_key_header"],
 )
 def test_mask__ordinary_key__value_kept(key):
     assert audit.mask({key: "x"}) == {key: "x"}

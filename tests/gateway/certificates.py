@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import ssl
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -13,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 
-def make(directory: Path, name: str = "odd.test") -> tuple[str, ssl.SSLContext]:
-    """(the certificate in PEM, a server's context with it)"""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make(directory: Path, name: str = "odd.test", key: Any = None) -> tuple[str, ssl.SSLContext]:
+    """(the certificate in PEM, a server's context with it); both in NAME.pem. key: of another kind."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     made = (

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +30,14 @@ from gateway.revoked import Revoked
 from gateway.routing import ANY_METHOD, Router, Rule
 from gateway.snapshot import Snapshot
 from gateway.tally import Tally
+from gateway.tls import Certificate
 from gateway.worker import Worker, serve
 from tests.foundation.databases import default_database
 
 from .client import Client
 from .odd_upstream import OddUpstream, running
 
+ROOT = Path(__file__).parents[2]
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
@@ -66,10 +73,10 @@ def every_database(
 
 
 @pytest.fixture(autouse=True)
-def _sockets_in_run() -> Iterator[None]:
-    """Documents of the tests name /run/tasks.sock."""
+def _what_documents_name() -> Iterator[None]:
+    """/run/tasks.sock, and a plugin."""
     before = conf()
-    conf.bind(replace(before, UNIX_SOCKET_DIRS=("/run",)))
+    conf.bind(replace(before, UNIX_SOCKET_DIRS=("/run",), PLUGINS=("tests.gateway.documents.Deep",)))
     yield
     conf.bind(before)
 
@@ -154,11 +161,13 @@ class RunningEdge:
 
 
 @contextlib.contextmanager
-def serving(routes: list[Route], prefix: str, **values: Any) -> Iterator[RunningEdge]:
+def serving(
+    routes: list[Route], prefix: str, *, certificate: Certificate | None = None, **values: Any
+) -> Iterator[RunningEdge]:
     """An edge in a thread of this process. values: of its snapshot."""
     holder = Still()
     holder.snapshot = snapshot(routes, **values)
-    worker = Worker(holder=holder, limiter=Limiter(prefix=prefix))
+    worker = Worker(holder=holder, limiter=Limiter(prefix=prefix), certificate=certificate)
     worker.access_log = None
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     port = listener.getsockname()[1]
@@ -224,3 +233,23 @@ def edge(
 def behind(_steady: tuple[RunningEdge, OddUpstream]) -> OddUpstream:
     """The upstream behind `edge`."""
     return _steady[1]
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the tables in it: making it takes seconds, copying it none."""
+    directory = tmp_path_factory.mktemp("migrated")
+    file = directory / "db.sqlite3"
+    environment = {"BRAIN_DATA_DIR": str(directory), "DATABASE_URL": f"sqlite:///{file}"}
+    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+    subprocess.run(
+        migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120
+    )
+    return file
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, valkey: str, _migrated: Path) -> dict[str, str]:
+    """A platform of its own: a migrated SQLite file, the session's Valkey."""
+    file = shutil.copy(_migrated, tmp_path / "db.sqlite3")
+    return {"BRAIN_DATA_DIR": str(tmp_path), "DATABASE_URL": f"sqlite:///{file}", "REDIS_URL": valkey}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gateway import config
 
@@ -28,6 +29,17 @@ routes:
     timeout: 30
 """
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway.yaml"
+
+
+class Deep:
+    """A plugin."""
+
+    def __init__(self, depth: list[float | None]) -> None:
+        self.depth = depth
+
+    def on_error(self, request: Any, failure: Any) -> None:
+        """Says nothing to it."""
+
 
 # Every key of the format once, none with its default.
 FULL = """\
@@ -75,7 +87,18 @@ services:
     breaker: {window: 20, volume: 5, failure_ratio: 0.25, slow: 0.5, slow_ratio: 0.75, open: 2, open_max: 30, probes: 2}
     retry: {retries: 1, budget_ratio: 0.1, budget_min: 0}
     health: {enabled: false, path: /healthz, statuses: "200", interval: 1, timeout: 0.5, healthy_after: 1, unhealthy_after: 2, eject_after: 0, eject: 10, eject_most_percent: 20, slow_start: 15}
-    tls: {ca: "PEM", server_name: tasks.internal}
+    tls:
+      ca: |
+        -----BEGIN CERTIFICATE-----
+        MIIBKTCB0KADAgECAgEBMAoGCCqGSM49BAMCMBMxETAPBgNVBAMMCG9kZC50ZXN0
+        MCAXDTI2MDEwMTAwMDAwMFoYDzIxMDAwMTAxMDAwMDAwWjATMREwDwYDVQQDDAhv
+        ZGQudGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABKX/rdb/FNC8PKZsVUSD
+        sO5X/JG8qgboGjtB82ahN72exD4hKcZqed3soHmwGLY9kYCmpwACitsVx+EBWKPN
+        c2OjEzARMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIhAOqhDIfm
+        MCqJtRgsIs04/YS6+7UYrOR+2HKYLrC4dLUmAiAjA4vixdETm4CTnsOmumlPvJeR
+        cf0ha2CqcZXycD2gLQ==
+        -----END CERTIFICATE-----
+      server_name: tasks.internal
     fallback: {status: 200, type: text/plain, body: "later", stale: 60}
     targets:
       - "https://93.184.216.34"
@@ -101,7 +124,7 @@ routes:
     hide_credentials: false
     enabled: false
     transforms:
-      - {name: a, request: {path: /x}, plugin: some.plugin, settings: {depth: [1, 2.5, null]}, on_failure: refuse, enabled: false}
+      - {name: a, request: {path: {add_prefix: /x}}, plugin: tests.gateway.documents.Deep, settings: {depth: [1, 2.5, null]}, on_failure: refuse, enabled: false}
       - {name: b, position: 7}
   - path: "/tasks"
     target_url: "http://127.0.0.1:9000"

@@ -25,6 +25,7 @@ class OddUpstream:
         self.seen: list[str] = []
         self.requests = self.connections = 0
         self.release = threading.Event()  # ends `hang`
+        self.go = threading.Event()  # lets `events` go on
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -83,6 +84,12 @@ class OddUpstream:
             connection.sendall(b"NOT HTTP\r\n\r\n")
         elif what == "double-length":
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
+        elif what == "odd-coding":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabcd")
+        elif what == "drip":
+            connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nX-Drip: ")
+            while not self.release.wait(0.05):
+                connection.sendall(b"y")
         elif what == "endless-head":
             connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: " + b"y" * 200_000)
             self.release.wait(5)
@@ -138,6 +145,8 @@ class OddUpstream:
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Set-Cookie\r\n\r\n2\r\nok\r\n0\r\n"
             )
             send(b"X-Sum: 7\r\nSet-Cookie: evil=1\r\n\r\n")
+        elif what == "events":
+            return self._tell(connection)
         elif what == "websocket":
             return self._mirror(connection)
         elif what == "json":
@@ -180,6 +189,16 @@ class OddUpstream:
                 + head
             )
         return True
+
+    def _tell(self, connection: socket.socket) -> bool:
+        """Server-sent events, the next one only when `go` says so."""
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for number in range(3):
+            connection.sendall(b"data: %d\n\n" % number)
+            if not self.go.wait(5):
+                return False
+            self.go.clear()
+        return False
 
     def _mirror(self, connection: socket.socket) -> bool:
         """A WebSocket as far as a gateway sees one: what comes goes back."""

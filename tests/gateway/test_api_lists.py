@@ -64,7 +64,7 @@ def test_targets_transforms_plans_consumers__filters__the_rows_that_they_mean(vi
     billing = rows.service()
     rows.target(billing, state="off")
     rows.target(rows.service("mail"), "http://127.0.0.1:9002")
-    rows.transform(rows.route(billing), plugin="a.B")
+    rows.transform(rows.route(billing), plugin="tests.gateway.documents.Deep", settings={"depth": []})
     rows.consumer("robot", plan=rows.plan(), enabled=False)
     rows.consumer("human")
     for query, field, expected in (
@@ -72,7 +72,7 @@ def test_targets_transforms_plans_consumers__filters__the_rows_that_they_mean(vi
         ("targets?service=mail", "service", ["mail"]),
         ("targets?url=http://127.0.0.1:9002", "service", ["mail"]),
         ("services/billing/targets?state=active", "service", []),
-        ("transforms?route=/invoices&plugin=a.B&enabled=true", "name", ["stamp"]),
+        ("transforms?route=/invoices&plugin=tests.gateway.documents.Deep&enabled=true", "name", ["stamp"]),
         ("transforms?service=billing", "name", []),
         ("consumers?plan=gold", "name", ["robot"]),
         ("consumers?enabled=true", "name", ["human"]),

@@ -32,6 +32,7 @@ READS = [
     (V, "GET", "consumers/{consumers}/keys", None),
     (V, "GET", "settings", None),
     (V, "GET", "status", None),
+    (V, "GET", "traffic", None),
 ]
 ACTS = [
     (O, "PATCH", "routes/{routes}", {"enabled": False}),
@@ -42,6 +43,7 @@ ACTS = [
     (O, "POST", "targets/{targets}/off", None),
     (O, "POST", "targets/{targets}/drain", None),
     (O, "POST", "apply?dry_run=true", {}),
+    (O, "POST", "test", {"url": "/invoices"}),
 ]
 CONFIGURES = [
     (A, "GET", "export", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -10,12 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import OperationalError
 
 from foundation.commands import Failed
 from foundation.models import AuditEntry
@@ -36,18 +38,6 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path, valkey: str) -> dict[str, str]:
-    """A platform of its own: a migrated SQLite file, the session's Valkey."""
-    url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
-    environment = {"BRAIN_DATA_DIR": str(tmp_path), "DATABASE_URL": url, "REDIS_URL": valkey}
-    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(
-        migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120
-    )
-    return environment
-
-
 def answers(port: int) -> bool:
     try:
         with Client(port) as client:
@@ -55,6 +45,11 @@ def answers(port: int) -> bool:
             return found is not None and found.status == 200
     except OSError:
         return False
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def eventually(claim: Any, within_s: float = 15.0) -> bool:
@@ -67,7 +62,9 @@ def eventually(claim: Any, within_s: float = 15.0) -> bool:
 
 
 @contextlib.contextmanager
-def edge(environment: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def edge(
+    environment: dict[str, str], *arguments: str, is_up: Callable[[int], bool] = answers
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
@@ -75,7 +72,7 @@ def edge(environment: dict[str, str], *arguments: str) -> Iterator[tuple[subproc
         cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        assert eventually(lambda: process.poll() is not None or answers(port)), "the edge does not answer"
+        assert eventually(lambda: process.poll() is not None or is_up(port)), "the edge does not answer"
         yield process, port
     finally:
         if process.poll() is None:
@@ -125,7 +122,11 @@ def test_gateway__workers__figures_of_all_in_one_answer(data_dir: dict[str, str]
             return workers == 2 and 'status="4xx",plan=""} 20.0' in text
 
         assert eventually(counted)
+        hung = Client(port).send(b"GET /gateway/health HTTP/1.1\r\n")  # keeps one worker for its whole grace
         process.send_signal(signal.SIGINT)
+        assert eventually(lambda: refuses(port), within_s=2.0), "new connections wait for nobody"
+        assert process.poll() is None
+        hung.close()
         said, _ = process.communicate(timeout=15)
         assert process.returncode == 0, said
     assert said.count("edge_stopped") == 2
@@ -318,3 +319,56 @@ def test_key__begin_that_several_share__refused() -> None:
         with pytest.raises(Failed, match="several keys begin so" if len(told) == 8 else "no such key"):
             call_command("gateway", "key", "revoke", told)
     assert not ApiKey.objects.exclude(revoked_at=None).exists()
+
+
+# --- test ------------------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_test__request__told_step_by_step_with_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code("apply", EXAMPLE)
+    capsys.readouterr()
+    assert code("test", "GET", "/api/v1/tasks") == 1
+    said = capsys.readouterr().out
+    assert "+ match         /api/v1/tasks: prefix /api/v1/tasks" in said
+    assert "x authenticate  neither an API key nor a bearer token" in said
+    assert said.endswith("=> refused with 401: neither an API key nor a bearer token\n")
+    key = "X-API-Key: demo-secret"
+    assert (
+        code("test", "get", "http://any.test/api/v1/tasks?x=1", "--header", key, "--client-ip", "10.0.0.1")
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "=> passed on to tasks_service" in said
+    assert "60 a minute, 10 at once (plan /api/v1/tasks)" in said
+    assert "demo-secret" not in said
+    assert code("test", "GET", "/api/v1/tasks", "--consumer", "demo-key") == 0
+    told = as_json(capsys, "test", "DELETE", "/api/v1/stats")
+    assert (told["status"], told["route"]) == (405, "/api/v1/stats")
+    assert {"rule": "match", "result": "ok", "why": "/api/v1/stats: prefix /api/v1/stats"} in told["steps"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["GET", "tasks"], "the URL begins with /"),
+        (["GET", "/x", "--header", "nonsense"], "--header nonsense: has no colon"),
+        (["GET", "/x", "--header", "a b: c"], "is not the name of a header"),
+        (["GET", "/x", "--client-ip", "here"], "is not an IP address"),
+    ],
+)
+def test_test__what_no_client_can_send__usage(arguments: list[str], told: str) -> None:
+    with pytest.raises(Failed, match=told) as refused:
+        call_command("gateway", "test", *arguments)
+    assert (refused.value.returncode, bool(refused.value.hint)) == (2, True)
+
+
+@pytest.mark.django_db
+def test_test__database_away__failed_instead_of_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> int:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("gateway.holder.current_version", broken)
+    with pytest.raises(Failed, match="the configuration cannot be loaded"):
+        call_command("gateway", "test", "GET", "/x")

@@ -53,8 +53,8 @@ def test_apply__prune__rollback__each_state_comes_back() -> None:
 
 
 def test_apply__what_the_database_refuses__said_and_nothing_is_left() -> None:
-    text = FULL.replace("issuers:\n  partner:", "issuers:\n  partner:\n    public_key: PEM")
-    with pytest.raises(InvalidDocument, match="gateway_issuer_one_source_of_keys"):
+    text = FULL.replace("leeway: 5", "leeway: -5")
+    with pytest.raises(InvalidDocument, match="gateway_issuer_leeway_positive"):
         put(text)
     assert not Plan.objects.exists()
     assert not Revision.objects.exists()

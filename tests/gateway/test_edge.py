@@ -421,7 +421,7 @@ def test_edge__body_above_the_limit__413(
 # ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["die", "garbage", "double-length", "endless-head"])
+@pytest.mark.parametrize("kind", ["die", "garbage", "double-length", "odd-coding", "endless-head"])
 def test_edge__upstream_without_a_usable_answer__502(edge: RunningEdge, kind: str) -> None:
     assert edge.ask(request(f"/api/{kind}", method="POST", body=b"x")).status == 502
     assert edge.inflight() == 0
@@ -537,6 +537,7 @@ def test_edge__silent_upstream__504_after_the_routes_timeout(
     answer = edge.ask(request("/api/hang", method="POST", body=b"x"))
     assert answer.status == answer.json()["status"] == 504
     assert 0.1 < time.monotonic() - began < 1.5
+    assert edge.ask(request("/api/drip")).status == 504  # an answer is one when its head is whole
     with edge.client() as client:  # silent in the middle of the body: cut
         client.send(request("/api/stall"))
         with contextlib.suppress(ConnectionResetError):

@@ -164,7 +164,7 @@ def test_edge__trailers_of_a_request__passed_on_without_those_that_route_or_fram
     body = b"3\r\nabc\r\n0\r\nX-Sum: 7\r\nAuthorization: x\r\nX-Consumer-Id: root\r\n\r\n"
     answer = edge.ask(request("/api/x", "Transfer-Encoding: chunked", method="POST") + body)
     assert (answer.status, answer.json()["bytes"]) == (200, 3)
-    assert behind.seen == ["X-Sum: 7"]
+    assert [line for line in behind.seen if ":" in line] == ["X-Sum: 7"]
 
 
 def test_edge__trailers_of_a_response__for_clients_that_take_them(
@@ -206,6 +206,35 @@ def test_edge__traceparent__kept_with_a_span_of_ours_or_begun(edge: RunningEdge)
     assert kept != given
     begun = edge.ask(request("/api/x", "traceparent: 00-0-0-0")).json()["headers"]["traceparent"][0]
     assert begun.startswith("00-") and begun.endswith("-01") and len(begun) == 55  # noqa: PT018
+
+
+def test_edge__via_of_many_gateways__508(edge: RunningEdge) -> None:
+    four = ", ".join(["1.1 brain"] * 4)
+    assert edge.ask(request("/api/x", f"Via: {four}")).json()["headers"]["via"] == [f"{four}, 1.1 brain"]
+    answer = edge.ask(request("/api/x", f"Via: {four}, 1.1 brain"))
+    assert (answer.status, answer.headers["x-brain-error"]) == (508, "loop_detected")
+
+
+def test_edge__max_forwards__counted_down_for_options_and_answered_at_zero(
+    edge: RunningEdge, behind: OddUpstream
+) -> None:
+    seen = edge.ask(request("/api/x", "Max-Forwards: 3", method="OPTIONS")).json()
+    assert seen["headers"]["max-forwards"] == ["2"]
+    assert edge.ask(request("/api/x", "Max-Forwards: 3")).json()["headers"]["max-forwards"] == ["3"]
+    before = behind.requests
+    last = edge.ask(request("/api/x", "Max-Forwards: 0", method="OPTIONS"))
+    assert (last.status, "OPTIONS" in last.headers["allow"], behind.requests) == (204, True, before)
+
+
+def test_edge__server_sent_events__each_arrives_before_the_next_is_sent(
+    edge: RunningEdge, behind: OddUpstream
+) -> None:
+    with edge.client() as client:
+        client.send(request("/api/events"))
+        for number in range(3):
+            while (line := client.reader.readline()) != b"data: %d\n" % number:
+                assert line, "the stream ended"
+            behind.go.set()
 
 
 # --- trying again
@@ -314,6 +343,9 @@ EDITS = edits.Spec(
 )
 
 
+PREFIXED = edits.Spec(request={"path": {"add_prefix": "/v3"}})
+
+
 @pytest.fixture
 def changing(start_edge: Callable[..., RunningEdge], upstream: OddUpstream) -> RunningEdge:
     plugged = hooks.Hooks(
@@ -327,6 +359,7 @@ def changing(start_edge: Callable[..., RunningEdge], upstream: OddUpstream) -> R
     return start_edge([
         route("/things/{id}", to, path_kind="template", transforms=Transforms(edits.compile([EDITS]), plugged)),
         route("/plugged", to, transforms=Transforms(None, plugged)),
+        route("/cut/off", to, strip=2, transforms=Transforms(edits.compile([PREFIXED]))),
     ])  # fmt: skip
 
 
@@ -342,6 +375,10 @@ def test_edge__transformed_request__head_and_body(changing: RunningEdge) -> None
     assert "x-old" not in told["headers"]
     assert told["bytes"] == len(b'{"n":1,"by":"tester"}')
     assert (seen.headers["x-new"], seen.headers["x-seen"]) == ("1", "/v2/json-echo")
+
+
+def test_edge__stripped_prefix__is_off_before_the_path_is_edited(changing: RunningEdge) -> None:
+    assert changing.ask(request("/cut/off/a?b=1")).json()["target"] == "/v3/a?b=1"
 
 
 def test_edge__transformed_body_in_chunks_byte_by_byte__the_same(changing: RunningEdge) -> None:

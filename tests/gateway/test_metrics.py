@@ -84,6 +84,7 @@ def test_render__everything_else__under_its_name() -> None:
         tally.limited("/tasks")
         tally.refused("no_route")
         tally.retried("tasks")
+        tally.retry_denied("tasks")
         tally.upstream_failed("a:80", "tls")
         tally.ejected("tasks", "a:80")
         tally.panicked("tasks")
@@ -104,6 +105,7 @@ def test_render__everything_else__under_its_name() -> None:
     assert value(found, "rate_limited_total", route="/tasks") == 2
     assert value(found, "refused_total", reason="no_route") == 2
     assert value(found, "retries_total", service="tasks") == 2
+    assert value(found, "retries_denied_total", service="tasks") == 2
     assert value(found, "upstream_errors_total", target="a:80", reason="tls") == 2
     assert value(found, "ejections_total", **target) == 2
     assert value(found, "panics_total", service="tasks") == 2

@@ -223,10 +223,12 @@ def test_steps__budget_spent__the_next_failure_is_final() -> None:
     pool = targets(3)
     to = through(*pool, policy=Policy(retry_budget_min=1, retry_budget_ratio=0.0))
     failure = UpstreamFailed("connect_failed", written=False)
-    first, second = steps(call(to)), steps(call(to))
+    late = call(to)
+    first, second = steps(call(to)), steps(late)
     next(first), next(second)
     assert isinstance(first.throw(failure), Pause)
     assert isinstance(second.throw(failure), Refusal)
+    assert (late.recorder.retries, late.recorder.retries_denied) == ({}, {"odd": 1})  # type: ignore[attr-defined]
     first.close()  # its client is gone while it waits: the budget has its place back
     third = steps(call(to))
     next(third)

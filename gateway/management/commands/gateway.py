@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import socket
 from pathlib import Path
@@ -15,6 +16,9 @@ from gateway.management.document_verbs import DocumentVerbs
 from gateway.management.history_verbs import HistoryVerbs
 from gateway.management.key_verbs import KeyVerbs
 from gateway.management.route_verbs import RouteVerbs
+from gateway.tls import Certificate
+
+_TLS = ("tls-cert", "tls-key")
 
 
 class Command(BrainCommand):
@@ -30,22 +34,48 @@ class Command(BrainCommand):
         parser.add_argument(
             "--figures-dir", type=Path, help="where workers share their figures (set by --workers)"
         )
+        parser.add_argument(
+            "--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate chain (PEM)"
+        )
+        parser.add_argument(
+            "--tls-key", type=Path, metavar="FILE", help="its key (PEM); without it, in --tls-cert's file"
+        )
         for verbs in (DocumentVerbs, HistoryVerbs, RouteVerbs, KeyVerbs):
             verbs(self, trace).define()
 
     def bare(self, **options: Any) -> int | None:
         if options["workers"] < 1:
             raise Failed("--workers is at least 1", code=USAGE)
+        certificate = _certificate(options["tls_cert"], options["tls_key"])
         if options["fd"] is not None:
             listener = socket.socket(fileno=options["fd"])
         else:
             listener = supervisor.listen(options["host"], options["port"])
         if options["workers"] > 1:
-            return supervisor.Workers(listener, options["workers"]).run()
+            files = [
+                f"--{name}={options[name.replace('-', '_')]}"
+                for name in _TLS
+                if options[name.replace("-", "_")]
+            ]
+            gc.freeze()  # looking at it all once more, at the end, would take half a second of every stop
+            return supervisor.Workers(listener, options["workers"], files).run()
         from gateway import worker  # uvicorn and uvloop are for serving only
 
-        worker.run(worker.Worker(options["figures_dir"]), listener)
+        worker.run(worker.Worker(options["figures_dir"], certificate=certificate), listener)
         return None
+
+
+def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:
+    """Raises Failed, also where workers would find it out by themselves, one after the other."""
+    if cert is None:
+        if key is not None:
+            raise Failed("--tls-key goes with --tls-cert", code=USAGE)
+        return None
+    try:
+        return Certificate(cert, key)
+    except ValueError as error:
+        hint = "Give the certificate chain and its key in PEM: --tls-cert FILE --tls-key FILE."
+        raise Failed(str(error), hint=hint, code=USAGE) from error
 
 
 def trace() -> dict[str, Any]:

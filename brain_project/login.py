@@ -1,0 +1,40 @@
+"""The admin's login, with tries counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from unfold.forms import AuthenticationForm
+
+from gateway import sign_ins
+
+log = structlog.get_logger(__name__)
+
+
+class CountedForm(AuthenticationForm):
+    def clean(self) -> dict[str, Any]:
+        username = self.cleaned_data.get("username")
+        wait_s = sign_ins.wait_s(self.request, username)
+        if wait_s:
+            self.request.META["brain.sign_in_wait_s"] = wait_s
+            log.warning(
+                "sign_in_held_up", username=str(username)[:150], ip=self.request.META.get("REMOTE_ADDR")
+            )
+            raise ValidationError(f"Too many tries: wait {wait_s} s and sign in again.", code="throttled")
+        cleaned: dict[str, Any] = super().clean()
+        return cleaned
+
+
+def login(request: HttpRequest) -> HttpResponseBase:
+    """429 with the form and its error, where a browser shows it."""
+    answer: HttpResponseBase = admin.site.login(request)
+    wait_s = request.META.get("brain.sign_in_wait_s")
+    if wait_s:
+        answer.status_code = 429
+        answer["Retry-After"] = str(wait_s)
+    return answer

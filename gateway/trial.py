@@ -1,0 +1,102 @@
+"""What a change leaves behind, compiled before it commits: what no process could load is not stored.
+
+Only what the change touches and what that names, for a whole configuration takes too long for the writing of one row
+(docs/decisions.md). No name is resolved, no key set fetched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from . import callers, edits, routing, rows, secret_box, snapshot
+from .entries import LINKS, Change, Entry, Fields
+from .jwks import Jwks
+from .living import Living
+from .models import JwtIssuer, Transform
+from .models.issuer import MOST_ENABLED
+
+_NOWHERE = ("192.0.2.1",)  # RFC 5737: an address for examples, which nobody connects to
+
+
+def check(made: Iterable[Change], found: rows.Rows) -> None:
+    """Raises ValidationError. made: what the transaction has written. found: what it has looked up."""
+    touched = {change.entry: change.after for change in made if change.after is not None}
+    if not touched:
+        return
+    whole = _with_named(touched, found)
+    _check_placeholders(touched, whole)
+    if any(kind == "issuer" for kind, _ in touched):
+        _check_issuers()
+    try:
+        _compile(whole)
+    except (ValueError, KeyError, secret_box.Sealed) as error:
+        raise ValidationError(f"The gateway could not load this: {error}") from error
+
+
+def _with_named(touched: dict[Entry, Fields], found: rows.Rows) -> dict[Entry, Fields]:
+    """With what they name, and what that names."""
+    whole, new = dict(touched), dict(touched)
+    while new:
+        named = {entry for (kind, _), fields in new.items() for entry in _named(kind, fields)} - whole.keys()
+        found.look_up(named)
+        new = {entry: rows.entry_of(row)[2] for entry in named if (row := found.find(*entry)) is not None}
+        whole |= new
+    return whole
+
+
+def _named(kind: str, fields: Fields) -> Iterator[Entry]:
+    for link in LINKS.get(kind, ()):
+        if fields[link]:
+            yield link, fields[link]
+
+
+def _check_placeholders(touched: dict[Entry, Fields], whole: dict[Entry, Fields]) -> None:
+    """Those that transformations take from the paths of their routes, whichever of the two was written: one change may
+    write both, so only its end can tell."""
+    routes = [name for kind, name in touched if kind == "route"]
+    wrong: dict[str, list[str]] = {}
+    for name, transform, route, field in (*_of_routes(routes), *_of_transforms(touched, whole)):
+        parameters = routing.placeholders(route["path"], route["path_kind"])
+        for phase in edits.PHASES:
+            for told in edits.problems(transform[phase], phase, parameters):
+                wrong.setdefault(field or phase, []).append(f"transform {name}: {told}")
+    if wrong:
+        raise ValidationError({field: sorted(set(texts)) for field, texts in wrong.items()})
+
+
+def _of_routes(names: list[str]) -> Iterator[tuple[str, Any, Any, str]]:
+    """(name, transformation, route, the field that was written; "": the phase)"""
+    for start in range(0, len(names), 500):
+        some = Transform.objects.filter(route__name__in=names[start : start + 500]).select_related("route")
+        for row in some:
+            its_route = {"path": row.route.path, "path_kind": row.route.path_kind}
+            yield row.name, {"request": row.request, "response": row.response}, its_route, "path"
+
+
+def _of_transforms(
+    touched: dict[Entry, Fields], whole: dict[Entry, Fields]
+) -> Iterator[tuple[str, Any, Any, str]]:
+    for (kind, name), fields in touched.items():
+        if kind == "transform" and fields["route"] and ("route", fields["route"]) not in touched:
+            yield name, fields, whole["route", fields["route"]], ""
+
+
+def _check_issuers() -> None:
+    if JwtIssuer.objects.filter(enabled=True).count() > MOST_ENABLED:
+        raise ValidationError(f"At most {MOST_ENABLED} issuers can be enabled.")
+
+
+def _compile(entries: dict[Entry, Fields]) -> None:
+    issuers = [fields for (kind, _), fields in entries.items() if kind == "issuer"]
+    sources = {
+        key: Jwks(*key, start=lambda fetch: None)
+        for fields in issuers
+        if (key := (fields["jwks_url"], fields["algorithm"]))[0]
+    }
+    now, wall = time.monotonic(), time.time()  # noqa: TID251  (keys expire in wall time)
+    who = callers.read(entries, (), sources, wall)
+    snapshot.compile(entries, who, 0, Living(lambda url: _NOWHERE), snapshot.Snapshot(), now=now, wall=wall)

@@ -1,0 +1,25 @@
+"""Requests for the gateway's routes leave the site's middleware aside; our own pages do not."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+pytestmark = pytest.mark.django_db
+
+
+def test_proxied__unknown_path__answered_by_the_gateway_without_our_pages_headers(client: Client) -> None:
+    answer = client.get("/nothing/of/ours")
+    assert (answer.status_code, answer["X-Brain-Error"]) == (404, "route_not_found")
+    assert answer["X-Request-Id"]
+    assert not {"X-Frame-Options", "X-Content-Type-Options"} & set(answer.headers)
+
+
+def test_proxied__our_own_page__has_them(client: Client) -> None:
+    answer = client.get("/admin/login/")
+    assert (answer.status_code, answer["X-Frame-Options"]) == (200, "DENY")
+
+
+@pytest.mark.parametrize("path", ["/nothing/of/ours", "/admin/login/"])
+def test_proxied__foreign_host__400_for_both(client: Client, path: str) -> None:
+    assert client.get(path, headers={"Host": "evil.example"}).status_code == 400

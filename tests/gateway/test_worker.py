@@ -1,0 +1,105 @@
+"""What a worker does beside requests: figures of what happens to targets, the fleet's size, changes as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cache_app import redis as store
+from gateway import board, changes, hooks, watch
+from gateway.transforming import Transforms
+
+from .client import request
+from .conftest import SENSITIVE, RunningEdge, route, service, target
+from .odd_upstream import OddUpstream, running
+from .test_edge import eventually
+
+
+def test_worker__what_happens_to_targets__counted(start_edge: Callable[..., RunningEdge]) -> None:
+    with running(2) as (one, dead):
+        dead.close()
+        to = service([target(dead.port), target(one.port)], policy=replace(SENSITIVE, outlier_failures=1))
+        edge = start_edge([route("/api", to)])
+        to.events = edge.worker.tally
+        answers = [edge.ask(request("/api/x")) for _ in range(2)]
+        assert [answer.status for answer in answers] == [200, 200]
+        tally = edge.worker.tally
+        assert tally.ejections == {("odd", edge.targets[0].name): 1}
+        assert tally.retries == {"odd": 1}
+        assert tally.upstream_errors == {(edge.targets[0].name, "connect_failed"): 1}
+        text = edge.ask(request("/gateway/metrics", key=None)).body.decode()
+        assert f'brain_gateway_target_ejected{{service="odd",target="{edge.targets[0].name}"}} 1.0' in text
+
+
+def test_worker__failing_plugin__counted_and_the_request_goes_on(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    watched = hooks.Watch()
+    plugged = hooks.Hooks([hooks.Hook("bad", "on_request", fails, False)], watched)
+    edge = start_edge([route("/api", [target(upstream.port)], transforms=Transforms(None, plugged))])
+    watched.on_failure = edge.worker.tally.plugin_failed
+    assert edge.ask(request("/api/x")).status == 200
+    assert edge.worker.tally.plugin_failures == {"bad": 1}
+
+
+def test_worker__fleet__every_worker_knows_how_many_there_are(start_edge: Callable[..., RunningEdge]) -> None:
+    with running(1) as (one,):
+        first, second = (start_edge([route("/api", [target(one.port)])]) for _ in range(2))
+        assert eventually(lambda: first.worker.limiter.accounts.nodes >= 2, within_s=5)
+        standings = board.read()
+        assert standings is not None
+        mine = [standing for standing in standings if standing.name == first.targets[0].name]
+        assert len(mine[0].views) == 2
+        assert eventually(lambda: second.worker.limiter.accounts.nodes >= 2, within_s=5)
+
+
+async def test_follow__told_change__looked_for_at_once(gateway_conf: Callable[..., None]) -> None:
+    gateway_conf(SNAPSHOT_POLL_S=30.0)
+    looked: list[float] = []
+
+    async def refresh() -> None:
+        looked.append(time.monotonic())
+
+    following = asyncio.ensure_future(watch.follow(refresh))
+    try:
+        async with asyncio.timeout(5):
+            while not looked:  # the one that is due to the beginning of the listening
+                await asyncio.sleep(0.01)
+            before, told = len(looked), time.monotonic()
+            await asyncio.to_thread(changes.announce, 7)
+            while len(looked) == before:
+                await asyncio.sleep(0.01)
+        assert looked[-1] - told < 1.0
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_follow__nothing_told__looked_for_all_the_same(
+    gateway_conf: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway_conf(SNAPSHOT_POLL_S=0.05)
+    monkeypatch.setattr(store, "aclient", _away)
+    looked = 0
+
+    async def refresh() -> None:
+        nonlocal looked
+        looked += 1
+
+    following = asyncio.ensure_future(watch.follow(refresh))
+    await asyncio.sleep(0.4)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert looked >= 3
+
+
+def _away(*_: Any, **__: Any) -> Any:
+    raise ConnectionRefusedError
