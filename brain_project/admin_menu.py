@@ -12,11 +12,19 @@ GROUPS = [
     (
         "Gateway",
         [
+            ("Traffic", "monitoring", "gateway_traffic"),
             ("Routes", "alt_route", "gateway_route"),
+            ("Test a request", "science", "gateway_tester"),
             ("Services", "dns", "gateway_service"),
+            ("Targets", "lan", "gateway_target"),
+            ("Transforms", "transform", "gateway_transform"),
             ("Plans", "speed", "gateway_plan"),
             ("Consumers", "badge", "gateway_consumer"),
-            ("Token issuers", "key", "gateway_jwtissuer"),
+            ("API keys", "key", "gateway_apikey"),
+            ("Token issuers", "verified_user", "gateway_jwtissuer"),
+            ("Revoked tokens", "block", "gateway_revokedtoken"),
+            ("History", "history", "gateway_revision"),
+            ("Settings", "tune", "gateway_configuration"),
         ],
     ),
     (

@@ -9,12 +9,16 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from redis import RedisError
 
 from cache_app import keyspace
 from foundation import figures, roles
 from foundation.models import AuditEntry
-from gateway.models import Consumer, Route, Target
+from gateway import traffic
+from gateway.admin import live
+from gateway.errors import TrafficUnavailable
+from gateway.models import Target
 from queue_app import alerts, charts, firing, stats, workers
 from queue_app.conf import conf as queue_conf
 from queue_app.histograms import quantile
@@ -142,15 +146,57 @@ def _schedules() -> Card:
 
 
 def _gateway() -> list[Card]:
-    figures = [
-        ("Routes", Route.objects.count(), "route"),
-        ("Targets", Target.objects.count(), "service"),
-        ("Consumers", Consumer.objects.count(), "consumer"),
-    ]
+    board = live.board()
+    return [*_traffic(), _services(board), _breakers(board)]
+
+
+def _traffic() -> list[Card]:
+    link, note = reverse("admin:gateway_traffic_changelist"), f"last {_LATELY_MINUTES} minutes"
+    wall = timezone.now().timestamp()
+    try:
+        found = traffic.read(wall - 60 * _LATELY_MINUTES, wall, wall)
+    except TrafficUnavailable:
+        return [
+            Card(label, figures.NONE, "Redis is away", link=link) for label in ("Requests", "Errors", "p95")
+        ]
+    total, counted_s = found.total, max(1.0, wall - found.points[0][0])
+    share, p95_s = total.error_ratio, total.quantiles_s[1]
+    tone = "bad" if share is not None and share >= _MANY_FAIL else ""
     return [
-        Card(label, str(count), link=reverse(f"admin:gateway_{name}_changelist"))
-        for label, count, name in figures
+        Card("Requests", f"{figures.count(total.requests / counted_s)} / s", note, link=link),
+        Card("Errors", figures.share(share), note, tone=tone, link=link),
+        Card("p95", figures.duration(p95_s), note, link=link),
     ]
+
+
+def _services(board: live.Board) -> Card:
+    """Down is one that has targets of which none is up, as far as anybody knows."""
+    targets: dict[str, list[live.Standing]] = {}
+    for target in Target.objects.select_related("service").order_by("service__name"):
+        targets.setdefault(target.service.name, []).append(board.of_row(target))
+    down = [
+        name
+        for name, standings in targets.items()
+        if any(one.is_known for one in standings) and not any(one.is_up for one in standings)
+    ]
+    note = f"down: {', '.join(down[:5])}" if down else _told(board)
+    link = reverse("admin:gateway_service_changelist")
+    value = f"{len(down)} down" if down else str(len(targets))
+    return Card("Services", value, note, tone="bad" if down else "", link=link)
+
+
+def _told(board: live.Board) -> str:
+    if not board.is_read:
+        return "nobody says how they stand"
+    return "all up" if board.processes else "no gateway process runs"
+
+
+def _breakers(board: live.Board) -> Card:
+    opened = board.open_breakers()
+    note = ", ".join(opened[:5]) or ("none is open" if board.processes else "nobody says")
+    link = reverse("admin:gateway_target_changelist")
+    value = str(len(opened)) if board.processes else figures.NONE
+    return Card("Open breakers", value, note, tone="bad" if opened else "", link=link)
 
 
 def _cache() -> list[Card]:
