@@ -21,7 +21,7 @@ from tests.servers import Missing
 
 from .outcome import Broken, Outcome
 
-NAMES = ("queue",)
+NAMES = ("queue", "gateway")
 COLUMNS = ("drill", "lost", "duplicated", "failed", "recovered_s", "passed")
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import servers as private
+from tests.drills import servers
 from tests.drills.outcome import Broken, Outcome
 
-from . import load, servers
+from . import load
 from .drill import Drill
 from .rig import rig
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tests.drills.servers import Outage, Valkey
+
 from .drill import BOTH, drill
 from .proxy import proxy
-from .servers import Outage, Valkey
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome

@@ -6,8 +6,9 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from tests.drills.servers import Outage, postgresql_stopped, sqlite_locked
+
 from .drill import drill
-from .servers import Outage, postgresql_stopped, sqlite_locked
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import servers
+from tests.drills import servers
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome
@@ -37,9 +37,6 @@ class Drill:
     missing: Callable[[], str]
     quick_s: float
     full_s: float
-
-    def answers_to(self, name: str) -> bool:
-        return self.name == name or self.name.startswith(f"{name}-")
 
     def limit_s(self, quick: bool) -> float:
         return self.quick_s if quick else self.full_s

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tests.drills.processes import children_of
+
 from .drill import BOTH, drill
-from .rig import children_of
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.drills.servers import Outage, postgresql_stopped, sqlite_locked
+
 from .drill import BOTH, drill
 from .fleets import fleet
 from .schedules import beats
-from .servers import Outage, postgresql_stopped, sqlite_locked
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.drills.outcome import Broken, Outcome
+from tests.drills.processes import children_of
 from tests.drills.verdict import judge, recovery_s
 
 if TYPE_CHECKING:
@@ -284,17 +285,6 @@ class Rig:
 
     def log(self) -> str:
         return "".join(worker.log for worker in self._started)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that this one has started and that are alive."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            after_name = stat.read_text().rpartition(")")[2].split()
-            if int(after_name[1]) == pid and after_name[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def _tail(worker: Worker) -> str:
