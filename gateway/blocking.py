@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import httptools
 
 from .dial import Dial
+from .errors import BadRequest
 from .headers import CODING, OF_RESPONSES, Headers
 from .pipeline import Route, UpstreamFailed
 from .pool import Target
@@ -59,8 +60,9 @@ class Connection:
         """Not closed by the target, nothing unasked in it, and not idle since before `oldest` (monotonic)."""
         if self.idle_since <= oldest:
             return False
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return not readable
+        poll = select.poll()  # select() takes no descriptor above 1,023
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         self._socket.close()
@@ -70,7 +72,7 @@ class Connection:
             self._socket.close()
 
     def send(self, head: bytes, body: Readable | bytes | None, size_bytes: int, timeout_s: float) -> None:
-        """body: read up to size_bytes. Raises OSError."""
+        """body: read up to size_bytes. Raises OSError, and BadRequest when the client broke off."""
         self.used += 1
         self._socket.settimeout(timeout_s)
         if isinstance(body, bytes) or body is None:
@@ -78,7 +80,8 @@ class Connection:
             return
         self._socket.sendall(head)
         left = size_bytes
-        while left > 0 and (piece := body.read(min(left, PIECE_BYTES))):
+        while left > 0:
+            piece = _read(body, min(left, PIECE_BYTES))
             self._socket.sendall(piece)
             left -= len(piece)
 
@@ -207,7 +210,7 @@ def send(
     idle_s: float, replayable: bool,
 ) -> Response:  # fmt: skip
     """body: None, bytes or a file. left_s: seconds until the whole call has to be over. idle_s: as UPSTREAM_IDLE_S. Raises
-    UpstreamFailed."""
+    UpstreamFailed, and BadRequest when the client broke off."""
     deadline = time.monotonic() + left_s
     connection = _idle(target, time.monotonic() - idle_s) or _new(
         target, min(route.connect_timeout_s, left_s)
@@ -222,6 +225,9 @@ def send(
         received = connection.receive_head(
             max(0.001, min(route.response_timeout_s, deadline - time.monotonic()))
         )
+    except BadRequest:
+        connection.close()
+        raise
     except TimeoutError as error:
         connection.close()
         raise UpstreamFailed("response_timeout", timed_out=True) from error
@@ -236,6 +242,17 @@ def send(
         code = str(error) if str(error).startswith("upstream_") else "upstream_malformed"
         raise UpstreamFailed(code, bodiless=body is None, replayable=replayable) from error
     return Response(connection, target, method, received, route.idle_timeout_s)
+
+
+def _read(body: Readable, size_bytes: int) -> bytes:
+    """Whoever does not send what it announced is at fault, and not the target."""
+    try:
+        piece = body.read(size_bytes)
+    except OSError as error:  # Django's UnreadablePostError is one
+        raise BadRequest("body_incomplete", "The request's body could not be read.") from error
+    if not piece:
+        raise BadRequest("body_incomplete", "The request's body is shorter than its Content-Length.")
+    return piece
 
 
 def _idle(target: Target, oldest: float) -> Connection | None:

@@ -95,11 +95,11 @@ class Edge(asyncio.Protocol):
         self.is_behind_proxy = forwarding.is_trusted(ip, self.worker.trusted)
         self.forwarded = _forwarded(ip.encode(), self.peer.scheme)
         self.greet(b"")
+        self.worker.connections.add(self)  # one too many as well: it, too, has a deadline
         if len(self.server_state.connections) >= conf().MAX_CONNECTIONS:
             self.fail(BadRequest("overloaded", "Too many connections.", 503))
             return
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        self.worker.connections.add(self)
         self.moved_at = self.worker.now
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -155,10 +155,9 @@ class Edge(asyncio.Protocol):
 
     def chain(self, sender: Sender, fields: Headers, host: bytes) -> bytes:
         """The same when a trusted proxy stands before us: what the proxies said, and then the last of them."""
-        given = (
-            b", ".join(value for name, value in fields if name.lower() == b"x-forwarded-for")
-            or sender.ip.encode()
-        )
+        given = b", ".join(value for name, value in fields if name.lower() == b"x-forwarded-for")
+        if not given or any(name.lower() == b"forwarded" for name, _ in fields):
+            given = sender.ip.encode()  # a proxy that writes Forwarded passes on whatever stands in the other
         chain = given + b", " + self.peer.ip.encode()
         return _forwarded(chain, sender.scheme) + _forwarded_host(sender.host or host)
 
@@ -303,7 +302,14 @@ class Edge(asyncio.Protocol):
         if method == "CONNECT":
             raise BadRequest("method_unsupported", "CONNECT is for forward proxies.", 501)
         is_11 = version == "1.1"
-        return Exchange(self, method, uri, headers, http11=is_11, keep=is_11 and parser.should_keep_alive())
+        return Exchange(
+            self,
+            method,
+            uri,
+            headers,
+            http11=is_11,
+            keep=is_11 and parser.should_keep_alive() and not parser.should_upgrade(),
+        )
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
@@ -399,7 +405,7 @@ class Edge(asyncio.Protocol):
             if spoilt.over:  # answered already, its body was only being read away
                 self._farewell(read_to_the_end=False)
                 return
-            began = spoilt.status != 0
+            began = spoilt.head_sent != 0
             spoilt.abort()
             self.exchange = None
             if began:

@@ -60,7 +60,7 @@ class Exchange(Request):
                 self.edge.spawn(self._answer_locally(local))
                 return
         if self.is_for_us and self.route is not None:
-            self.respond(204, b"", "", (("Allow", ", ".join(sorted(self.route.methods))),))
+            self.respond(204, b"", "", (("Allow", ", ".join(sorted(self.takes()))),))
             return
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
         step = pipeline.decide(self, worker.snapshot.identities, worker.limiter.accounts, wall)
@@ -94,6 +94,7 @@ class Exchange(Request):
         assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
         names = self.edge.worker.snapshot.names
         passed = [pair for pair in self._raw if not names[pair[0]] and pair[0].lower() not in self._named]
+        passed += self.credentials()
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
@@ -167,11 +168,11 @@ class Exchange(Request):
         if edge.stalled:
             up.pause_reading()
         data = self.head_for(target)
-        if pending or self.kept:
+        if pending or self.kept or (self.chunked and self.sent):
             data += self.body_so_far(pending or ())
-        up.begin(self, data)
         if edge.held:
-            edge.release()
+            edge.release()  # before it is written, which may hold again
+        up.begin(self, data)
         edge.moved_at = self.began
 
     def _fail(self, failure: UpstreamFailed) -> None:
@@ -216,7 +217,10 @@ class Exchange(Request):
 
     def answered(self, status: int, headers: Headers) -> bool:
         self.opened = time.monotonic()
+        names = heads.OF_RESPONSES
+        has_end = False  # of its own; an edited body gets a new length
         if self.changes is not None and status != 101:
+            has_end = any(names[name] in (heads.LENGTH, heads.CODING) for name, _ in headers)
             try:
                 status, headers = self._change_response(status, headers)
             except PluginFailed as error:
@@ -224,7 +228,7 @@ class Exchange(Request):
                 return True
         out = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         has_length = is_chunked = False
-        names, named = heads.OF_RESPONSES, None
+        named = None
         for name, value in headers:
             kind = names[name]
             if not kind:
@@ -276,7 +280,7 @@ class Exchange(Request):
             self._copy, self._copied = [], headers
         assert self.route is not None  # noqa: S101  (it led to the target)
         self.wait_s = self.route.idle_timeout_s
-        return has_length or is_chunked or bodiless
+        return has_length or is_chunked or bodiless or has_end
 
     def _change_response(self, status: int, headers: Headers) -> tuple[int, Headers]:
         """Framing is the gateway's business: edits and plugins do not see it."""
@@ -302,7 +306,7 @@ class Exchange(Request):
             return
         self._edited.append(data)
         if self.bytes_out > self.edge.limits.MAX_EDITED_BYTES:
-            pieces, self._edited = self._edited, None
+            pieces, self._edited, self._copy = self._edited, None, None
             self.chunks_out = self.http11
             self.keep = self.keep and self.http11
             self._out.insert(
@@ -315,6 +319,8 @@ class Exchange(Request):
         assert self.changes is not None and self._edited is not None  # noqa: S101, PT018  (the caller has looked)
         body = self.changes.response_body(b"".join(self._edited))
         self._edited = None
+        if self._copy is not None:
+            self._copy = [body]
         self._out.insert(-1, b"Content-Length: %d\r\n" % len(body))
         self._out.append(body)
         self.bytes_out = len(body)
@@ -327,6 +333,8 @@ class Exchange(Request):
             return
         if self._copy is not None:
             self._copy.append(data)
+            if self.bytes_out > stale.MAX_BODY_BYTES:
+                self._copy = None
         if self.chunks_out:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
@@ -335,7 +343,7 @@ class Exchange(Request):
     def flush(self) -> None:
         """Whatever comes before the head is whole, interim answers too, does not count as an answer: the target would
         keep its client waiting for as long as it likes."""
-        if not self.head_sent:
+        if not self.head_sent or self.over:
             return
         if self._out and self._edited is None:
             self.edge.transport.write(b"".join(self._out))
@@ -363,6 +371,10 @@ class Exchange(Request):
 
     def lost(self, code: str) -> None:
         up = self.up
+        if self._edited is not None:  # none of it has left
+            self._edited, self._copy, self.head_sent, self.bytes_out = None, None, 0, 0
+            self._fail(UpstreamFailed(code, answered=True))
+            return
         if self.head_sent:
             self._break_off(code)
             return
@@ -434,12 +446,12 @@ class Exchange(Request):
     def respond(
         self, status: int, body: bytes, content_type: str, headers: pipeline.HeaderPairs = ()
     ) -> None:
-        self.over, self.head_sent, self.status = True, status, status
         if not self.sent:
             self._close_early()
         headers += (("X-Request-Id", self.request_id.decode()),)
         shown = b"" if self.method == "HEAD" else body
         head = answers.head(status, content_type, len(body), headers, keep=self.keep)
+        self.over, self.head_sent, self.status = True, status, status
         self.edge.transport.write(head + shown)
         self.edge.worker.over(self)
         self.edge.release()

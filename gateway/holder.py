@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 import structlog
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem  # InterfaceError is no DatabaseError
 from django.utils import timezone
 
 from orm_app import db
@@ -64,7 +64,7 @@ class Holder:
                 self.living.keep_keys_fresh()
                 if time.monotonic() - self.snapshot.resolved_at >= conf().RESOLVE_S:
                     return self._adopt(self._rows, save=False)
-            except DatabaseError as error:
+            except DatabaseProblem as error:
                 log.warning("snapshot_kept", version=self.snapshot.version, error=type(error).__name__)
                 if self.snapshot.version < 0:
                     return self._from_disk()
@@ -73,7 +73,7 @@ class Holder:
     def mark_used(self, digests: Iterable[bytes]) -> None:
         """Write down that these API keys were used just now. Blocks: call it in a thread."""
         used = [digest.hex() for digest in digests]
-        with contextlib.suppress(DatabaseError):  # a date that is a little too old is no reason to complain
+        with contextlib.suppress(DatabaseProblem):  # a date that is a little too old is no reason to complain
             models.ApiKey.objects.filter(digest__in=used).update(last_used_at=timezone.now())
 
     def _adopt(self, rows: dict[str, Any], *, save: bool) -> bool:
@@ -109,13 +109,13 @@ class Holder:
 
 
 def current_version() -> int:
-    """0 before the first change. Raises DatabaseError."""
+    """0 before the first change. Raises django.db.Error."""
     return models.Configuration.objects.filter(pk=1).values_list("version", flat=True).first() or 0
 
 
 def read() -> dict[str, Any]:
     """All rows of one moment as JSON types: {"version", "entries": [[kind, name, fields]], "revoked"}. Raises
-    DatabaseError."""
+    django.db.Error."""
     with db.transaction():
         return {
             "version": current_version(),

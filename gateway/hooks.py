@@ -212,7 +212,11 @@ def _has_body(status: object) -> bool:
 
 
 def _may_be_set(name: str, value: str, phase: str) -> bool:
-    return is_sound((name.encode("latin-1", "replace"), value.encode())) and not is_ours(name.lower(), phase)
+    try:
+        pair = name.encode("latin-1"), value.encode("latin-1")  # as it leaves
+    except UnicodeEncodeError:
+        return False
+    return is_sound(pair) and not is_ours(name.lower(), phase)
 
 
 def _check_request(

@@ -39,9 +39,10 @@ class UpstreamFailed(Exception):
 
     def __init__(
         self, code: str, *, timed_out: bool = False, written: bool = True, stale: bool = False,
-        bodiless: bool = True, replayable: bool = True,
+        bodiless: bool = True, replayable: bool = True, answered: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(code)
+        self.answered = answered
         self.code, self.timed_out, self.written = code, timed_out, written
         self.stale, self.bodiless, self.replayable = stale, bodiless, replayable
 
@@ -166,6 +167,10 @@ class Call:
     code = ""
     began = opened = upstream_s = 0.0
 
+    def takes(self) -> frozenset[str]:
+        """The methods that a request like this could have, by this route or its neighbours."""
+        return self.route.methods if self.route is not None else frozenset()
+
 
 Step = Refusal | TakeTokens | Transform | Target | Pause
 
@@ -263,7 +268,7 @@ def failed(call: Call, failure: UpstreamFailed, random: Callable[[], float], now
     target, route = _target(call), _route(call)
     service = route.service
     verdict = retry.decide(
-        call.method, written=failure.written, answered=False, stale=failure.stale, bodiless=failure.bodiless,
+        call.method, written=failure.written, answered=failure.answered, stale=failure.stale, bodiless=failure.bodiless,
         replayable=failure.replayable and not failure.timed_out, attempts=len(call.tried) + 1, freed=call.freed,
         policy=service.policy,
     )  # fmt: skip
@@ -295,6 +300,8 @@ def timed_out(call: Call, now: float) -> Refusal:
     if call.target is not None:
         call.recorder.upstream_failed(call.target.name, "total_timeout")
         _settle(call, FAILED, now)
+    elif call.retrying:
+        _retried(call)
     return _refuse(call, now, 504, "total_timeout", "The request took longer than it may in all.")
 
 
@@ -447,9 +454,9 @@ def _fall_back(call: Call, fallback: Refusal, now: float) -> Refusal:
 
 
 def _method_not_allowed(call: Call, route: Route) -> Refusal:
-    allow = ", ".join(sorted(route.methods))
+    allow = ", ".join(sorted(call.takes() | route.methods))
     return _refuse(
-        call, call.started, 405, "method_not_allowed", f"This route takes {allow}.", (("Allow", allow),)
+        call, call.started, 405, "method_not_allowed", f"This path takes {allow}.", (("Allow", allow),)
     )
 
 

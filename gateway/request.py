@@ -177,6 +177,10 @@ class Request(Call, ABC):
     def host(self) -> str:
         return self._host.decode("latin-1")
 
+    def takes(self) -> frozenset[str]:
+        asked = Asked(self.method, _bare_host(self._client.host or self._host), self._raw)
+        return self.edge.worker.snapshot.router.methods(self.path, asked)
+
     @property
     def trace_id(self) -> str:
         return trace.trace_id(self.traceparent)
@@ -206,10 +210,9 @@ class Request(Call, ABC):
         identity = self.identity
         if identity is not None:
             head.append(identity.lines or _identity_lines(identity))
-            if not route.hides_credentials:
-                head.append(self._credentials())
-        elif self.authorization is not None:
-            head.append(b"Authorization: %b\r\n" % self.authorization)
+        if self.changes is None:  # else they were the edits' to change
+            for name, value in self.credentials():
+                head += (name, b": ", value, b"\r\n")
         if self.chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
         elif self.length or self.method in _WITH_BODY:
@@ -223,12 +226,15 @@ class Request(Call, ABC):
         del head[self._passed :]  # in case that it is written for another target
         return data
 
-    def _credentials(self) -> bytes:
-        found = b""
+    def credentials(self) -> Headers:
+        """Those that the target is to see: on an open route Authorization is the target's own business."""
+        found: Headers = []
+        if self.identity is not None and self.route is not None and self.route.hides_credentials:
+            return found
         if self.authorization is not None:
-            found += b"Authorization: %b\r\n" % self.authorization
-        if self.api_key is not None:
-            found += b"%b: %b\r\n" % (self.edge.worker.snapshot.api_key_header, self.api_key)
+            found.append((b"Authorization", self.authorization))
+        if self.identity is not None and self.api_key is not None:
+            found.append((self.edge.worker.snapshot.api_key_header, self.api_key))
         return found
 
     def body(self, data: bytes) -> None:

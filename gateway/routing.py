@@ -272,7 +272,7 @@ class Router(Generic[T]):
 
     def _gather(self, node: _Node[T], path: bytes) -> None:
         leaf = node.this or node.here
-        if leaf is not None and leaf.only is not None:
+        if leaf is not None and leaf.only is not None and not node.patterns:  # which may come before it
             self.known[path or b"/"] = leaf.only
         for segment, child in node.literal.items():
             self._gather(child, path + b"/" + segment)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from .headers import Headers
 
-MAX_BYTES = 33_554_432  # of all bodies together
+MAX_BYTES = 33_554_432  # of all answers together
 MAX_BODY_BYTES = 262_144
-_VARIES_BY = frozenset((b"accept", b"accept-encoding", b"accept-language", b"authorization", b"origin"))
+_VARIES_BY = frozenset(
+    (b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cookie", b"origin")
+)
+_NOT_OURS = frozenset((b"no-store", b"private"))
 
 Key = tuple[str, str, bytes, bytes, tuple[bytes, ...]]
 """Route, caller, host, request target, and the headers that an answer may vary by."""
@@ -38,7 +41,9 @@ def may_be_kept(status: int, fields: Headers) -> bool:
         return False
     for name, value in fields:
         lower = name.lower()
-        if lower == b"set-cookie" or (lower == b"cache-control" and b"no-store" in value.lower()):
+        if lower == b"set-cookie":
+            return False
+        if lower == b"cache-control" and not _NOT_OURS.isdisjoint(_directives(value)):
             return False
         if lower == b"vary" and not _listed(value) <= _VARIES_BY:
             return False
@@ -47,6 +52,17 @@ def may_be_kept(status: int, fields: Headers) -> bool:
 
 def _listed(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def _directives(value: bytes) -> frozenset[bytes]:
+    """Without their arguments: private="x" keeps a header back that we would give."""
+    return frozenset(word.partition(b"=")[0].strip() for word in _listed(value))
+
+
+def _size(name: Key, answer: Answer) -> int:
+    """Bytes, about: what a key and a header weigh beside their text is a constant."""
+    fields = sum(len(field) + len(value) + 100 for field, value in answer.headers)
+    return len(answer.body) + fields + sum(map(len, name[4])) + len(name[2]) + len(name[3]) + 500
 
 
 class Answers:
@@ -58,11 +74,10 @@ class Answers:
         if len(answer.body) > MAX_BODY_BYTES:
             return
         known = self._answers.pop(name, None)
-        self._bytes += len(answer.body) - (len(known.body) if known is not None else 0)
+        self._bytes += _size(name, answer) - (_size(name, known) if known is not None else 0)
         self._answers[name] = answer
         while self._bytes > self._most_bytes:
-            _, oldest = self._answers.popitem(last=False)
-            self._bytes -= len(oldest.body)
+            self._bytes -= _size(*self._answers.popitem(last=False))
 
     def find(self, name: Key, oldest_s: float, now: float) -> Answer | None:
         """One that is no older than oldest_s."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import time
 from typing import TYPE_CHECKING
 
 from . import pipeline
-from .headers import Headers
+from .headers import Headers, listed
 
 if TYPE_CHECKING:
     from .exchange import Exchange
 
+_PROBES = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 20),
+    (socket.TCP_KEEPCNT, 3),
+)  # seconds, seconds, times
 REQUEST_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
@@ -19,8 +27,7 @@ def is_asked_for(value: bytes, fields: Headers) -> bool:
     particular would carry requests past every rule."""
     if value.strip().lower() != b"websocket":
         return False
-    connections = (given for name, given in fields if name.lower() == b"connection")
-    return any(b"upgrade" in given.lower() for given in connections)
+    return b"upgrade" in listed(given for name, given in fields if name.lower() == b"connection")
 
 
 def open(exchange: Exchange, rest: bytes) -> None:
@@ -29,6 +36,8 @@ def open(exchange: Exchange, rest: bytes) -> None:
     assert up is not None  # noqa: S101  (it has just answered)
     up.receiver, up.tunnel = None, edge.transport
     edge.tunnel = up.transport
+    for transport in (edge.transport, up.transport):
+        _notice_silence(transport)
     edge.worker.tally.tunnel_opened()
     if rest:
         edge.transport.write(rest)
@@ -50,3 +59,15 @@ def close(exchange: Exchange) -> None:
     pipeline.answered(exchange, 101, time.monotonic())
     exchange.edge.worker.over(exchange)
     exchange.edge.transport.close()
+
+
+def _notice_silence(transport: asyncio.Transport) -> None:
+    """A WebSocket may be quiet for hours, so no timeout of ours ends it: the kernel asks whether the peer is there, and
+    gives up after two minutes."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # it has gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -200,7 +200,9 @@ class Upstream(asyncio.Protocol):
             self.receiver.answered(status, headers)
 
     def on_body(self, data: bytes) -> None:
-        if not self._complete and self.receiver is not None:
+        if self._complete:
+            self._excess = True  # an answer to HEAD with a body
+        elif self.receiver is not None:
             self.receiver.wrote(data)
 
     def on_message_complete(self) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from random import getrandbits, random
 from typing import Any
 from urllib.parse import quote
 
 import structlog
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
@@ -33,6 +34,7 @@ from .issuers import holder
 from .limiter import Limiter
 from .pipeline import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform, UpstreamFailed
 from .pool import Target
+from .request import MAX_GATEWAYS
 from .routing import Asked
 from .snapshot import Snapshot
 from .tally import Tally
@@ -70,6 +72,13 @@ class ProxyView(View):
             )
 
 
+class _Call(Call):
+    others: Callable[[], frozenset[str]]
+
+    def takes(self) -> frozenset[str]:
+        return self.others()
+
+
 class _Visit:
     """One request through the pipeline, by blocking steps."""
 
@@ -87,17 +96,21 @@ class _Visit:
         peer = request.META.get("REMOTE_ADDR", "unknown")
         self.client = forwarding.sender(peer, (request.scheme or "http").encode(), self.fields, trusted)
         self.host = self.client.host or given.get(b"host", b"")
+        if given.get(b"via", b"").count(b" brain") >= MAX_GATEWAYS:
+            raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
+        self.via = b", ".join(filter(None, (given.get(b"via"), b"1.1 brain")))
+        self.named = heads.listed((given.get(b"connection", b""),))
         self.traceparent = trace.carry_on(given.get(b"traceparent"), getrandbits)
         self.response: blocking.Response | None = None
         self.upstream = ""
         self.changes: Transformation | None = None
         self.body: Any = request if self.body_bytes else None
         router, method = snapshot.router, request.method or ""
-        route = router.known.get(path) or router.match(
-            path, Asked(method, self.host.decode("latin-1").partition(":")[0].lower(), self.fields)
-        )
+        asked = Asked(method, self.host.decode("latin-1").partition(":")[0].lower(), self.fields)
+        route = router.known.get(path) or router.match(path, asked)
         self.path = path
-        self.call = call = Call()
+        self.call = call = _Call()
+        call.others = lambda: router.methods(path, asked)
         call.route, call.method, call.client_ip, call.recorder = route, method, self.client.ip, tally
         call.authorization, call.api_key = given.get(b"authorization"), given.get(snapshot.api_key_header)
         call.started = time.monotonic()
@@ -136,7 +149,7 @@ class _Visit:
         call, route = self.call, self.call.route
         assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
         identity = call.identity
-        passed = [pair for pair in self.fields if not self.snapshot.names[pair[0]]]
+        passed = [*self._passed(), *self._credentials()]
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
@@ -172,11 +185,11 @@ class _Visit:
         return self.uri if self.changes is not None else heads.stripped(self.uri, route.strip)
 
     def _headers(self, target: Target) -> Headers:
-        call, route, names = self.call, self.call.route, self.snapshot.names
+        call, route = self.call, self.call.route
         assert route is not None  # noqa: S101  (it has this target)
-        passed = self.changes.head.headers if self.changes is not None else [
-            pair for pair in self.fields if not names[pair[0]]
-        ]  # fmt: skip
+        passed = (
+            self.changes.head.headers if self.changes is not None else [*self._passed(), *self._credentials()]
+        )
         keeps_host = route.keeps_host and self.host
         sent = [(b"Host", self.host if keeps_host else target.dial.host), *passed]
         sent += [
@@ -185,15 +198,28 @@ class _Visit:
             (b"X-Forwarded-Host", self.host),
             (b"X-Request-Id", self.id.encode()),
             (b"traceparent", self.traceparent),
-            (b"Via", b"1.1 brain"),
+            (b"Via", self.via),
         ]
         if call.identity is not None:
             sent += heads.consumer(call.identity)
-        if call.authorization is not None and (call.identity is None or not route.hides_credentials):
-            sent.append((b"Authorization", call.authorization))
         if self.body_bytes or call.method in ("POST", "PUT", "PATCH"):
             sent.append((b"Content-Length", b"%d" % self.body_bytes))
         return sent
+
+    def _passed(self) -> Headers:
+        names, named = self.snapshot.names, self.named
+        return [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+
+    def _credentials(self) -> Headers:
+        """Those that the target is to see: on an open route Authorization is the target's own business."""
+        call, found = self.call, []
+        if call.identity is not None and call.route is not None and call.route.hides_credentials:
+            return []
+        if call.authorization is not None:
+            found.append((b"Authorization", call.authorization))
+        if call.identity is not None and call.api_key is not None:
+            found.append((self.snapshot.api_key_header, call.api_key))
+        return found
 
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
         response = self.response
@@ -213,8 +239,11 @@ class _Visit:
             length = [pair for pair in passed if pair[0].lower() == b"content-length"]
             status, passed = changed.status, [*changed.headers, *length]
             if self.changes.wants_response_body and self.call.method != "HEAD" and status not in _BODILESS:
-                return self._edited(stream, status, changed.headers)
-        made: HttpResponseBase = StreamingHttpResponse(stream, status=status)
+                try:
+                    return self._edited(stream, status, changed.headers)
+                except ConnectionAbortedError:  # nothing of it has left
+                    return self._refusal(Refusal(502, "upstream_closed", "The upstream broke off."))
+        made: HttpResponseBase = StreamingHttpResponse(self._streamed(stream), status=status)
         if self.call.method == "HEAD" or status in _BODILESS:
             stream.finish()
             made = HttpResponse(status=status)
@@ -227,12 +256,15 @@ class _Visit:
             pieces.append(piece)
             size += len(piece)
             if size > conf().MAX_EDITED_BYTES:
-                whole = StreamingHttpResponse(_Rest(pieces, stream), status=status)
+                whole = StreamingHttpResponse(self._streamed(_Rest(pieces, stream)), status=status)
                 return self._dressed(whole, passed)
         assert self.changes is not None  # noqa: S101  (it wanted the body)
         return self._dressed(
             HttpResponse(self.changes.response_body(b"".join(pieces)), status=status), passed
         )
+
+    def _streamed(self, pieces: Pieces) -> Pieces | _Awaited:
+        return pieces if "wsgi.input" in self.request.META else _Awaited(pieces)
 
     def _may_pass(self, name: bytes) -> bool:
         kind = heads.OF_RESPONSES[name]
@@ -344,11 +376,34 @@ class _Rest:
         self._stream.close()
 
 
+class _Awaited:
+    """The same for an ASGI server: Django would read a plain iterator to its end before it sent the first piece."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        following = sync_to_async(lambda: next(self._pieces, None), thread_sensitive=False)
+        try:
+            while (piece := await following()) is not None:
+                yield piece
+        finally:  # also when the client went away
+            self._pieces.close()
+
+    def close(self) -> None:
+        self._pieces.close()
+
+
+Pieces = _Stream | _Rest
+
+
 def _size(request: HttpRequest) -> int:
     """Raises BadRequest."""
-    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and "wsgi.input" in request.META:
-        # WSGI has no way to say where such a body ends, and servers differ in what they make of it.
-        raise BadRequest("length_required", "Send a Content-Length: WSGI hides a chunked body.", 411)
+    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+        # WSGI has no way to say where such a body ends, and under ASGI Django does not say how long it was.
+        raise BadRequest(
+            "length_required", "Send a Content-Length: chunked bodies do not get through here.", 411
+        )
     size = request.META.get("CONTENT_LENGTH") or "0"
     if not size.isdecimal():
         raise BadRequest("request_malformed", "The Content-Length is not a number.")

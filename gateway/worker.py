@@ -224,13 +224,20 @@ class Worker:
         self.now = now = time.monotonic()
         self.limiter.accounts.nodes = self._board.processes
         for edge in [edge for edge in self.connections if edge.is_overdue(now)]:
-            edge.expire()
+            try:
+                edge.expire()
+            except Exception:  # one connection's trouble does not end the others
+                log.exception("expire_failed")
+                edge.transport.abort()
         for target in self.snapshot.targets:
             _close_idle(target, older_than=now - conf().UPSTREAM_IDLE_S)
 
     async def _publish(self) -> None:
         if self._directory is not None:
-            await asyncio.to_thread(metrics.publish, self._directory, self._figures())
+            try:
+                await asyncio.to_thread(metrics.publish, self._directory, self._figures())
+            except OSError as error:  # a full disk costs the figures, not the requests
+                log.warning("metrics_not_published", error=str(error))
 
     async def _send_traffic(self) -> None:
         wall = time.time()  # noqa: TID251  (the minutes that the admin shows)

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from queue_app import clock, enqueue, queues
-from queue_app.models import Alert, Job, Worker
+from queue_app.models import Alert, Job, Notice, Worker
 
 from .alert_flows import forget, rule
 from .conftest import WorkerProcess, until
@@ -65,7 +65,7 @@ def test_workers__the_one_that_looks_is_killed__another_goes_on_and_tells_nothin
     first = start_worker("-P", "threads", "-c", "1", "-Q", "default")
     job = late(file)
     Job.objects.filter(id=job.id).update(queue="parked")
-    until(lambda: told(hook), "the first tells")
+    until(lambda: told(hook) and Notice.objects.filter(sent_at__isnull=False).exists(), "the first has told")
     first.signal(signal.SIGKILL)
     start_worker("-P", "threads", "-c", "1", "-Q", "default")
     Job.objects.filter(id=job.id).delete()
