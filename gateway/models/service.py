@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from gateway.balancer import STRATEGIES
 
@@ -140,6 +140,34 @@ class Service(models.Model):
                 )
                 for field in ("breaker_failure_ratio", "breaker_slow_ratio", "retry_budget_ratio")
             ),
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{field}__isnull": True}) | Q(**{f"{field}__gt": 0}),
+                    name=f"gateway_service_{field}_positive",
+                )
+                for field in ("total_timeout_s", "breaker_slow_s")
+            ),
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{field}__gte": least}), name=f"gateway_service_{field}_at_least_{least}"
+                )
+                for field, least in (
+                    ("breaker_volume", 1), ("breaker_probes", 1), ("healthy_after", 1), ("unhealthy_after", 1),
+                    ("slow_start_s", 0), ("stale_s", 0),
+                )
+            ),
+            models.CheckConstraint(
+                condition=Q(breaker_open_max_s__gte=F("breaker_open_s")), name="gateway_service_breaker_opens_longer"
+            ),
+            models.CheckConstraint(condition=Q(retries__lte=10), name="gateway_service_retries_at_most_10"),
+            models.CheckConstraint(
+                condition=Q(eject_most_percent__lte=100), name="gateway_service_eject_most_percent_is_one"
+            ),
+            models.CheckConstraint(
+                condition=Q(fallback_status__isnull=True)
+                | (Q(fallback_status__gte=200) & Q(fallback_status__lte=599)),
+                name="gateway_service_fallback_status_is_final",
+            ),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -184,6 +212,7 @@ class Target(models.Model):
                 name="gateway_target_scheme_known",
             ),
             models.CheckConstraint(condition=Q(state__in=STATES), name="gateway_target_state_known"),
+            models.CheckConstraint(condition=Q(weight__gte=1), name="gateway_target_weight_positive"),
         )
 
     def __str__(self) -> str:

@@ -1,0 +1,236 @@
+"""Faults in the middle of things: each of these once hung a target, broke an answer or stopped a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import edits, forwarding, hooks
+from gateway.transforming import Transforms
+from gateway.worker import Worker
+
+from .client import Client, request
+from .conftest import RunningEdge, route, service, target
+from .odd_upstream import OddUpstream
+from .test_edge import eventually
+
+HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
+
+
+@contextlib.contextmanager
+def saying(answer: bytes, *, then_close: bool = False) -> Iterator[int]:
+    """The port of a target that reads some of each request and says this, and then waits or hangs up."""
+    listener, done = socket.create_server(("127.0.0.1", 0)), threading.Event()
+    threads = []
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while connection.recv(65536):
+                connection.sendall(answer)
+                if then_close:
+                    return
+            done.wait(10)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True))
+                threads[-1].start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        done.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_edge__chunked_body_of_nothing__is_ended_at_the_target(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)], timeout_s=2.0)])
+    head = request("/api/echo", "Transfer-Encoding: chunked", method="POST")
+    with edge.client() as client:
+        for _ in range(2):  # the second one on the connection that the first one left
+            answer = client.send(head + b"0\r\n\r\n").answer()
+            assert answer is not None
+            assert (answer.status, answer.json()["bytes"]) == (200, 0)
+
+
+def test_edge__bad_chunk_after_the_responses_head__connection_cut_and_nothing_written_into_the_body(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    with saying(HALF) as port:
+        edge = start_edge([route("/api", [target(port)])])
+        head = request("/api/x", "Transfer-Encoding: chunked", method="POST")
+        with edge.client() as client:
+            client.send(head + b"1\r\na\r\n")
+            seen = b""
+            while not seen.endswith(b"\r\n\r\n{"):
+                seen += client.socket.recv(65536)
+            client.send(b"zz\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while piece := client.socket.recv(65536):
+                    seen += piece
+        assert seen.count(b"HTTP/1.1 ") == 1
+        assert edge.inflight() == 0
+
+
+def test_edge__refused_upgrade__says_that_the_connection_ends_and_ends_it(edge: RunningEdge) -> None:
+    with edge.client() as client:
+        answer = client.send(request("/api/x", *UPGRADE, key=None)).answer()
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"]) == (401, "close")
+        assert client.ended()
+
+
+def _is_cut(client: Client) -> bool:
+    try:
+        client.socket.sendall(b"x")
+    except OSError:
+        return True
+    return False
+
+
+def test_edge__one_connection_too_many__told_and_then_let_go(
+    start_edge: Callable[..., RunningEdge], gateway_conf: Callable[..., None], upstream: OddUpstream
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)])])
+    gateway_conf(MAX_CONNECTIONS=1, LINGER_S=0.1)
+    with edge.client() as first, edge.client() as second:
+        assert first.send(request("/api/x")).answer() is not None
+        answer = second.answer()
+        assert answer is not None
+        assert (answer.status, answer.headers["x-brain-error"]) == (503, "overloaded")
+        assert eventually(lambda: _is_cut(second)), "it keeps its file descriptor for as long as it likes"
+
+
+def test_edge__edited_response_breaks_off__502_as_none_of_it_has_left(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    edited = Transforms(edits.compile([edits.Spec(response={"body": {"set": {"a": 1}}})]))
+    with saying(HALF, then_close=True) as port:
+        edge = start_edge([route("/api", [target(port)], transforms=edited)])
+        answer = edge.ask(request("/api/x"))
+        assert (answer.status, answer.headers["x-brain-error"]) == (502, "upstream_closed")
+        assert answer.json()["code"] == "upstream_closed"
+        assert edge.inflight() == 0
+
+
+def test_edge__edited_response_kept_for_worse_times__with_its_body(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    edited = Transforms(edits.compile([edits.Spec(response={"body": {"set": {"edited": True}}})]))
+    edge = start_edge([route("/api", [target(upstream.port)], transforms=edited, stale_s=60.0)])
+    good = edge.ask(request("/api/x"))
+    upstream.close()
+    stale = edge.ask(request("/api/x"))
+    assert (stale.status, stale.body) == (200, good.body)
+    assert stale.json()["edited"] is True
+    assert "age" in stale.headers
+
+
+def test_edge__client_reads_a_large_answer__no_copy_is_kept(edge: RunningEdge, upstream: OddUpstream) -> None:
+    one = edge.worker.snapshot.router.known[b"/open"]
+    one.stale_s = 60.0
+    try:
+        answer = edge.ask(request("/open/big", key=None))
+    finally:
+        one.stale_s = 0.0
+    assert answer.status == 200
+    assert not edge.worker.stale._answers
+
+
+def test_edge__open_route_and_an_edit_of_authorization__the_target_sees_one(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    one = service([target(upstream.port)])
+    setting = edits.compile([edits.Spec(request={"headers": {"set": {"Authorization": "Basic b3Vycw=="}}})])
+    removing = edits.compile([edits.Spec(request={"headers": {"remove": ["Authorization"]}})])
+    edge = start_edge([
+        route("/set", one, auth_required=False, transforms=Transforms(setting)),
+        route("/remove", one, auth_required=False, transforms=Transforms(removing)),
+        route("/plain", one, auth_required=False),
+    ])  # fmt: skip
+    seen = {
+        path: edge.ask(request(path, "Authorization: Basic dGhlaXJz", key=None)).json()["headers"].get("authorization")
+        for path in ("/set/x", "/remove/x", "/plain/x")
+    }  # fmt: skip
+    assert seen == {"/set/x": ["Basic b3Vycw=="], "/remove/x": None, "/plain/x": ["Basic dGhlaXJz"]}
+
+
+def test_edge__method_that_neither_of_two_routes_takes__allow_names_both(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    one = service([target(upstream.port)])
+    edge = start_edge([
+        route("/api", one, methods=frozenset({"GET", "HEAD"})), route("/api", one, methods=frozenset({"POST"})),
+    ])  # fmt: skip
+    answer = edge.ask(request("/api", method="DELETE"))
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+def test_edge__trusted_proxy_that_writes_forwarded__x_forwarded_for_of_the_client_is_not_believed(
+    edge: RunningEdge,
+) -> None:
+    edge.worker.trusted = forwarding.networks(["127.0.0.0/8"])
+    try:
+        told = edge.ask(request("/api/x", "Forwarded: for=203.0.113.9", "X-Forwarded-For: 6.6.6.6"))
+    finally:
+        edge.worker.trusted = ()
+    assert told.json()["headers"]["x-forwarded-for"] == ["203.0.113.9, 127.0.0.1"]
+
+
+def test_edge__answer_to_head_with_a_body__connection_is_not_used_again(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    with saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as port:
+        edge = start_edge([route("/api", [target(port)])])
+        with edge.client() as client:
+            answer = client.send(request("/api/x", method="HEAD")).answer(head=True)
+        assert answer is not None
+        assert answer.status == 200
+        assert not edge.targets[0].idle
+
+
+def test_worker__directory_of_the_figures_is_gone__goes_on(tmp_path: Path) -> None:
+    asyncio.run(Worker(tmp_path / "gone")._publish())
+
+
+class Overdue(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def test_worker__connection_that_cannot_be_ended_in_order__is_cut_and_the_others_are_looked_at() -> None:
+    cut: list[str] = []
+
+    def overdue(name: str, expire: Callable[[], None]) -> Any:
+        transport = SimpleNamespace(abort=lambda: cut.append(name))
+        return Overdue(is_overdue=lambda now: True, expire=expire, transport=transport)
+
+    def fails() -> None:
+        raise UnicodeEncodeError("latin-1", "€", 0, 1, "no")
+
+    async def sweep() -> None:
+        worker = Worker()
+        worker.connections = {overdue("a", fails), overdue("b", lambda: cut.append("expired"))}  # type: ignore[assignment]
+        await worker._sweep()
+
+    asyncio.run(sweep())
+    assert sorted(cut) == ["a", "expired"]
+
+
+@pytest.mark.parametrize(("value", "may"), [("plain", True), ("\u00e9", True), ("\u20ac", False)])
+def test_hooks__header_of_a_reply__only_what_can_be_written(value: str, may: bool) -> None:
+    assert hooks._may_be_set("X-A", value, "response") is may
