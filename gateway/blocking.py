@@ -3,6 +3,7 @@ comes in through the parser that the edge uses. A third of what urllib3 costs.""
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -65,6 +66,10 @@ class Connection:
         return not poll.poll(0)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(
+                socket.SHUT_RDWR
+            )  # wakes a thread that waits in recv(), which close() does not
         self._socket.close()
 
     def __del__(self) -> None:  # idle ones of a target that has left the configuration

@@ -210,7 +210,9 @@ class Request(Call, ABC):
         identity = self.identity
         if identity is not None:
             head.append(identity.lines or _identity_lines(identity))
-        if self.changes is None:  # else they were the edits' to change
+        if self.changes is None and (
+            identity is None or not route.hides_credentials
+        ):  # else the edits had them
             for name, value in self.credentials():
                 head += (name, b": ", value, b"\r\n")
         if self.chunked:

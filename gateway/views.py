@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import getrandbits, random
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +47,8 @@ tally = Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _BODILESS = (204, 304)
+# A stream that waits for its target holds a thread, so they have some of their own.
+_streams = ThreadPoolExecutor(512, thread_name_prefix="gateway-stream")
 
 
 def families() -> Iterator[Metric]:
@@ -383,7 +386,7 @@ class _Awaited:
         self._pieces = pieces
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        following = sync_to_async(lambda: next(self._pieces, None), thread_sensitive=False)
+        following = sync_to_async(lambda: next(self._pieces, None), thread_sensitive=False, executor=_streams)
         try:
             while (piece := await following()) is not None:
                 yield piece

@@ -242,6 +242,13 @@ def test_router__methods__of_one_path_never_of_a_shorter_one() -> None:
     assert routes.methods(b"/a/b", Asked("DELETE")) == {"GET", "POST"}
 
 
+def test_router__pattern_beside_a_prefix_of_the_same_path__the_patterns_before_what_is_known() -> None:
+    routes = rules(("prefix", {"path": "/api"}), ("pattern", {"path": "/api/?.*", "kind": "regex"}))
+    for path in (b"/api", b"/api/", b"/api/x"):
+        assert match(routes, path) == routes.match(path, GET) == "pattern", path
+    assert match(rules(("prefix", {"path": "/api"})), b"/api") == "prefix"
+
+
 def test_router__remembered_paths__bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_REMEMBERED", 10)
     routes = router("/a/{x}", "/b")

@@ -1,0 +1,101 @@
+"""Answers kept for bad times: whose they are, which may be kept, and how much they hold together."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway import stale
+from gateway.headers import Headers
+from gateway.stale import Answer, Answers
+
+
+def key(uri: bytes = b"/x", *fields: tuple[bytes, bytes]) -> stale.Key:
+    return stale.key("route", "caller", b"example.com", uri, list(fields))
+
+
+def kept(answers: Answers, count: int) -> int:
+    """How many of the first `count` of `/%d` are still there."""
+    return sum(answers.find(key(b"/%d" % i), 60.0, 0.0) is not None for i in range(count))
+
+
+@pytest.mark.parametrize("name", [b"Cookie", b"authorization", b"Accept", b"Origin"])
+def test_key__header_that_answers_differ_by__in_it(name: bytes) -> None:
+    assert key(b"/x", (name, b"a")) != key(b"/x", (name, b"b"))
+    assert key(b"/x", (name, b"a")) == key(b"/x", (name.upper(), b"a"))
+
+
+def test_key__any_other_header__not_in_it() -> None:
+    assert key(b"/x", (b"User-Agent", b"a")) == key(b"/x", (b"User-Agent", b"b"))
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "expected"),
+    [
+        (200, [], True),
+        (200, [(b"Cache-Control", b"max-age=60")], True),
+        (200, [(b"Cache-Control", b"public, max-age=60")], True),
+        (200, [(b"Cache-Control", b'max-age=60, no-cache="x"')], True),
+        (200, [(b"Vary", b"Accept, Cookie")], True),
+        (200, [(b"Vary", b"*")], False),
+        (200, [(b"Vary", b"User-Agent")], False),
+        (200, [(b"cache-control", b"private")], False),
+        (200, [(b"Cache-Control", b"max-age=60, Private")], False),
+        (200, [(b"Cache-Control", b'private="x"')], False),
+        (200, [(b"Cache-Control", b'max-age=60 , private = "x, y"')], False),
+        (200, [(b"Cache-Control", b"no-store")], False),
+        (200, [(b"Cache-Control", b"max-age=60"), (b"Cache-Control", b"NO-STORE")], False),
+        (200, [(b"Set-Cookie", b"a=1")], False),
+        (404, [], False),
+        (206, [], False),
+    ],
+)
+def test_may_be_kept__answers_own_headers__decide(status: int, fields: Headers, expected: bool) -> None:
+    assert stale.may_be_kept(status, fields) is expected
+
+
+def test_answers__kept__found_until_too_old() -> None:
+    answers = Answers()
+    answers.keep(key(), Answer([(b"A", b"1")], b"body", 10.0))
+    found = answers.find(key(), 60.0, 70.0)
+    assert found is not None
+    assert found.body == b"body"
+    assert answers.find(key(), 60.0, 70.1) is None
+    assert answers.find(key(b"/y"), 60.0, 10.0) is None
+
+
+def test_answers__empty_bodies_at_ever_new_addresses__bounded_and_the_oldest_go_first() -> None:
+    answers = Answers(most_bytes=100_000)
+    for i in range(1_000):
+        answers.keep(key(b"/%d" % i), Answer([], b"", 0.0))
+    assert 0 < kept(answers, 1_000) <= 200
+    assert answers.find(key(b"/0"), 60.0, 0.0) is None
+    assert answers.find(key(b"/999"), 60.0, 0.0) is not None
+
+
+def test_answers__long_header_address_or_cookie__counted() -> None:
+    long = b"x" * 60_000
+    for one, headers in (
+        (key(b"/new"), [(b"X-Long", long)]),
+        (key(b"/" + long), []),
+        (key(b"/new", (b"Cookie", long)), []),
+    ):
+        answers = Answers(most_bytes=61_000)
+        for i in range(10):
+            answers.keep(key(b"/%d" % i), Answer([], b"", 0.0))
+        answers.keep(one, Answer(headers, b"", 0.0))
+        assert answers.find(one, 60.0, 0.0) is not None
+        assert kept(answers, 10) <= 1
+
+
+def test_answers__same_key_again__counted_once() -> None:
+    answers = Answers(most_bytes=5_000)
+    answers.keep(key(b"/0"), Answer([], b"", 0.0))
+    for _ in range(1_000):
+        answers.keep(key(b"/1"), Answer([(b"A", b"1")], b"body", 0.0))
+    assert kept(answers, 2) == 2
+
+
+def test_answers__body_over_its_own_bound__not_kept() -> None:
+    answers = Answers()
+    answers.keep(key(), Answer([], b"x" * (stale.MAX_BODY_BYTES + 1), 0.0))
+    assert answers.find(key(), 60.0, 0.0) is None
