@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from random import getrandbits, random
 from typing import Any
 from urllib.parse import quote
 
 import structlog
-from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
@@ -33,11 +31,12 @@ from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .issuers import holder
 from .limiter import Limiter
-from .pipeline import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform, UpstreamFailed
+from .pipeline import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform
 from .pool import Target
 from .request import MAX_GATEWAYS
 from .routing import Asked
 from .snapshot import Snapshot
+from .streams import Awaited, Pieces, Rest, Stream
 from .tally import Tally
 from .transforming import Transformation, request_head
 
@@ -47,8 +46,6 @@ tally = Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _BODILESS = (204, 304)
-# A stream that waits for its target holds a thread, so they have some of their own.
-_streams = ThreadPoolExecutor(512, thread_name_prefix="gateway-stream")
 
 
 def families() -> Iterator[Metric]:
@@ -230,7 +227,7 @@ class _Visit:
         received = response.headers
         named = heads.listed(value for name, value in received if name.lower() == b"connection")
         passed = [pair for pair in received if self._may_pass(pair[0]) and pair[0].lower() not in named]
-        status, stream = relay.status, _Stream(self, response, running)
+        status, stream = relay.status, Stream(self.call, response, running, _rules, self._log)
         if self.changes is not None:
             try:
                 changed = self.changes.response(
@@ -252,22 +249,22 @@ class _Visit:
             made = HttpResponse(status=status)
         return self._dressed(made, passed)
 
-    def _edited(self, stream: _Stream, status: int, passed: Headers) -> HttpResponseBase:
+    def _edited(self, stream: Stream, status: int, passed: Headers) -> HttpResponseBase:
         """What is too large to be changed goes on as it is."""
         pieces, size = [], 0
         for piece in stream:
             pieces.append(piece)
             size += len(piece)
             if size > conf().MAX_EDITED_BYTES:
-                whole = StreamingHttpResponse(self._streamed(_Rest(pieces, stream)), status=status)
+                whole = StreamingHttpResponse(self._streamed(Rest(pieces, stream)), status=status)
                 return self._dressed(whole, passed)
         assert self.changes is not None  # noqa: S101  (it wanted the body)
         return self._dressed(
             HttpResponse(self.changes.response_body(b"".join(pieces)), status=status), passed
         )
 
-    def _streamed(self, pieces: Pieces) -> Pieces | _Awaited:
-        return pieces if "wsgi.input" in self.request.META else _Awaited(pieces)
+    def _streamed(self, pieces: Pieces) -> Pieces | Awaited:
+        return pieces if "wsgi.input" in self.request.META else Awaited(pieces)
 
     def _may_pass(self, name: bytes) -> bool:
         kind = heads.OF_RESPONSES[name]
@@ -310,94 +307,6 @@ class _Visit:
                 consumer=call.identity.name if call.identity is not None else None,
                 duration_ms=round((time.monotonic() - call.started) * 1000, 1),
             )
-
-
-class _Stream:
-    """The response's body. Its end, its failure and a client that went away each give back what the call took.
-
-    A class, because closing a generator that was never started would run none of its code.
-    """
-
-    def __init__(self, visit: _Visit, response: blocking.Response, running: Running) -> None:
-        self._visit, self._response, self._running = visit, response, running
-        self._pieces = response.pieces()
-        self._open = True
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            piece: bytes = next(self._pieces)
-        except StopIteration:
-            self.finish()
-            raise
-        except (OSError, ValueError) as error:
-            self._settle(lambda: self._running.throw(UpstreamFailed("upstream_closed")))
-            self._response.close()
-            # The server cuts the connection: all that can still tell the client that the rest is missing.
-            raise ConnectionAbortedError("the upstream broke off") from error
-        self._visit.call.bytes_out += len(piece)
-        return piece
-
-    def finish(self) -> None:
-        self._settle(lambda: next(self._running))
-        self._response.release()
-
-    def close(self) -> None:
-        if self._open:
-            self._settle(self._running.close)
-            self._response.close()
-
-    def _settle(self, resume: Any) -> None:
-        if not self._open:
-            return
-        self._open = False
-        with _rules:
-            try:
-                resume()
-            except StopIteration:
-                pass
-            finally:
-                self._running.close()
-        self._visit._log()
-
-
-class _Rest:
-    """The pieces that were read already, and what comes after them."""
-
-    def __init__(self, pieces: list[bytes], stream: _Stream) -> None:
-        self._pieces, self._stream = iter(pieces), stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._pieces, None) or next(self._stream)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Awaited:
-    """The same for an ASGI server: Django would read a plain iterator to its end before it sent the first piece."""
-
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        following = sync_to_async(lambda: next(self._pieces, None), thread_sensitive=False, executor=_streams)
-        try:
-            while (piece := await following()) is not None:
-                yield piece
-        finally:  # also when the client went away
-            self._pieces.close()
-
-    def close(self) -> None:
-        self._pieces.close()
-
-
-Pieces = _Stream | _Rest
 
 
 def _size(request: HttpRequest) -> int:

@@ -1,0 +1,111 @@
+"""A response's body on its way to the DRF door's client, piece by piece, under WSGI and under ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from .blocking import Response
+from .drive import Running
+from .pipeline import Call, UpstreamFailed
+
+# A stream that waits for its target holds a thread, so they have some of their own.
+_THREADS = ThreadPoolExecutor(512, thread_name_prefix="gateway-stream")
+
+
+class Stream:
+    """The response's body. Its end, its failure and a client that went away each give back what the call took.
+
+    A class, because closing a generator that was never started would run none of its code.
+    """
+
+    def __init__(
+        self, call: Call, response: Response, running: Running, rules: AbstractContextManager[Any],
+        ended: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """rules: held while they run, as for `drive`. ended: called once, after them."""
+        self._call, self._response, self._running = call, response, running
+        self._rules, self._ended = rules, ended
+        self._pieces = response.pieces()
+        self._open = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            piece: bytes = next(self._pieces)
+        except StopIteration:
+            self.finish()
+            raise
+        except (OSError, ValueError) as error:
+            self._settle(lambda: self._running.throw(UpstreamFailed("upstream_closed")))
+            self._response.close()
+            # The server cuts the connection: all that can still tell the client that the rest is missing.
+            raise ConnectionAbortedError("the upstream broke off") from error
+        self._call.bytes_out += len(piece)
+        return piece
+
+    def finish(self) -> None:
+        if self._open:  # else the client has gone, and the connection with it
+            self._settle(lambda: next(self._running))
+            self._response.release()
+
+    def close(self) -> None:
+        if self._open:
+            self._settle(self._running.close)
+            self._response.close()
+
+    def _settle(self, resume: Any) -> None:
+        if not self._open:
+            return
+        self._open = False
+        with self._rules:
+            try:
+                resume()
+            except StopIteration:
+                pass
+            finally:
+                self._running.close()
+        self._ended()
+
+
+class Rest:
+    """The pieces that were read already, and what comes after them."""
+
+    def __init__(self, pieces: list[bytes], stream: Stream) -> None:
+        self._pieces, self._stream = iter(pieces), stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces, None) or next(self._stream)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Awaited:
+    """The same for an ASGI server: Django would read a plain iterator to its end before it sent the first piece."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        following = sync_to_async(lambda: next(self._pieces, None), thread_sensitive=False, executor=_THREADS)
+        try:
+            while (piece := await following()) is not None:
+                yield piece
+        finally:  # also when the client went away
+            self._pieces.close()
+
+    def close(self) -> None:
+        self._pieces.close()
+
+
+Pieces = Stream | Rest
