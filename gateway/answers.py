@@ -9,7 +9,7 @@ import orjson
 
 from foundation import problems
 
-from .pipeline import HeaderPairs
+from .calls import HeaderPairs
 
 
 def head(status: int, content_type: str, size_bytes: int, headers: HeaderPairs, *, keep: bool) -> bytes:

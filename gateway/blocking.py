@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import httptools
 
+from .calls import Route, UpstreamFailed
 from .dial import Dial
 from .errors import BadRequest
 from .headers import CODING, OF_RESPONSES, Headers
-from .pipeline import Route, UpstreamFailed
 from .pool import Target
 from .upstream import BODILESS, MAX_HEAD_BYTES
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from .pipeline import Refusal, Relay, Step
+from .calls import Refusal, Relay, Step
 
 Running = Generator[Step | Relay, Any, None]
 

@@ -12,9 +12,9 @@ from foundation import problems
 
 from . import answers, dial, pipeline, routing, stale, tunnel
 from . import headers as heads
+from .calls import HeaderPairs, Pause, Refusal, Step, TakeTokens, UpstreamFailed
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
-from .pipeline import Pause, Refusal, Step, TakeTokens, UpstreamFailed
 from .pool import Target
 from .request import Request, chunk
 from .transforming import Transformation, request_head
@@ -443,9 +443,7 @@ class Exchange(Request):
             body = answers.problem(refusal.status, refusal.code, refusal.detail, self.request_id.decode())
             self.respond(refusal.status, body, problems.CONTENT_TYPE, headers)
 
-    def respond(
-        self, status: int, body: bytes, content_type: str, headers: pipeline.HeaderPairs = ()
-    ) -> None:
+    def respond(self, status: int, body: bytes, content_type: str, headers: HeaderPairs = ()) -> None:
         if not self.sent:
             self._close_early()
         headers += (("X-Request-Id", self.request_id.decode()),)

@@ -15,164 +15,30 @@ async caller (see drive.py). Every exit gives back what was taken: the target's 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from . import retry
 from .accounts import Account, Accounts
 from .auth import Identity
-from .bucket import Limit, Taken
+from .bucket import Taken
+from .calls import (
+    TRANSFORM,
+    Access,
+    Call,
+    HeaderPairs,
+    Pause,
+    Refusal,
+    Relay,
+    Route,
+    Step,
+    TakeTokens,
+    Transform,
+    UpstreamFailed,
+)
 from .pool import ACTIVE, FAILED, NO_VERDICT, OK, Service, Target
-
-if TYPE_CHECKING:
-    from .transforming import Transforms
 
 CLIENT_GONE = 499  # nginx's number; only ever seen in logs and metrics
 _NO_SERVICE = (502, 503, 504)  # the target answers, but says that it cannot serve: the breaker counts these
-_INFINITE = float("inf")
-
-HeaderPairs = tuple[tuple[str, str], ...]
-
-
-class UpstreamFailed(Exception):
-    """No usable answer came from the target. code: the reason, as in X-Brain-Error. The others are `retry.decide`'s."""
-
-    def __init__(
-        self, code: str, *, timed_out: bool = False, written: bool = True, stale: bool = False,
-        bodiless: bool = True, replayable: bool = True, answered: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(code)
-        self.answered = answered
-        self.code, self.timed_out, self.written = code, timed_out, written
-        self.stale, self.bodiless, self.replayable = stale, bodiless, replayable
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """code: the reason for machines, sent as X-Brain-Error. body: given instead of a problem document."""
-
-    status: int
-    code: str
-    detail: str
-    headers: HeaderPairs = ()
-    body: bytes | None = None
-    content_type: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeTokens:
-    """Take `cost` tokens from each bucket of the account, or none."""
-
-    account: Account
-    cost: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Transform:
-    """The request is to be changed."""
-
-
-TRANSFORM = Transform()
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """The response's head is there. Stream the body, then resume `steps`; throw UpstreamFailed if it breaks off."""
-
-    status: int
-
-
-@dataclass(slots=True, eq=False)
-class Route:
-    """methods: all that are taken, HEAD with GET. roles: any one of them will do; scopes: all of them are needed.
-
-    limits: without their keys. timeouts in seconds: until the response's head, between two pieces, in all.
-    strip: how many bytes of the path the target does not see.
-    """
-
-    name: str
-    service: Service
-    path: str = "/"
-    path_kind: str = "prefix"
-    methods: frozenset[str] = frozenset()
-    auth_required: bool = True
-    roles: frozenset[str] = frozenset()
-    scopes: frozenset[str] = frozenset()
-    limits: tuple[Limit, ...] = ()
-    plan: str = ""
-    counted_by: str = "caller"
-    on_store_down: str = ""  # empty: the setting decides
-    is_exact: bool = False
-    cost: int = 1
-    response_timeout_s: float = 30.0
-    idle_timeout_s: float = 30.0
-    total_timeout_s: float = _INFINITE
-    connect_timeout_s: float = 2.0
-    strip: int = 0
-    keeps_host: bool = False
-    hides_credentials: bool = True
-    transforms: Transforms | None = None
-    fallback: Refusal | None = None
-    stale_s: float = 0.0
-
-
-class Access(Protocol):
-    """What `decide` asks about credentials; the snapshot is one."""
-
-    def identify(
-        self, authorization: bytes | None, api_key: bytes | None, wall: float
-    ) -> Identity | None: ...
-
-
-class Recorder(Protocol):
-    def finished(
-        self, route: str, service: str, target: str, method: str, status: int, plan: str, total_s: float,
-        upstream_s: float, received_bytes: int, sent_bytes: int,
-    ) -> None: ...  # fmt: skip
-    def refused(self, code: str) -> None: ...
-    def limited(self, route: str) -> None: ...
-    def retried(self, service: str) -> None: ...
-    def retry_denied(self, service: str) -> None: ...
-    def upstream_failed(self, target: str, code: str) -> None: ...
-
-
-class Call:
-    """One request on its way. started: monotonic seconds. status: 0 until the call is over.
-
-    key: what consistent hashing goes by. upstream_s: spent at targets; began, opened: when the present target was asked
-    and when the head of its response came (0.0: not yet). freed: has had its free retry.
-    """
-
-    # Defaults on the class: an instance sets the few that differ.
-    route: Route | None
-    method: str
-    client_ip: str
-    started: float
-    recorder: Recorder
-    deadline: float = _INFINITE
-    authorization: bytes | None = None
-    api_key: bytes | None = None
-    key: bytes | None = None
-    identity: Identity | None = None
-    account: Account | None = None
-    target: Target | None = None
-    tried: tuple[Target, ...] = ()
-    epoch = status = bytes_in = bytes_out = 0
-    freed = retrying = False
-    code = ""
-    began = opened = upstream_s = 0.0
-
-    def takes(self) -> frozenset[str]:
-        """The methods that a request like this could have, by this route or its neighbours."""
-        return self.route.methods if self.route is not None else frozenset()
-
-
-Step = Refusal | TakeTokens | Transform | Target | Pause
 
 
 def decide(call: Call, access: Access, accounts: Accounts, wall: float) -> Step:

@@ -13,9 +13,9 @@ from foundation import request_id
 
 from . import headers as heads
 from . import routing, trace, tunnel
+from .calls import Call
 from .errors import BadRequest
 from .headers import Headers
-from .pipeline import Call
 from .pool import Target
 from .retry import IDEMPOTENT
 from .routing import Asked

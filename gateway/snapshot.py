@@ -19,12 +19,12 @@ from foundation import roles
 from . import edits, headers, hooks, routing
 from .auth import Identity
 from .callers import Callers, limits
+from .calls import Refusal, Route
 from .conf import conf
 from .entries import Entry, Fields
 from .headers import Names
 from .identities import Identities
 from .living import Living
-from .pipeline import Refusal, Route
 from .pool import Service, Target
 from .revoked import Revoked
 from .routing import Router, Rule

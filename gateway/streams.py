@@ -10,8 +10,8 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from .blocking import Response
+from .calls import Call, UpstreamFailed
 from .drive import Running
-from .pipeline import Call, UpstreamFailed
 
 # A stream that waits for its target holds a thread, so they have some of their own.
 _THREADS = ThreadPoolExecutor(512, thread_name_prefix="gateway-stream")

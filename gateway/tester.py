@@ -15,8 +15,8 @@ from . import auth, routing
 from .auth import Identity
 from .board import Standing
 from .bucket import Limit
+from .calls import Route
 from .headers import AUTHORIZATION, KEY, Headers, hash_key
-from .pipeline import Route
 from .routing import Asked, Router, Rule
 from .snapshot import Snapshot
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .calls import Refusal
 from .edits import Edits, wants_body
 from .errors import BadBody, PluginFailed
 from .heads import Headers, RequestHead, ResponseHead
 from .hooks import Hooks
-from .pipeline import Refusal
 from .plugins import Failure, Reply
 from .routing import BadPath
 

@@ -25,13 +25,13 @@ from foundation import problems, request_id
 
 from . import blocking, forwarding, metrics, pipeline, routing, standing, trace
 from . import headers as heads
+from .calls import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform
 from .conf import conf
 from .drive import Running, drive
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .issuers import holder
 from .limiter import Limiter
-from .pipeline import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform
 from .pool import Target
 from .request import MAX_GATEWAYS
 from .routing import Asked

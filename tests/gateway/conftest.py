@@ -18,12 +18,12 @@ import uvloop
 
 from gateway import bucket, keys, tokens
 from gateway.auth import Identity
+from gateway.calls import Route
 from gateway.conf import GatewayConf, conf
 from gateway.dial import Dial
 from gateway.holder import Holder
 from gateway.identities import Identities
 from gateway.limiter import Limiter
-from gateway.pipeline import Route
 from gateway.policy import Policy
 from gateway.pool import Service, Target
 from gateway.revoked import Revoked

@@ -18,8 +18,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 
 from gateway import bucket, issuers, views
+from gateway.calls import Refusal
 from gateway.limiter import Limiter
-from gateway.pipeline import Refusal
 from gateway.pool import Target
 from gateway.tally import Tally
 

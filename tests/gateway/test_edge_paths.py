@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from gateway import dial, edits, forwarding, hooks
+from gateway.calls import Refusal
 from gateway.dial import Dial
-from gateway.pipeline import Refusal
 from gateway.plugins import Failure, Reply, Request, Response
 from gateway.pool import Target
 from gateway.transforming import Transforms

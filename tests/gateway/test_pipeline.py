@@ -10,9 +10,9 @@ import pytest
 from gateway import bucket, keys, pipeline
 from gateway.accounts import Accounts
 from gateway.auth import Identity
+from gateway.calls import TRANSFORM, Call, Pause, Refusal, Relay, Route, TakeTokens, UpstreamFailed
 from gateway.drive import adrive, drive
 from gateway.identities import Identities
-from gateway.pipeline import TRANSFORM, Call, Pause, Refusal, Relay, Route, TakeTokens, UpstreamFailed
 from gateway.policy import Policy
 from gateway.pool import Target
 from gateway.revoked import Revoked

@@ -12,8 +12,8 @@ import pytest
 from gateway import bucket, keys, tester, tokens
 from gateway.auth import Identity
 from gateway.board import Standing, View
+from gateway.calls import Refusal, Route
 from gateway.identities import Identities
-from gateway.pipeline import Refusal, Route
 from gateway.pool import Target
 from gateway.revoked import Revoked
 from gateway.routing import Router, Rule
