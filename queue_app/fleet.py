@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 
 import structlog
 from django.db import DatabaseError, connections
-from django.db.models import Count, Sum
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -104,7 +103,8 @@ class Fleet:
     def _sight(self) -> Sight | None:
         """None when nobody can say now."""
         try:
-            return sight_of(self._names, starting=self._starting(), gone=self._fallen | self._ending)
+            ours = {process.popen.pid for process in self.working}
+            return sight_of(self._names, ours=ours, gone=self._fallen | self._ending)
         except DatabaseError as error:
             log.warning("autoscale_without_a_look", error=type(error).__name__)
             return None
@@ -115,11 +115,6 @@ class Fleet:
     def _ending(self) -> set[int]:
         """Process ids of ours that were asked to stop: they take no more jobs, and are nobody else's workers."""
         return {process.popen.pid for process in self._processes if process.asked_at is not None}
-
-    def _starting(self) -> int:
-        """Ours that have no row yet."""
-        rows = set(workers.living().filter(host=socket.gethostname()).values_list("pid", flat=True))
-        return sum(process.popen.pid not in rows for process in self.working)
 
     # --- act ---
     def _resize(self, size: int, sight: Sight) -> None:
@@ -177,9 +172,9 @@ class Fleet:
             self._kill_late()
 
 
-def sight_of(names: Collection[str], *, starting: int = 0, gone: Collection[int] = ()) -> Sight:
-    """How the queues stand. names: none means all. starting: workers that have no row yet. gone: process ids of this
-    host's workers that are dead or end, whatever their leases say.
+def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collection[int] = ()) -> Sight:
+    """How the queues stand. names: none means all. ours: process ids of this host's workers that count, with a row or
+    still without. gone: of those that are dead or end, whatever their leases say.
 
     Raises DatabaseError. A broker that does not answer counts as empty: the ledger's jobs are known without it.
     """
@@ -189,14 +184,16 @@ def sight_of(names: Collection[str], *, starting: int = 0, gone: Collection[int]
     due = backlog().filter(is_due(), queue__in=chosen).order_by()
     counted = len(due.values_list("id", flat=True)[:_MOST_COUNTED])
     oldest = stats.oldest_due_s()
+    # In one look: a worker that comes up between two would count as one that starts and as one that is there.
     living = workers.living().exclude(host=socket.gethostname(), pid__in=gone)
-    there = living.aggregate(ended=Sum("ended"), count=Count("id"))
+    there = list(living.values_list("host", "pid", "ended"))
+    here = {pid for host, pid, _ in there if host == socket.gethostname()}
     return Sight(
         at=time.monotonic(),
         backlog=max(counted, sum(map(_messages, chosen))),
         oldest_s=max((oldest.get(name, 0.0) for name in chosen), default=0.0),
-        ended=there["ended"] or 0,
-        processes=there["count"] + starting,
+        ended=sum(ended for _, _, ended in there),
+        processes=len(there) + len(set(ours) - here),
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,35 @@ def test_look__own_workers_that_still_end__are_not_taken_for_others(empty_valkey
         for process in fleet._processes:
             process.popen.kill()
             process.popen.wait()
+
+
+def test_look__own_worker_gets_its_row_meanwhile__counts_once(
+    empty_valkey: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once counted as one that starts and as one that is there, and was asked to stop as one too many."""
+    scaler = _Wanted(1)
+    fleet = Fleet([sys.executable, "-c", "import time; time.sleep(60)"], scaler, ["default"], print)  # type: ignore[arg-type]
+    real, looks = workers.living, list[int]()
+    try:
+        fleet.look()
+        (process,) = fleet.working
+
+        def living() -> Any:
+            looks.append(1)
+            if len(looks) > 1:
+                return real()
+            made = workers.register(pool="threads", concurrency=1, queues=["default"])
+            Worker.objects.filter(id=made.id).update(pid=process.popen.pid)
+            return real().none()  # as it was a moment ago
+
+        monkeypatch.setattr(workers, "living", living)
+        fleet.look()
+        fleet.look()
+        assert (fleet.working, scaler.seen) == ([process], [0, 1, 1])
+    finally:
+        for one in fleet._processes:
+            one.popen.kill()
+            one.popen.wait()
 
 
 class _Wanted:
