@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from .accounts import Account
 from .auth import Identity
 from .bucket import Limit
+from .headers import Headers
 from .pool import Service, Target
 
 if TYPE_CHECKING:
@@ -154,6 +155,17 @@ class Call:
     def takes(self) -> frozenset[str]:
         """The methods that a request like this could have, by this route or its neighbours."""
         return self.route.methods if self.route is not None else frozenset()
+
+    def credentials(self, key_header: bytes) -> Headers:
+        """Those that the target is to see: on an open route Authorization is the target's own business."""
+        found: Headers = []
+        if self.identity is not None and self.route is not None and self.route.hides_credentials:
+            return found
+        if self.authorization is not None:
+            found.append((b"Authorization", self.authorization))
+        if self.identity is not None and self.api_key is not None:
+            found.append((key_header, self.api_key))
+        return found
 
 
 Step = Refusal | TakeTokens | Transform | Target | Pause

@@ -94,7 +94,7 @@ class Exchange(Request):
         assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
         names = self.edge.worker.snapshot.names
         passed = [pair for pair in self._raw if not names[pair[0]] and pair[0].lower() not in self._named]
-        passed += self.credentials()
+        passed += self.credentials(self.edge.worker.snapshot.api_key_header)
         self.changes = changes = Transformation(
             route.transforms,
             request_head(

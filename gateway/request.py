@@ -213,7 +213,7 @@ class Request(Call, ABC):
         if self.changes is None and (
             identity is None or not route.hides_credentials
         ):  # else the edits had them
-            for name, value in self.credentials():
+            for name, value in self.credentials(edge.worker.snapshot.api_key_header):
                 head += (name, b": ", value, b"\r\n")
         if self.chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
@@ -227,17 +227,6 @@ class Request(Call, ABC):
         data = b"".join(head)
         del head[self._passed :]  # in case that it is written for another target
         return data
-
-    def credentials(self) -> Headers:
-        """Those that the target is to see: on an open route Authorization is the target's own business."""
-        found: Headers = []
-        if self.identity is not None and self.route is not None and self.route.hides_credentials:
-            return found
-        if self.authorization is not None:
-            found.append((b"Authorization", self.authorization))
-        if self.identity is not None and self.api_key is not None:
-            found.append((self.edge.worker.snapshot.api_key_header, self.api_key))
-        return found
 
     def body(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -149,7 +149,7 @@ class _Visit:
         call, route = self.call, self.call.route
         assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
         identity = call.identity
-        passed = [*self._passed(), *self._credentials()]
+        passed = [*self._passed(), *self.call.credentials(self.snapshot.api_key_header)]
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
@@ -188,7 +188,9 @@ class _Visit:
         call, route = self.call, self.call.route
         assert route is not None  # noqa: S101  (it has this target)
         passed = (
-            self.changes.head.headers if self.changes is not None else [*self._passed(), *self._credentials()]
+            self.changes.head.headers
+            if self.changes is not None
+            else [*self._passed(), *self.call.credentials(self.snapshot.api_key_header)]
         )
         keeps_host = route.keeps_host and self.host
         sent = [(b"Host", self.host if keeps_host else target.dial.host), *passed]
@@ -209,17 +211,6 @@ class _Visit:
     def _passed(self) -> Headers:
         names, named = self.snapshot.names, self.named
         return [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
-
-    def _credentials(self) -> Headers:
-        """Those that the target is to see: on an open route Authorization is the target's own business."""
-        call, found = self.call, []
-        if call.identity is not None and call.route is not None and call.route.hides_credentials:
-            return []
-        if call.authorization is not None:
-            found.append((b"Authorization", call.authorization))
-        if call.identity is not None and call.api_key is not None:
-            found.append((self.snapshot.api_key_header, call.api_key))
-        return found
 
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
         response = self.response
