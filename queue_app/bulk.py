@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 LOWEST_RATE, HIGHEST_RATE = 0.001, 100_000.0  # per second
 _LOOK_S = 0.5  # of an action without a rate: as many batches as this time takes
+_TICK = timedelta(milliseconds=1)  # how far SQLite's clock may be ahead of `clock.now`
 _SEARCHED = 5_000  # jobs whose arguments are looked at in one batch
 
 
@@ -227,6 +228,7 @@ _ACTIONS: dict[Bulk, Callable[[Collection[UUID], BulkAction], Done]] = {
 
 def _candidates(action: Bulk, wanted: Selection, began: Any) -> QuerySet[Job]:
     """The jobs in a state for it, the condition on their arguments left out. began: later ones are not meant."""
+    began += _TICK  # a job that was made just before may be stamped so much later
     found = finding.indexed(wanted).filter(id__lte=finding.newest_until(began + timedelta(seconds=2)))
     found = found.filter(created_at__lte=began)
     if action in (Bulk.REPLAY, Bulk.DISCARD):
