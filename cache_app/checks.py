@@ -8,7 +8,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.utils.module_loading import import_string
 
-from .redis import BrainRedisCache, default_url
+from .connections import default_url
+from .redis import BrainRedisCache
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 

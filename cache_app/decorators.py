@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from .conf import conf
+from .connections import aclient, client, key_prefix
 from .keys import call_key
 from .loading import Awaited, Cached, Call, Direct, fetch
-from .redis import aclient, client, key_prefix
 from .steps import adrive, drive
 
 DEFAULT: Final = object()

@@ -8,7 +8,7 @@ import redis
 
 from foundation.health import Health
 
-from .redis import client
+from .connections import client
 
 
 def check() -> Health:

@@ -7,8 +7,8 @@ from typing import Any
 
 from foundation import audit
 
+from .connections import client, everything_of, key_prefix, unlink_matching
 from .health import product
-from .redis import client, everything_of, key_prefix, unlink_matching
 
 SAMPLE_KEYS = 20_000  # looked at for the count; a larger database is extrapolated from them
 HIGH_MEMORY = 0.9  # of maxmemory: from here on Redis is close to evicting or refusing

@@ -19,8 +19,8 @@ import structlog
 
 from . import codec, stats
 from .conf import conf
+from .connections import aclient, client
 from .locks import CacheLock, LockTimeout
-from .redis import aclient, client
 from .steps import Steps
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ import redis
 import structlog
 
 from .conf import conf
-from .redis import aclient, client, key_prefix
+from .connections import aclient, client, key_prefix
 from .steps import adrive, drive
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from cache_app import redis as store
+from cache_app import connections as store
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .pool import Service, Target

@@ -17,7 +17,7 @@ from django.db.models import F
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from cache_app import redis as store
+from cache_app import connections as store
 from foundation import audit
 from orm_app import db
 

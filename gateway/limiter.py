@@ -25,7 +25,7 @@ import structlog
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from cache_app import redis as store
+from cache_app import connections as store
 
 from .accounts import LEASE_S, Account, Accounts
 from .bucket import Ask, Limit, Taken

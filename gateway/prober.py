@@ -21,7 +21,7 @@ import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from cache_app import redis as store
+from cache_app import connections as store
 
 from . import health
 from .health import UNHEALTHY, Health

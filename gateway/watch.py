@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from redis.exceptions import RedisError
 
-from cache_app import redis as store
+from cache_app import connections as store
 
 from .changes import CHANNEL
 from .conf import conf

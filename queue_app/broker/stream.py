@@ -20,7 +20,7 @@ from kombu.exceptions import KombuError
 from kombu.utils.json import loads
 from redis.exceptions import RedisError
 
-from cache_app import redis as pools
+from cache_app import connections as pools
 from queue_app.transport import SCHEMES
 from queue_app.transport.envelope import Message
 

@@ -12,8 +12,8 @@ import structlog
 
 from cache_app import cached, stats
 from cache_app.codec import Uncacheable
+from cache_app.connections import client
 from cache_app.keys import Unkeyable
-from cache_app.redis import client
 
 
 class Loader:

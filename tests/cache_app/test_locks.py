@@ -9,8 +9,8 @@ import time
 import pytest
 
 from cache_app import LockTimeout, cache_lock
+from cache_app.connections import client
 from cache_app.locks import CacheLock, LockLost
-from cache_app.redis import client
 
 
 def test_cache_lock__held__others_time_out_with_a_timeout_error(prefix: str) -> None:

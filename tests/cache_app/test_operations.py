@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.core.management import call_command
 
 from cache_app import checks, health, keyspace
-from cache_app.redis import client
+from cache_app.connections import client
 from foundation.commands import Failed
 from foundation.models import AuditEntry
 

@@ -9,7 +9,7 @@ import redis
 from django.conf import LazySettings
 from django.core.cache import cache, caches
 
-from cache_app import redis as connections
+from cache_app import connections
 from tests import servers
 
 

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from brain_project import overview
-from cache_app import redis as store
+from cache_app import connections as store
 from foundation import roles
 from gateway import board as fleet
 from gateway import issuers, pool, tokens

@@ -13,7 +13,7 @@ import pytest
 import redis
 from django.test import Client
 
-from cache_app import redis as store
+from cache_app import connections as store
 from foundation import roles
 from foundation.models import AuditEntry
 from gateway import issuers, pool

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway import board
 from gateway.board import Board, merge, read, report
 from gateway.policy import Policy

@@ -12,7 +12,7 @@ import pytest
 import redis
 import structlog
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway import bucket
 from gateway.accounts import LEASE_S, Account
 from gateway.bucket import Ask, Level, Limit, Taken

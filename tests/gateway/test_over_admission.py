@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway.bucket import Limit, Taken
 from gateway.limiter import Limiter
 

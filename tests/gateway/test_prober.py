@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway import prober
 from gateway.dial import Dial
 from gateway.health import HEALTHY, UNHEALTHY, UNKNOWN

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway import traffic, traffic_backlog
 from gateway.errors import TrafficUnavailable
 from gateway.latency import ERROR

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache_app import redis as store
+from cache_app import connections as store
 from gateway import board, changes, hooks, watch
 from gateway.transforming import Transforms
 
