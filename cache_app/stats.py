@@ -1,48 +1,241 @@
-"""What `@cached` did, counted per function in this process and read by the metrics page at scrape time."""
+"""What the cache did in this process, by alias and namespace: counted without a lock, read by pages and Prometheus.
+
+stats_store adds the counts of all processes up. A process that was forked starts at zero.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count as ticker
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+from . import latencies
+from .latencies import Latencies
 
 EVENTS = {
-    "hits": "Calls answered from the cache",
-    "misses": "Calls that found nothing in the cache",
-    "coalesced": "Misses answered by another caller's load, behind the rebuild lock",
-    "loads": "Runs of the loader",
-    "load_errors": "Runs of the loader that raised",
+    "hits_l1": "Reads answered from this process's memory",
+    "hits_l2": "Reads answered by Redis or files",
+    "misses": "Reads that found nothing",
+    "stale": "Answers that were past their time to live",
+    "loads": "Runs of a loader",
+    "load_errors": "Runs of a loader that raised",
+    "coalesced": "Misses answered by another caller's load",
+    "refreshes": "Loads ahead of expiry or in the background",
+    "soft_timeouts": "Loads that went on in the background while the caller got a stale value",
+    "hard_timeouts": "Loads that a caller gave up on",
+    "sets": "Entries written",
+    "deletes": "Entries deleted",
+    "invalidations": "Tags and namespaces invalidated",
+    "bytes_read": "Bytes of entries read from the store",
+    "bytes_written": "Bytes of entries written to the store",
+    "evictions": "Entries removed to make room",
+    "expired": "Entries removed because their time was over",
     "corrupt": "Entries that could not be read, taken as misses",
-    "store_errors": "Calls to Redis that failed",
-    "lock_timeouts": "Callers that waited for a rebuild in vain and loaded themselves",
+    "store_errors": "Calls that the store failed or refused",
+    "lock_timeouts": "Callers that waited for a lock in vain",
+    "tracker_losses": "Times the connection that keeps memory right was lost",
 }
+MAX_NAMESPACES = 1_000  # per alias; further ones are counted together, as OTHER
+OTHER = "other"
+_FOLD_AT = 256  # readings kept aside before they are added up
+
+Events = dict[str, int]
+Operations = dict[str, Latencies]
+
 _guard = threading.Lock()
-_counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EVENTS, 0))
+_counts: dict[tuple[str, str], Counts] = {}
+_namespaces: dict[str, int] = {}
+_begun = False  # whether this process has counted anything yet
+_beginners: list[Callable[[], None]] = []
 
 
-def count(function: str, event: str) -> None:
-    with _guard:  # `+= 1` is a read and a write: without the lock threads lose counts
-        _counts[function][event] += 1
+class Counts:
+    """The counts of one alias and namespace. Keep it: looking it up costs more than counting."""
+
+    __slots__ = ("_aside", "_durations", "_operations", "_sums", "_ticks", "alias", "namespace")
+
+    def __init__(self, alias: str, namespace: str) -> None:
+        self.alias, self.namespace = alias, namespace
+        self._ticks = _Ticks()
+        self._aside = _Aside()
+        self._durations = _Aside()
+        self._sums: dict[str, int] = {}
+        self._operations: dict[str, Latencies] = {}
+
+    def add(self, event: str, n: int = 1) -> None:
+        """ValueError for an event that is not in EVENTS."""
+        if n == 1:
+            # One step of C code: no thread comes between. `+= 1` is a read and a write, and a lock costs three times this.
+            next(self._ticks[event])
+            return
+        readings = self._aside[event]
+        readings.append(n)
+        if len(readings) > _FOLD_AT:
+            self._fold(wait=False)
+
+    def took(self, operation: str, seconds: float) -> None:
+        """operation: "get", "set" … a fixed handful: each is a label."""
+        readings = self._durations[operation]
+        readings.append(seconds)
+        if len(readings) > _FOLD_AT:
+            self._fold(wait=False)
+
+    def events(self) -> Events:
+        """{event: n}, those that happened."""
+        self._fold()
+        found = {event: _ticked(tick) for event, tick in list(self._ticks.items())}
+        for event, n in list(self._sums.items()):
+            found[event] = found.get(event, 0) + n
+        return {event: n for event, n in found.items() if n}
+
+    def operations(self) -> Operations:
+        """{operation: its durations}"""
+        self._fold()
+        return {operation: histogram.copy() for operation, histogram in list(self._operations.items())}
+
+    def forget(self) -> None:
+        """Back to zero, for a forked child and for tests."""
+        for kept in (self._ticks, self._aside, self._durations, self._sums, self._operations):
+            kept.clear()
+
+    def _fold(self, *, wait: bool = True) -> None:
+        """Add up the readings that were put aside. Without `wait`, not while somebody else does."""
+        if not _guard.acquire(blocking=wait):
+            return
+        try:
+            for event, amounts in list(self._aside.items()):
+                self._sums[event] = self._sums.get(event, 0) + int(sum(_drained(amounts)))
+            for operation, durations in list(self._durations.items()):
+                histogram = self._operations.setdefault(operation, Latencies())
+                histogram.note(_drained(durations))
+        finally:
+            _guard.release()
 
 
-def of(function: str) -> dict[str, int]:
+class _Ticks(dict[str, "ticker[int]"]):
+    """Looking up an event that has not happened makes its ticker; setdefault, so that two threads get the same."""
+
+    __slots__ = ()
+
+    def __missing__(self, event: str) -> ticker[int]:
+        _known(event)
+        _begin()
+        return self.setdefault(event, ticker())
+
+
+class _Aside(dict[str, "deque[float]"]):
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> deque[float]:
+        _begin()
+        return self.setdefault(name, deque())
+
+
+def counts(alias: str, namespace: str = "") -> Counts:
+    """The process's counts of this alias and namespace; of OTHER, once an alias has MAX_NAMESPACES."""
+    found = _counts.get((alias, namespace))
+    if found is not None:
+        return found
     with _guard:
-        return dict(_counts[function])
+        if namespace and _namespaces.get(alias, 0) >= MAX_NAMESPACES and (alias, namespace) not in _counts:
+            namespace = OTHER
+        if (alias, namespace) not in _counts:
+            _counts[alias, namespace] = Counts(alias, namespace)
+            _namespaces[alias] = _namespaces.get(alias, 0) + 1
+        return _counts[alias, namespace]
 
 
-def snapshot() -> dict[str, dict[str, int]]:
-    """{function: {event: count}}, of this process since it started."""
-    with _guard:
-        return {function: dict(events) for function, events in sorted(_counts.items())}
+def known() -> list[Counts]:
+    """All that were asked for, by alias and namespace."""
+    return [kept for _, kept in sorted(_counts.copy().items(), key=lambda item: item[0])]
+
+
+def snapshot() -> dict[str, dict[str, Events]]:
+    """{alias: {namespace: {event: n}}}, of this process since it started; "" is what belongs to no namespace."""
+    found: dict[str, dict[str, Events]] = {}
+    for kept in known():
+        if events := kept.events():
+            found.setdefault(kept.alias, {})[kept.namespace] = events
+    return found
+
+
+def durations() -> dict[str, dict[str, Operations]]:
+    """{alias: {namespace: {operation: durations}}}, of this process since it started."""
+    found: dict[str, dict[str, Operations]] = {}
+    for kept in known():
+        if operations := kept.operations():
+            found.setdefault(kept.alias, {})[kept.namespace] = operations
+    return found
+
+
+def at_first(start: Callable[[], None]) -> None:
+    """Call `start` when this process counts for the first time, and again in a forked child that counts."""
+    _beginners.append(start)
 
 
 def families() -> Iterator[Metric]:
-    counts = snapshot()
+    """The counts of this process for Prometheus, which adds processes up itself."""
+    found = snapshot()
     for event, text in EVENTS.items():
-        family = CounterMetricFamily(f"brain_cache_{event}", text, labels=["function"])
-        for function, events in counts.items():
-            family.add_metric([function], events[event])
+        family = CounterMetricFamily(f"brain_cache_{event}", text, labels=["alias", "namespace"])
+        for alias, namespaces in found.items():
+            for namespace, events in namespaces.items():
+                family.add_metric([alias, namespace], events.get(event, 0))
         yield family
+    took = HistogramMetricFamily(
+        "brain_cache_operation_seconds", "How long operations took", labels=["alias", "operation"]
+    )
+    for alias, timed in durations().items():
+        for operation, histogram in latencies.by_operation(timed.values()).items():
+            took.add_metric([alias, operation], histogram.cumulated(), histogram.total_s)
+    yield took
+
+
+def _known(event: str) -> None:
+    if event not in EVENTS:
+        raise ValueError(f"{event!r} is no event of the cache: use one of {', '.join(EVENTS)}")
+
+
+def _begin() -> None:
+    global _begun
+    if not _begun:
+        _begun = True
+        for start in _beginners:
+            start()
+
+
+def _ticked(tick: ticker[int]) -> int:
+    # The one way to read a ticker without moving it that Python does not take away: "count(42)".
+    return int(repr(tick)[6:-1])
+
+
+def _drained(readings: deque[float]) -> list[float]:
+    return [readings.popleft() for _ in range(len(readings))]
+
+
+def _forked() -> None:
+    """In a child: the parent goes on counting what it counted, and a thread that held the lock does not exist here."""
+    global _guard, _begun
+    _guard, _begun = threading.Lock(), False
+    for kept in list(_counts.values()):
+        kept.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+# --- until loading counts by alias -----------------------------------------------------------------------------------
+
+
+def count(function: str, event: str) -> None:
+    counts("default", function).add("hits_l2" if event == "hits" else event)
+
+
+def of(function: str) -> Events:
+    found = dict.fromkeys(EVENTS, 0) | counts("default", function).events()
+    return found | {"hits": found["hits_l2"]}
