@@ -17,10 +17,11 @@ class CacheConf:
     COMMAND_TIMEOUT_S: float = setting(3.0, low=0.1, high=300)  # one command's answer
     DEFAULT_TTL_S: float = setting(300.0, low=0.001, high=31_536_000)  # of `@cached` without ttl_s
     ON_STORE_DOWN: str = setting("load", choices=("load", "raise"))  # `@cached` while Redis does not answer
-    REBUILD_WAIT_S: float = setting(10.0, low=0.0, high=600)  # `@cached(lock=True)`: for the one that loads
-    REBUILD_LEASE_S: float = setting(
-        30.0, low=0.1, high=3600
-    )  # its lock's time to live: longer than a load takes
+    REBUILD_WAIT_S: float = setting(30.0, low=0.0, high=600)  # of `@cached`: for the process that loads
+    REBUILD_LEASE_S: float = setting(5.0, low=0.1, high=3600)  # renewed while it loads; a killed one's ends
+    REFRESH_THREADS: int = setting(4, low=1, high=64)  # per process, for loads in the background of sync code
+    STATS_EVERY_S: float = setting(5.0, low=0.1, high=300)  # a process adds its counts to the shared ones
+    SLOW_MS: float = setting(50.0, low=0.1, high=60_000)  # an operation that took longer is kept with its key
     LOG_EVERY_S: float = setting(30.0, low=0.0, high=3600)  # at most one line per event and interval
 
 

@@ -36,8 +36,12 @@ def setting(
 
 
 def read(section: str, shape: type[T], values: object) -> tuple[T, list[Problem]]:
-    """`values` as an instance of `shape`, and what was wrong with them. A wrong value keeps its default."""
-    where = f"BRAIN[{section!r}]"
+    """`values` of BRAIN[section] as an instance of `shape`, and what was wrong with them. A wrong value keeps its default."""
+    return read_from(f"BRAIN[{section!r}]", shape, values)
+
+
+def read_from(where: str, shape: type[T], values: object) -> tuple[T, list[Problem]]:
+    """The same for a dict that stands elsewhere in the settings. where: how its author spells it."""
     if not isinstance(values, Mapping):
         hint = f"Write {where} = {{...}}."
         return shape(), [Problem("type", f"{where} is a {type(values).__name__}, not a dict.", hint)]

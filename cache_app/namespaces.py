@@ -1,0 +1,114 @@
+"""A part of a cache that is ended in one step: `cache.namespace("users").invalidate()`.
+
+Its number is a tag's: entries carry the one they were stored under, and raising it leaves none of them readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from . import stats
+from .entries import Entries, Read
+from .store import StoreFailed
+
+if TYPE_CHECKING:
+    from .backend import BrainCache
+
+
+class Namespace:
+    """Keys are `name:key`. Every call has a twin with an `a` for async code; statistics are kept apart."""
+
+    def __init__(self, cache: BrainCache, name: str) -> None:
+        if not name:
+            raise ValueError("a namespace needs a name")
+        self.cache, self.name, self.tag = cache, name, f"namespace:{name}"
+        self.counts = stats.counts(cache.alias, name)
+
+    # --- for threads -------------------------------------------------------------------------------------------------
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:  # with its number in one round trip
+            return self._found(self.cache.read(self._full(key), (self.tag,)), default)
+        except StoreFailed as failed:
+            return self.cache._failed(failed, default)
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        *,
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> bool:
+        self.counts.add("sets")
+        return self.cache.set(self._key(key), value, timeout, tags=(self.tag, *tags), **options)
+
+    def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        asked = {self._key(key): key for key in keys}
+        return self._counted(asked, self.cache.get_many(asked))
+
+    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
+        return [key for key, value in data.items() if not self.set(key, value, timeout)]
+
+    def delete(self, key: Any) -> bool:
+        return self.cache.delete(self._key(key))
+
+    def invalidate(self) -> bool:
+        """End all of it. False: the store is down and that is ignored."""
+        self.counts.add("invalidations")
+        return self.cache.invalidate_tags(self.tag)
+
+    # --- for the event loop ------------------------------------------------------------------------------------------
+    async def aget(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self._found(await self.cache.aread(self._full(key), (self.tag,)), default)
+        except StoreFailed as failed:
+            return self.cache._failed(failed, default)
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        *,
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> bool:
+        self.counts.add("sets")
+        return await self.cache.aset(self._key(key), value, timeout, tags=(self.tag, *tags), **options)
+
+    async def aget_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        asked = {self._key(key): key for key in keys}
+        return self._counted(asked, await self.cache.aget_many(asked))
+
+    async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
+        return [key for key, value in data.items() if not await self.aset(key, value, timeout)]
+
+    async def adelete(self, key: Any) -> bool:
+        return await self.cache.adelete(self._key(key))
+
+    async def ainvalidate(self) -> bool:
+        self.counts.add("invalidations")
+        return await self.cache.ainvalidate_tags(self.tag)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+    def _key(self, key: Any) -> str:
+        return f"{self.name}:{key}"
+
+    def _full(self, key: Any) -> str:
+        return self.cache.full_key(self._key(key))
+
+    def _found(self, read: Read, default: Any) -> Any:
+        if not read.is_found or (read.meta is not None and Entries._is_over(read.meta)):
+            self.counts.add("misses")
+            return default
+        self.counts.add(f"hits_{read.tier}")
+        return read.value
+
+    def _counted(self, asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[Any, Any]:
+        self.counts.add(f"hits_{self.cache.tier}", len(found))
+        self.counts.add("misses", len(asked) - len(found))
+        return {asked[full]: value for full, value in found.items()}
