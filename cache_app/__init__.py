@@ -6,12 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compat import CacheConfig as CacheConfig
+    from .compat import initialize_cache as initialize_cache
     from .decorators import cached as cached
     from .locks import LockTimeout as LockTimeout
     from .locks import cache_lock as cache_lock
 
-_HOMES = {"cached": "decorators", "cache_lock": "locks", "LockTimeout": "locks"}
-__all__ = ["LockTimeout", "cache_lock", "cached"]
+_HOMES = {
+    "CacheConfig": "compat",
+    "LockTimeout": "locks",
+    "cache_lock": "locks",
+    "cached": "decorators",
+    "initialize_cache": "compat",
+}
+__all__ = ["CacheConfig", "LockTimeout", "cache_lock", "cached", "initialize_cache"]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: the app registry is not ready when this package is imported
