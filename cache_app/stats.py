@@ -57,12 +57,12 @@ _beginners: list[Callable[[], None]] = []
 class Counts:
     """The counts of one alias and namespace. Keep it: looking it up costs more than counting."""
 
-    __slots__ = ("_aside", "_durations", "_operations", "_sums", "_ticks", "alias", "namespace")
+    __slots__ = ("_amounts", "_durations", "_operations", "_sums", "_ticks", "alias", "namespace")
 
     def __init__(self, alias: str, namespace: str) -> None:
         self.alias, self.namespace = alias, namespace
         self._ticks = _Ticks()
-        self._aside = _Aside()
+        self._amounts = _Amounts()
         self._durations = _Aside()
         self._sums: dict[str, int] = {}
         self._operations: dict[str, Latencies] = {}
@@ -73,7 +73,7 @@ class Counts:
             # One step of C code: no thread comes between. `+= 1` is a read and a write, and a lock costs three times this.
             next(self._ticks[event])
             return
-        readings = self._aside[event]
+        readings = self._amounts[event]
         readings.append(n)
         if len(readings) > _FOLD_AT:
             self._fold(wait=False)
@@ -100,7 +100,7 @@ class Counts:
 
     def forget(self) -> None:
         """Back to zero, for a forked child and for tests."""
-        for kept in (self._ticks, self._aside, self._durations, self._sums, self._operations):
+        for kept in (self._ticks, self._amounts, self._durations, self._sums, self._operations):
             kept.clear()
 
     def _fold(self, *, wait: bool = True) -> None:
@@ -108,7 +108,7 @@ class Counts:
         if not _guard.acquire(blocking=wait):
             return
         try:
-            for event, amounts in list(self._aside.items()):
+            for event, amounts in list(self._amounts.items()):
                 self._sums[event] = self._sums.get(event, 0) + int(sum(_drained(amounts)))
             for operation, durations in list(self._durations.items()):
                 histogram = self._operations.setdefault(operation, Latencies())
@@ -134,6 +134,14 @@ class _Aside(dict[str, "deque[float]"]):
     def __missing__(self, name: str) -> deque[float]:
         _begin()
         return self.setdefault(name, deque())
+
+
+class _Amounts(_Aside):
+    __slots__ = ()
+
+    def __missing__(self, event: str) -> deque[float]:
+        _known(event)
+        return super().__missing__(event)
 
 
 def counts(alias: str, namespace: str = "") -> Counts:

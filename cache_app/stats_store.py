@@ -1,0 +1,296 @@
+"""What all processes counted together, kept in the platform's Redis.
+
+stats (this process) → every STATS_EVERY_S what is new → Redis, exactly once → totals() → pages, API, command
+
+While Redis is away nothing is lost: the counts stay where they are, and what is new is reckoned from what Redis has
+confirmed. A forked child begins anew, as its counts do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import redis
+import structlog
+
+from . import connections, seldom, slow, stats
+from .conf import conf
+from .latencies import Latencies
+from .tallies import Tallies, Tally
+
+log = structlog.get_logger(__name__)
+
+SCRIPT = Path(__file__).with_name("stats.lua").read_text()
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+MAX_FIELDS = 50_000  # of the hash: reading it then takes Redis some 10 ms
+_ROWS = 500  # of one script: Redis runs it in about a millisecond
+_KEPT_S = 86_400
+_EXIT_S = 2.0  # that a process waits at its end for its last counts to arrive
+_BUCKET, _SUM = "b", "us"  # names in the hash: event, "operation/b<bucket>", "operation/us" (microseconds)
+
+Field = tuple[str, str, str]  # alias, namespace, name
+
+
+class _Batch(NamedTuple):
+    number: int
+    rows: dict[Field, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """is_shared: of all processes; else of this one, for Redis does not answer or is not there. since: the last reset."""
+
+    tallies: Tallies
+    is_shared: bool
+    since: datetime | None = None
+
+
+class Shipper:
+    """Of one process: what Redis has confirmed, and the batch whose answer is missing."""
+
+    def __init__(self) -> None:
+        self._sending = threading.Lock()
+        self._confirmed: dict[Field, int] = {}
+        self._epoch = ""
+        self._batch: _Batch | None = None
+        self._number = 0
+        self._name = uuid.uuid4().hex
+        self._failed = False
+
+    @property
+    def backlog(self) -> int:
+        """Counts that Redis has not confirmed yet."""
+        return sum(n for _, n in self._news())
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._failed
+
+    def send(self) -> None:
+        """Add what is new. Raises redis.RedisError, and then sends the same again the next time."""
+        with self._sending:
+            self._failed = True
+            while self._batch is not None or (rows := dict(islice(self._news(), _ROWS))):
+                if self._batch is None:
+                    self._number += 1
+                    self._batch = _Batch(self._number, rows)
+                self._add(self._batch)
+                self._batch = None
+            slow.ship(connections.client(), key("slow"))
+            self._failed = False
+
+    def begin_anew(self, epoch: str) -> None:
+        """Leave out what was counted so far: somebody has reset the totals."""
+        self._confirmed = dict(_readings())
+        self._epoch, self._batch = epoch, None
+
+    def _add(self, batch: _Batch) -> None:
+        flat = [text for field, n in batch.rows.items() for text in (*field, str(n))]
+        keys = [key("epoch"), key("counts"), key(f"added:{self._name}")]
+        args = [self._epoch, str(batch.number), str(MAX_FIELDS), stats.OTHER, str(_KEPT_S), *flat]
+        epoch, is_added = connections.client().register_script(SCRIPT)(keys, args)
+        if not is_added:
+            self.begin_anew(epoch.decode())
+            return
+        self._epoch = epoch.decode()
+        for field, n in batch.rows.items():
+            self._confirmed[field] = self._confirmed.get(field, 0) + n
+
+    def _news(self) -> Iterator[tuple[Field, int]]:
+        for field, n in _readings():
+            if n != (known := self._confirmed.get(field, 0)):
+                yield field, n - known
+
+
+def key(name: str) -> str:
+    """Beside the cache's own prefix, so that clearing the cache leaves it; the braces keep all on one cluster node."""
+    return f"{connections.key_prefix()}.stats:{{totals}}:{name}"
+
+
+def is_there() -> bool:
+    """Whether CACHES["default"] is a Redis at all."""
+    try:
+        return connections.default_url().partition("://")[0] in SCHEMES
+    except (KeyError, StopIteration):  # memory and files need no LOCATION
+        return False
+
+
+def flush() -> bool:
+    """Add what is new to the totals. False: Redis does not answer, and it will be added later."""
+    if not is_there():
+        return False
+    try:
+        _shipper.send()
+    except (redis.RedisError, OSError) as error:
+        seldom.warn(log, "cache_stats_kept", error=type(error).__name__)
+        return False
+    return True
+
+
+def backlog() -> int:
+    return _shipper.backlog
+
+
+def is_failing() -> bool:
+    return _shipper.is_failing
+
+
+def totals() -> Totals:
+    """Of all processes since the last reset, this one's newest counts among them; never raises for Redis."""
+    if flush():
+        try:
+            epoch, found = _read()
+        except redis.RedisError:
+            pass
+        else:
+            return Totals(_tallies(found), True, _moment(epoch))
+    return Totals(of_process(), is_shared=False)
+
+
+def of_process() -> Tallies:
+    """Of this process since it started."""
+    return {
+        (counted.alias, counted.namespace): Tally(counted.events(), counted.operations())
+        for counted in stats.known()
+    }
+
+
+def slow_operations() -> list[slow.Slow]:
+    """Of all processes, or of this one where Redis does not answer; the newest first."""
+    if flush():
+        try:
+            return slow.shared(connections.client(), key("slow"))
+        except redis.RedisError:
+            pass
+    return slow.recent()
+
+
+def reset() -> None:
+    """Begin the totals anew, for all processes: what they counted and had not sent is left out. Raises redis.RedisError.
+
+    The processes' own counts, which Prometheus reads, go on: a counter never falls.
+    """
+    if not is_there():
+        for counted in stats.known():
+            counted.forget()
+        slow.forget()
+        return
+    client = connections.client()
+    seconds, micros = client.time()
+    epoch = f"{seconds}{micros:06d}"
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(key("counts"), key("slow"))
+        pipe.set(key("epoch"), epoch)
+        pipe.execute()
+    slow.forget()
+    _shipper.begin_anew(epoch)
+
+
+# --- the thread ------------------------------------------------------------------------------------------------------
+
+
+class Housekeeper:
+    """A daemon thread that flushes every STATS_EVERY_S, from a process's first count to its end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.is_wanted = True  # False: tests, which flush by hand
+
+    def start(self) -> None:
+        if self._thread is None and self.is_wanted:
+            self._thread = threading.Thread(target=self._run, name="cache-stats", daemon=True)
+            with contextlib.suppress(RuntimeError):  # at the interpreter's end nothing starts any more
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Flush for the last time; a Redis that hangs holds the process up for _EXIT_S."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            thread.join(_EXIT_S)
+
+    def _run(self) -> None:
+        while not self._stop.wait(conf().STATS_EVERY_S):
+            flush()
+        flush()
+
+
+def start() -> None:
+    """What an app's start calls: the thread comes with the first count, so that a process without counts has none."""
+    stats.at_first(lambda: housekeeper.start())
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _readings() -> Iterator[tuple[Field, int]]:
+    """This process's counts as numbers that only rise."""
+    for counted in stats.known():
+        alias, namespace = _printable(counted.alias), _printable(counted.namespace)
+        for event, n in counted.events().items():
+            yield (alias, namespace, event), n
+        for operation, histogram in counted.operations().items():
+            for number, n in histogram.buckets.items():
+                yield (alias, namespace, f"{operation}/{_BUCKET}{number}"), n
+            yield (alias, namespace, f"{operation}/{_SUM}"), round(histogram.total_s * 1_000_000)
+
+
+def _printable(name: str) -> str:
+    return name.replace("\0", "\ufffd")  # NUL parts a field's name
+
+
+def _read() -> tuple[bytes | None, Mapping[bytes, bytes]]:
+    with connections.client().pipeline(transaction=False) as pipe:
+        pipe.get(key("epoch"))
+        pipe.hgetall(key("counts"))
+        epoch, found = pipe.execute()
+    return epoch, found
+
+
+def _tallies(found: Mapping[bytes, bytes]) -> Tallies:
+    tallies: Tallies = {}
+    for name, n in found.items():
+        alias, namespace, event = name.decode("utf-8", "replace").split("\0", 2)
+        _put(tallies.setdefault((alias, namespace), Tally()), event, int(n))
+    return tallies
+
+
+def _put(tally: Tally, name: str, n: int) -> None:
+    operation, slash, what = name.rpartition("/")
+    if not slash:
+        tally.events[name] = n
+        return
+    histogram = tally.operations.setdefault(operation, Latencies())
+    if what == _SUM:
+        histogram.total_s = n / 1_000_000
+    else:
+        histogram.buckets[int(what.removeprefix(_BUCKET))] = n
+
+
+def _moment(epoch: bytes | None) -> datetime | None:
+    return datetime.fromtimestamp(int(epoch) / 1_000_000, UTC) if epoch else None
+
+
+def _forked() -> None:
+    global _shipper, housekeeper
+    is_wanted = housekeeper.is_wanted
+    _shipper, housekeeper = Shipper(), Housekeeper()
+    housekeeper.is_wanted = is_wanted
+
+
+_shipper = Shipper()
+housekeeper = Housekeeper()
+atexit.register(lambda: housekeeper.stop())
+os.register_at_fork(after_in_child=_forked)
