@@ -8,4 +8,7 @@ class CacheAppConfig(AppConfig):
     verbose_name = "Cache"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (checks register themselves)
+        from . import checks as checks  # they register themselves
+        from . import stats_store
+
+        stats_store.start()

@@ -30,7 +30,7 @@ from .tallies import Tallies, Tally
 
 log = structlog.get_logger(__name__)
 
-SCRIPT = Path(__file__).with_name("stats.lua").read_text()
+SCRIPT = Path(__file__).with_name("lua").joinpath("stats.lua").read_text()
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 MAX_FIELDS = 50_000  # of the hash: reading it then takes Redis some 10 ms
 _ROWS = 500  # of one script: Redis runs it in about a millisecond

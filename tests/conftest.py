@@ -45,6 +45,14 @@ def quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_housekeeper() -> None:
+    """The thread that sends the cache's counts would ask Redis in the middle of any test."""
+    from cache_app import stats_store
+
+    stats_store.housekeeper.is_wanted = False
+
+
 @pytest.fixture
 def prefix() -> str:
     """A key prefix of this test's own."""
