@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -23,7 +24,59 @@ def call_key(prefix: str, function: str, version: int, arguments: Mapping[str, A
     arguments: bound to the function's signature with the defaults applied, so that `f(1)` and `f(a=1)` are one call.
     """
     text = ",".join(f"{name}={canonical(value)}" for name, value in arguments.items())
-    return f"{prefix}:cached:{function}:{version}{bounded(text)}"
+    return f"{stem(prefix, function, version)}{bounded(text)}"
+
+
+def stem(prefix: str, function: str, version: int | str) -> str:
+    """What the keys of all calls of a function begin with."""
+    return f"{prefix}:cached:{function}:{version}"
+
+
+def varied(text: str, surroundings: Sequence[Any]) -> str:
+    """The text of the arguments, and of what else the result depends on: `a=1|'en'|'tenant'`."""
+    return "|".join((text, *map(canonical, surroundings)))
+
+
+class Arguments:
+    """From the arguments of a call to their text: `a=1,b='x'`, however they are spelt, with the defaults."""
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self.signature = signature
+        parameters = list(signature.parameters.values())
+        # Most functions have neither *args nor **kwargs: then the names are matched here, in a third of bind's time.
+        self._is_plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+        self._names = [p.name for p in parameters]
+        self._positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._defaults = [_default(p) for p in parameters]
+
+    def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Raises TypeError for arguments that the function does not take, Unkeyable for one without a stable text."""
+        if not self._is_plain or len(args) > self._positional:
+            return self._bound(args, kwargs)
+        parts = [f"{name}={canonical(value)}" for name, value in zip(self._names, args, strict=False)]
+        left = len(kwargs)
+        for at in range(len(args), len(self._names)):
+            name = self._names[at]
+            if name in kwargs:
+                left -= 1
+                parts.append(f"{name}={canonical(kwargs[name])}")
+            elif (default := self._defaults[at]) is not None:
+                parts.append(default)
+            else:
+                return self._bound(args, kwargs)
+        return ",".join(parts) if not left else self._bound(args, kwargs)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return ",".join(f"{name}={canonical(value)}" for name, value in bound.arguments.items())
+
+
+def _default(parameter: inspect.Parameter) -> str | None:
+    """None: it has no default, or one whose text must be made anew for each call."""
+    if type(parameter.default) not in _EXACT:
+        return None
+    return f"{parameter.name}={canonical(parameter.default)}"
 
 
 def bounded(text: str) -> str:
@@ -36,6 +89,14 @@ def bounded(text: str) -> str:
 
 def canonical(value: Any) -> str:
     """A text that says the type too: 1, 1.0, True and '1' are four keys; sets and dicts are sorted by it."""
+    plain = _EXACT.get(type(value))
+    return plain(value) if plain is not None else _canonical(value)
+
+
+_EXACT: dict[type, Callable[[Any], str]] = dict.fromkeys((str, int, float, bool, bytes, type(None)), repr)
+
+
+def _canonical(value: Any) -> str:
     match value:
         case None | bool():
             return repr(value)
