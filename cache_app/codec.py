@@ -93,7 +93,7 @@ _set_sliding_s = Meta.__dict__["sliding_s"].__set__
 class Description:
     """What can be said of an entry without its value."""
 
-    serializer: str  # "json", "typed", "pickle", "integer" or "foreign"
+    serializer: str  # "json", "typed" or "pickle"; of others "integer", "text", "pickle" or "foreign"
     compressor: str | None  # "zstd", "lz4" or "gzip"
     is_signed: bool  # not whether the signature is right
     is_timed: bool
@@ -170,8 +170,7 @@ class Codec:
         """Never fails, verifies nothing, unpickles nothing."""
         head = data[0] if data else 0
         if head < _MARK:
-            kind = "integer" if _digits(data) else "pickle" if head == 0x80 else "foreign"
-            return Description(kind, None, False, False, len(data), None)
+            return Description(_kind(data), None, False, False, len(data), None)
         is_signed, is_timed = bool(head & _SIGNED), bool(head & _TIMED)
         try:
             meta = _unpacked(data, 1 + MAC_BYTES * is_signed)[0] if is_timed else None
@@ -224,6 +223,14 @@ class Codec:
             return orjson.loads(data)
         except ValueError as error:
             raise Unreadable("foreign") from error
+
+
+def _kind(data: bytes) -> str:
+    if _digits(data):
+        return "integer"
+    if data[:1] == b"\x80":
+        return "pickle"
+    return "text" if data[:1] and data[:1] in b'{["tfn-0123456789' else "foreign"
 
 
 def _squeezed(head: int, body: bytes, compressor: str) -> tuple[int, bytes]:
@@ -282,35 +289,3 @@ def _tags(data: bytes, start: int, count: int) -> tuple[Mapping[str, int], int]:
         tags[data[start : start + length].decode("utf-8", "surrogatepass")] = version
         start += length
     return tags, start
-
-
-JSON = 0x01
-_HEADER = struct.Struct(">Bdd")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    value: Any
-    stored_at: float  # seconds since the epoch
-    ttl_s: float | None  # None = for ever
-
-
-def encode(value: Any, *, stored_at: float, ttl_s: float | None) -> bytes:
-    """Raises Uncacheable. A tuple reads back as a list, a UUID as its text."""
-    try:
-        body = orjson.dumps(value, option=OPTIONS)
-    except TypeError as error:
-        raise Uncacheable(str(error)) from error
-    return _HEADER.pack(JSON, stored_at, math.inf if ttl_s is None else ttl_s) + body
-
-
-def decode(data: bytes) -> Entry | None:
-    """None for anything that `encode` did not write in full."""
-    if len(data) <= _HEADER.size or data[0] != JSON:
-        return None
-    _, stored_at, ttl_s = _HEADER.unpack_from(data)
-    try:
-        value = orjson.loads(data[_HEADER.size :])
-    except orjson.JSONDecodeError:
-        return None
-    return Entry(value, stored_at, None if math.isinf(ttl_s) else ttl_s)
