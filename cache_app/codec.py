@@ -13,7 +13,7 @@ pickle begins with the marker bits, so the entries of others are told apart by o
 from __future__ import annotations
 
 import math
-import pickle  # nosec: only what this codec has signed is read
+import pickle
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -249,14 +249,14 @@ def _loaded(serializer: int, body: bytes) -> Any:
 def _pickled(value: Any) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
-    except Exception as error:
+    except Exception as error:  # a __reduce__ may raise anything
         raise Uncacheable(f"{type(value).__qualname__} has no pickle: {error}") from error
 
 
 def _unpickled(body: bytes) -> Any:
     try:
         return pickle.loads(body)  # noqa: S301  (its signature is right)
-    except Exception as error:
+    except Exception as error:  # a class that has moved, a __setstate__ that raises
         raise Unreadable("corrupt") from error
 
 
@@ -289,3 +289,32 @@ def _tags(data: bytes, start: int, count: int) -> tuple[Mapping[str, int], int]:
         tags[data[start : start + length].decode("utf-8", "surrogatepass")] = version
         start += length
     return tags, start
+
+
+# For callers that are not on Codec yet.
+JSON = 0x01
+_HEADER = struct.Struct(">Bdd")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    value: Any
+    stored_at: float  # seconds since the epoch
+    ttl_s: float | None  # None = for ever
+
+
+def encode(value: Any, *, stored_at: float, ttl_s: float | None) -> bytes:
+    """Raises Uncacheable. A tuple reads back as a list, a UUID as its text."""
+    return _HEADER.pack(JSON, stored_at, math.inf if ttl_s is None else ttl_s) + dumps(value)
+
+
+def decode(data: bytes) -> Entry | None:
+    """None for anything that `encode` did not write in full."""
+    if len(data) <= _HEADER.size or data[0] != JSON:
+        return None
+    _, stored_at, ttl_s = _HEADER.unpack_from(data)
+    try:
+        value = orjson.loads(data[_HEADER.size :])
+    except orjson.JSONDecodeError:
+        return None
+    return Entry(value, stored_at, None if math.isinf(ttl_s) else ttl_s)
