@@ -54,14 +54,14 @@ def consists_of(value: Any, kinds: frozenset[type], *, check_floats: bool) -> bo
         found = set(map(type, level))
         if not found <= kinds:
             return False
-        if (
-            check_floats
-            and float in found
-            and not all(map(math.isfinite, (x for x in level if type(x) is float)))
-        ):
+        if check_floats and float in found and not all(map(math.isfinite, _floats(level))):
             return False
         level = gc.get_referents(*level)
     return True
+
+
+def _floats(level: list[Any]) -> list[float]:
+    return [item for item in level if type(item) is float]
 
 
 def first_wrong(value: Any, wrong: Callable[[Any], str], path: str = "value", depth: int = 0) -> str:
