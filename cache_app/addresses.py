@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 Node = tuple[str, int]
 SINGLE, CLUSTER, SENTINEL = "single", "cluster", "sentinel"
@@ -67,6 +68,10 @@ def of_alias(location: Any, options: Mapping[str, Any]) -> str:
     Where several servers are listed the first one is the primary, unless they are nodes of a cluster.
     """
     listed = _listed(location)
+    return _with_login(_named(listed, options), options)
+
+
+def _named(listed: list[str], options: Mapping[str, Any]) -> str:
     first = listed[0]
     scheme, _, rest = first.partition("://")
     if "+" in scheme:
@@ -78,6 +83,21 @@ def of_alias(location: Any, options: Mapping[str, Any]) -> str:
     if options.get("SENTINELS"):
         return _through_sentinels(scheme, rest, options)
     return first
+
+
+def _with_login(url: str, options: Mapping[str, Any]) -> str:
+    """django-redis' USERNAME and PASSWORD; what the URL says itself goes first."""
+    given = {name.lower(): options.get(name) for name in ("USERNAME", "PASSWORD")}
+    login = urlencode({name: value for name, value in given.items() if value})
+    if not login or "@" in url.partition("?")[0] or "password=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{login}"
+
+
+def replicas_of(location: Any) -> list[str]:
+    """The servers after the first one, which django-redis takes for replicas; none of a cluster."""
+    listed = _listed(location)
+    return [] if "+" in listed[0].partition("://")[0] else listed[1:]
 
 
 def _through_sentinels(scheme: str, rest: str, options: Mapping[str, Any]) -> str:
@@ -120,8 +140,6 @@ def _bracketed(host: Any) -> str:
 def dial_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """What django-redis takes from OPTIONS for a connection, as arguments of redis-py's."""
     named = {
-        "username": options.get("USERNAME"),
-        "password": options.get("PASSWORD"),
         "socket_timeout": options.get("SOCKET_TIMEOUT"),
         "socket_connect_timeout": options.get("SOCKET_CONNECT_TIMEOUT"),
         "sentinel_kwargs": options.get("SENTINEL_KWARGS"),

@@ -63,17 +63,17 @@ def key_prefix() -> str:
 # --- redis-py's clients --------------------------------------------------------------------------------------------------
 
 
-def client(url: str | None = None, *, pool: str = "main") -> redis.Redis:
+def client(url: str | None = None, *, pool: str = "main", **extra: Any) -> redis.Redis:
     """A synchronous client on this process's pool for `url`; of a cluster it is a redis.cluster.RedisCluster.
 
     pool: "main", or "wait" for commands that block (BLPOP): they must not use up the connections which others need.
     Cheap to call, safe in threads and after a fork. Nothing is sent twice: a dead idle connection is replaced before
     it is used, a connection that dies under a command raises redis.ConnectionError.
     """
-    key = (url or default_url(), pool)
+    key = (url or default_url(), pool if not extra else f"{pool} {sorted(extra.items())!r}")
     found = _clients.get(key)
     if found is None:  # two threads may both make one; they share the pool, so either will do
-        found = _clients[key] = _made_client(*key)
+        found = _clients[key] = _made_client(key, pool, extra)
     return found
 
 
@@ -118,12 +118,12 @@ def _made_pool(servers: Servers, extra: Mapping[str, Any]) -> redis.BlockingConn
     return redis.BlockingConnectionPool.from_url(url=servers.url, **options)
 
 
-def _made_client(url: str, purpose: str) -> redis.Redis:
-    servers = addresses.parse(url)
+def _made_client(key: tuple[str, str], purpose: str, extra: Mapping[str, Any]) -> redis.Redis:
+    servers = addresses.parse(key[0])
     if servers.kind != CLUSTER:
-        return redis.Redis(connection_pool=pool_of(url, purpose))
+        return redis.Redis(connection_pool=pool_of(key[0], purpose, **extra))
     with _guard:
-        found = _clients.get((url, purpose))
+        found = _clients.get(key)
         if found is not None:
             return found
         try:
@@ -131,7 +131,7 @@ def _made_client(url: str, purpose: str) -> redis.Redis:
                 url=servers.url,
                 startup_nodes=[ClusterNode(host, port) for host, port in servers.nodes],
                 connection_pool_class=redis.BlockingConnectionPool,
-                **_pool_options(),
+                **_pool_options() | dict(extra),
             )  # type: ignore[return-value]
         except RedisClusterException as error:  # no RedisError, though no node answered
             raise redis.ConnectionError(str(error)) from error

@@ -123,7 +123,7 @@ class RedisStore:
             self._known.saw([key], [found])
         return found
 
-    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, keys: Sequence[str]) -> list[Any]:
         if not keys:
             return []
         try:
@@ -198,7 +198,7 @@ class RedisStore:
             self._known.saw([key], [found])
         return found
 
-    async def aget_many(self, keys: Sequence[str]) -> list[bytes | None]:
+    async def aget_many(self, keys: Sequence[str]) -> list[Any]:
         if not keys:
             return []
         link = self.alink()
