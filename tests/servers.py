@@ -237,9 +237,12 @@ class ValkeySentinels:
 def valkey_sentinels(down_after_s: float = 0.5) -> Iterator[ValkeySentinels]:
     """A primary, a replica and a Sentinel that makes it the primary when the other one is gone for down_after_s."""
     with contextlib.ExitStack() as stack:
-        primary = stack.enter_context(_valkey_node())
-        follow = ("--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
+        at_once = ("--repl-diskless-sync-delay", "0")
+        primary = stack.enter_context(_valkey_node(*at_once))
+        follow = ("--replicaof", "127.0.0.1", str(primary.port), *at_once)
         replica = stack.enter_context(_valkey_node(*follow))
+        with replica.client() as client:  # the Sentinel asks at once, and then not for another ten seconds
+            _until(lambda: client.info("replication")["master_link_status"] == "up")
         conf = stack.enter_context(scratch("sentinel")) / "conf"
         conf.write_text(
             f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
@@ -250,8 +253,6 @@ def valkey_sentinels(down_after_s: float = 0.5) -> Iterator[ValkeySentinels]:
         group = ValkeySentinels(primary, replica, sentinel)
         with sentinel.client() as client:
             _until(lambda: client.sentinel_master("main")["num-slaves"] == 1)
-        with replica.client() as client:
-            _until(lambda: client.info("replication")["master_link_status"] == "up")
         yield group
 
 
