@@ -9,6 +9,7 @@ class CacheAppConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks as checks  # they register themselves
-        from . import stats_store
+        from . import model_tags, stats_store
 
         stats_store.start()
+        model_tags.connect()

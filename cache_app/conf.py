@@ -20,6 +20,7 @@ class CacheConf:
     REBUILD_WAIT_S: float = setting(30.0, low=0.0, high=600)  # of `@cached`: for the process that loads
     REBUILD_LEASE_S: float = setting(5.0, low=0.1, high=3600)  # renewed while it loads; a killed one's ends
     REFRESH_THREADS: int = setting(4, low=1, high=64)  # per process, for loads in the background of sync code
+    MODEL_TAGS: tuple[str, ...] = ()  # "app.model" that only other processes' `@cached(depends_on=…)` name
     STATS_EVERY_S: float = setting(5.0, low=0.1, high=300)  # a process adds its counts to the shared ones
     SLOW_MS: float = setting(50.0, low=0.1, high=60_000)  # an operation that took longer is kept with its key
     LOG_EVERY_S: float = setting(30.0, low=0.0, high=3600)  # at most one line per event and interval

@@ -1,215 +1,180 @@
-"""Get or load: key → store → (rebuild lock) → loader → store. One flow for sync and async callers.
+"""Get or load: key → store → single flight → lease → loader → store. One flow for sync and async callers.
 
-hit                                 the entry
-miss                                load, store, answer
-miss, lock                          one caller loads, the others wait for it and read again
-Redis down, ON_STORE_DOWN="load"    load and answer, nothing is stored; "raise": the caller gets redis' error
+fresh hit                 answered; when its end is near (early.py) one caller starts a load in the background
+miss, past its life       one caller of this process leads, the others wait for what it finds (flights.py)
+                          one process loads, under a lease in the store, and the others read again when it is free
+the loader raises         an entry within `stale_s` after its life answers, else the exception goes to all who wait
+the load takes too long   soft_timeout_s: such an entry answers; hard_timeout_s: LoadTimeout; the load goes on
+the store is down         ON_STORE_DOWN="load": load, nothing is stored; "raise": the caller gets its error
+
+The value is stored under the versions that its tags had before the load began: an invalidation while it loads has
+ended the entry before it is written.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import redis
-import structlog
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from . import codec, stats
-from .conf import conf
-from .connections import aclient, client
-from .locks import CacheLock, LockTimeout
-from .steps import Steps
-
-log = structlog.get_logger(__name__)
-_logged: dict[str, float] = {}  # event → monotonic time of its last line
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """value, and where it came from: hit is False for the caller whose call had to wait for a loader."""
-
-    value: Any
-    hit: bool
-    age_s: float  # since it was stored
-    ttl_s: float | None  # left to live; None = for ever; 0.0 = it could not be stored
+from . import early, stats
+from . import rules as rulebook
+from .backend import BrainCache
+from .calls import Answer, Call, left_s, settled
+from .entries import MISSING, Read
+from .load_flow import alone, missed, refreshed, without_store
+from .load_steps import Awaited, Direct
+from .rules import Rules
+from .steps import adrive, drive
+from .store import NEW, StoreFailed
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a cached function. load: the function with its arguments applied."""
-
-    function: str
-    key: str
-    ttl_s: float | None
-    lock: bool
-    load: Callable[[], Any]
-
-
-class StoreDown(Exception):
-    """Redis failed before a loader ran; __cause__ is its error."""
-
-
-def fetch(call: Call) -> Steps:
+def fetch(call: Call) -> Answer:
     try:
-        return (yield from _through_store(call))
-    except StoreDown as down:
-        _store_failed(call, down.__cause__)
-        return Cached((yield from _load(call)).value, hit=False, age_s=0.0, ttl_s=0.0)
+        read = call.read()
+    except StoreFailed as failed:
+        return settled(call, drive(without_store(call, failed), Direct(call).perform))
+    if read.is_found:
+        ahead_s = left_s(read)
+        if ahead_s > 0:
+            call.counts.add(f"hits_{read.tier}")
+            if _is_due(call, read, ahead_s):
+                drive(refreshed(call, read), Direct(call).perform)
+            return settled(call, (read.value, read.meta, True, False))
+    return settled(call, drive(missed(call, read), Direct(call).perform))
 
 
-def _through_store(call: Call) -> Steps:
-    found = yield from _read(call)
-    if found is not None:
-        stats.count(call.function, "hits")
-        return found
-    stats.count(call.function, "misses")
-    if not call.lock:
-        return (yield from _rebuild(call))
+async def afetch(call: Call) -> Answer:
     try:
-        yield from _reaching_store("acquire")
-    except LockTimeout:
-        stats.count(call.function, "lock_timeouts")
-        return (yield from _rebuild(call))
-    try:
-        found = yield from _read(call)
-        if found is not None:
-            stats.count(call.function, "coalesced")
-            return Cached(found.value, hit=False, age_s=found.age_s, ttl_s=found.ttl_s)
-        return (yield from _rebuild(call))
-    finally:
-        yield from _released(call)
+        read = await call.aread()
+    except StoreFailed as failed:
+        return settled(call, await adrive(without_store(call, failed), Awaited(call).perform))
+    if read.is_found:
+        ahead_s = left_s(read)
+        if ahead_s > 0:
+            call.counts.add(f"hits_{read.tier}")
+            if _is_due(call, read, ahead_s):
+                await adrive(refreshed(call, read), Awaited(call).perform)
+            return settled(call, (read.value, read.meta, True, False))
+    return settled(call, await adrive(missed(call, read), Awaited(call).perform))
 
 
-def _read(call: Call) -> Steps:
-    data = yield from _reaching_store("get")
-    if data is None:
+def load_alone(call: Call) -> Answer:
+    """Nothing is read, shared or stored."""
+    return settled(call, drive(alone(call), Direct(call).perform))
+
+
+def _is_due(call: Call, read: Read, ahead_s: float) -> bool:
+    beta = call.rules.early
+    return (
+        bool(beta) and read.meta is not None and early.is_due(ahead_s, read.meta.load_s, beta, random.random)
+    )
+
+
+# --- without a decorator ---------------------------------------------------------------------------------------------
+
+
+def get_or_load(
+    cache: BrainCache,
+    key: Any,
+    loader: Callable[[], Any],
+    *,
+    version: int | None = None,
+    tags: Sequence[str] = (),
+    name: str = "",
+    **options: Any,
+) -> Any:
+    """The value under the key, or what the loader returns, stored. options: those of `cached` (ttl_s, stale_s, …).
+
+    name: what it is counted under.
+    """
+    return fetch(_functional(cache, key, loader, version, tags, name, options))[0]
+
+
+async def aget_or_load(
+    cache: BrainCache,
+    key: Any,
+    loader: Callable[[], Any],
+    *,
+    version: int | None = None,
+    tags: Sequence[str] = (),
+    name: str = "",
+    **options: Any,
+) -> Any:
+    """As `get_or_load`; the loader may be a coroutine function."""
+    return (await afetch(_functional(cache, key, loader, version, tags, name, options)))[0]
+
+
+def _functional(
+    cache: BrainCache,
+    key: Any,
+    loader: Callable[[], Any],
+    version: int | None,
+    tags: Sequence[str],
+    name: str,
+    options: Mapping[str, Any],
+) -> Call:
+    rules = rulebook.of(options)
+    full = cache.full_key(key, version)
+    return Call(cache, full, loader, rules, stats.counts(cache.alias, name), name or full, tuple(tags))
+
+
+class _DefaultCall(Call):
+    """Django's get_or_set: an entry like `cache.set` makes it, so that integers can be counted; the alias' own policy."""
+
+    __slots__ = ("timeout",)
+
+    def read(self) -> Read:
+        return self._read(self.cache._get(self.key))
+
+    async def aread(self) -> Read:
+        return self._read(await self.cache._aget(self.key))
+
+    def _read(self, value: Any) -> Read:
+        return Read(value, None, value is not MISSING, {}, self.cache.tier)
+
+    def write(self, value: Any, **lives: Any) -> Any:
+        life_s = self.cache._life_s(self.rules.ttl_s)
+        self.cache._set(self.key, value, life_s, (), sliding=False, only=NEW)
+        stored = self.cache._get(self.key)
+        return value if stored is MISSING else stored
+
+    async def awrite(self, value: Any, **lives: Any) -> Any:
+        life_s = self.cache._life_s(self.rules.ttl_s)
+        await self.cache._aset(self.key, value, life_s, (), sliding=False, only=NEW)
+        stored = await self.cache._aget(self.key)
+        return value if stored is MISSING else stored
+
+    def store_failed(self, error: BaseException) -> None:
+        self.cache._failed(error if isinstance(error, StoreFailed) else StoreFailed(error), None)
+
+
+def get_or_set(cache: BrainCache, key: Any, default: Any, timeout: Any, version: int | None) -> Any:
+    """Django's. default: a value, or a callable that one of the callers of this process calls."""
+    load = default if callable(default) else lambda: default
+    call = _default_call(cache, key, load, timeout, version)
+    return load() if call is None else fetch(call)[0]
+
+
+async def aget_or_set(cache: BrainCache, key: Any, default: Any, timeout: Any, version: int | None) -> Any:
+    """default: a value, a callable or a coroutine function."""
+    load = default if callable(default) else lambda: default
+    call = _default_call(cache, key, load, timeout, version)
+    if call is not None:
+        return (await afetch(call))[0]
+    loaded = load()
+    return await loaded if inspect.isawaitable(loaded) else loaded
+
+
+def _default_call(
+    cache: BrainCache, key: Any, load: Callable[[], Any], timeout: Any, version: int | None
+) -> _DefaultCall | None:
+    """None: it would be over at once."""
+    life_s = cache.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+    if life_s is not None and life_s <= 0:
         return None
-    entry = codec.decode(data)
-    if entry is None:
-        stats.count(call.function, "corrupt")
-        _log_rarely("cache_entry_corrupt", function=call.function)
-        return None
-    age_s = max(_now() - entry.stored_at, 0.0)
-    return Cached(entry.value, True, age_s, None if entry.ttl_s is None else max(entry.ttl_s - age_s, 0.0))
-
-
-def _rebuild(call: Call) -> Steps:
-    entry, data = yield from _encoded(call)
-    try:
-        yield "put", data
-    except redis.RedisError as error:
-        _store_failed(call, error)
-        return Cached(entry.value, hit=False, age_s=0.0, ttl_s=0.0)
-    return Cached(entry.value, hit=False, age_s=0.0, ttl_s=entry.ttl_s)
-
-
-def _load(call: Call) -> Steps:
-    entry, _ = yield from _encoded(call)
-    return entry
-
-
-def _encoded(call: Call) -> Generator[Any, Any, tuple[codec.Entry, bytes]]:
-    """The loaded value as a hit will give it: a tuple that turns into a list does so in the first call already."""
-    stats.count(call.function, "loads")
-    try:
-        value = yield ("load",)
-    except Exception:
-        stats.count(call.function, "load_errors")
-        raise
-    try:
-        data = codec.encode(value, stored_at=_now(), ttl_s=call.ttl_s)
-    except codec.Uncacheable as error:
-        raise codec.Uncacheable(f"{call.function} returned what JSON cannot hold: {error}") from error
-    entry = codec.decode(data)
-    assert entry is not None  # noqa: S101  (encode wrote it)
-    return entry, data
-
-
-def _released(call: Call) -> Steps:
-    try:
-        if not (yield ("release",)):
-            _log_rarely(
-                "cache_rebuild_outlived_its_lock", function=call.function, lease_s=conf().REBUILD_LEASE_S
-            )
-    except redis.RedisError as error:  # the lease ends by itself; the caller has its value
-        stats.count(call.function, "store_errors")
-        _log_rarely("cache_store_down", function=call.function, error=type(error).__name__)
-
-
-def _reaching_store(verb: str) -> Steps:
-    try:
-        return (yield (verb,))
-    except redis.RedisError as error:
-        raise StoreDown from error
-
-
-def _store_failed(call: Call, error: BaseException | None) -> None:
-    stats.count(call.function, "store_errors")
-    if conf().ON_STORE_DOWN == "raise" and error is not None:
-        raise error
-    _log_rarely("cache_store_down", function=call.function, error=type(error).__name__)
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
-
-
-def _log_rarely(event: str, **fields: Any) -> None:
-    now = time.monotonic()
-    if now - _logged.get(event, -1e9) >= conf().LOG_EVERY_S:
-        _logged[event] = now
-        log.warning(event, **fields)
-
-
-def _rebuild_lock(call: Call) -> CacheLock:
-    limits = conf()
-    return CacheLock(f"rebuild:{call.key}", ttl_s=limits.REBUILD_LEASE_S, wait_s=limits.REBUILD_WAIT_S)
-
-
-def _milliseconds(ttl_s: float | None) -> int | None:
-    return None if ttl_s is None else max(int(ttl_s * 1000), 1)
-
-
-class Direct:
-    """The steps done by this thread."""
-
-    def __init__(self, call: Call) -> None:
-        self.call, self.lock = call, _rebuild_lock(call)
-
-    def perform(self, step: tuple[Any, ...]) -> Any:
-        match step:
-            case ("get",):
-                return client().get(self.call.key)
-            case "put", data:
-                return client().set(self.call.key, data, px=_milliseconds(self.call.ttl_s))
-            case ("load",):
-                return self.call.load()
-            case ("acquire",):
-                return self.lock.acquire()
-            case ("release",):
-                return self.lock.release()
-        raise AssertionError(step)
-
-
-class Awaited:
-    """The same steps on the event loop, natively: no thread is used."""
-
-    def __init__(self, call: Call) -> None:
-        self.call, self.lock = call, _rebuild_lock(call)
-
-    async def perform(self, step: tuple[Any, ...]) -> Any:
-        match step:
-            case ("get",):
-                return await aclient().get(self.call.key)
-            case "put", data:
-                return await aclient().set(self.call.key, data, px=_milliseconds(self.call.ttl_s))
-            case ("load",):
-                return await self.call.load()
-            case ("acquire",):
-                return await self.lock.aacquire()
-            case ("release",):
-                return await self.lock.arelease()
-        raise AssertionError(step)
+    rules = Rules(ttl_s=life_s, lock=False, early=0.0)
+    return _DefaultCall(cache, cache.full_key(key, version), load, rules, cache.counts, "get_or_set")

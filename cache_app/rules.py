@@ -93,10 +93,13 @@ def wrapped(value: Any) -> dict[str, Any]:
 
 
 def error_form(error: Exception, kinds: tuple[type[Exception], ...]) -> dict[str, Any] | None:
-    """None: not one of the listed classes themselves, or with arguments that JSON does not give back."""
-    if type(error) not in kinds or not _is_json(list(error.args)):
+    """None: not one of the listed classes themselves, or one that cannot be made anew of JSON."""
+    kind = type(error)
+    if kind not in kinds or not _is_json(list(error.args)):
         return None
-    return {"error": _name(type(error)), "args": list(error.args)}
+    form = {"error": _name(kind), "args": list(error.args)}
+    is_usable, made = unwrapped(form, kinds)
+    return form if is_usable and made.error.args == error.args else None
 
 
 def unwrapped(form: Any, kinds: tuple[type[Exception], ...]) -> tuple[bool, Any]:

@@ -4,38 +4,20 @@ import asyncio
 import multiprocessing
 import threading
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import redis
 import structlog
 
-from cache_app import cached, stats
+from cache_app import backends, cached, decorators, stats
 from cache_app.codec import Uncacheable
 from cache_app.connections import client
 from cache_app.keys import Unkeyable
 
-
-class Loader:
-    """Counts its runs; answers what it was given."""
-
-    def __init__(self, answer: Any = "value", delay_s: float = 0.0) -> None:
-        self.answer, self.delay_s, self.runs = answer, delay_s, 0
-
-    def __call__(self) -> Any:
-        self.runs += 1
-        time.sleep(self.delay_s)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
-def wrapped(loader: Loader, **options: Any) -> Any:
-    @cached(**options)
-    def function(a: Any = 1, b: Any = 2) -> Any:
-        return loader()
-
-    return function
+from .loaders import Counted, Loader, awrapped, wrapped
 
 
 @pytest.mark.parametrize("answer", [None, False, 0, [], {"a": 1}])
@@ -131,17 +113,12 @@ def test_cached__tuple__is_the_same_list_on_miss_and_hit() -> None:
 
 
 def test_cached__corrupt_entry__is_loaded_again_and_counted() -> None:
-    loader = Loader()
-    function = wrapped(loader, ttl_s=60)
+    function = wrapped(Loader(), ttl_s=60)
     client().set(function.key(), b"\x80\x05garbage")
-    before = stats.of(_name())["corrupt"]
+    before = stats.counts("default").events().get("corrupt", 0)
     assert function() == "value"
     assert function.lookup().hit is True
-    assert stats.of(_name())["corrupt"] == before + 1
-
-
-def _name() -> str:
-    return f"{__name__}.wrapped.<locals>.function"
+    assert stats.counts("default").events()["corrupt"] > before
 
 
 @pytest.mark.parametrize("wrong", [{"ttl_s": 1, "ttl": 1}, {"ttl_s": len}])
@@ -233,11 +210,11 @@ async def test_cached__fifty_tasks_on_a_cold_key_with_lock__load_once() -> None:
 def test_cached__redis_down__the_loader_answers_is_counted_and_logged_once(lock: bool) -> None:
     loader = Loader()
     function = wrapped(loader, ttl_s=60, lock=lock)
-    before = stats.of(_name())["store_errors"]
+    counted = Counted(function)
     with structlog.testing.capture_logs() as lines:
         assert [function() for _ in range(3)] == ["value"] * 3
     assert loader.runs == 3
-    assert stats.of(_name())["store_errors"] == before + 3
+    assert (counted.store_errors, counted.misses) == (3, 0)
     assert [line["event"] for line in lines] == ["cache_store_down"]
 
 
@@ -268,9 +245,323 @@ def test_cached__redis_down__the_loaders_own_error_goes_on() -> None:
 def test_families__after_calls__carry_the_counts_per_function() -> None:
     function = wrapped(Loader(), ttl_s=60)
     function(), function()
-    counts = stats.of(_name())
+    counts = stats.counts("default", function.name).events()
     samples = {
-        s.name: s.value for f in stats.families() for s in f.samples if s.labels["function"] == _name()
+        sample.name: sample.value
+        for family in stats.families()
+        for sample in family.samples
+        if sample.labels.get("namespace") == function.name
     }
-    assert samples["brain_cache_hits_total"] == counts["hits"] >= 1
+    assert samples["brain_cache_hits_l2_total"] == counts["hits_l2"] >= 1
     assert samples["brain_cache_loads_total"] == counts["loads"] >= 1
+
+
+# --- what tells calls apart ------------------------------------------------------------------------------------------
+def test_key__of_a_call__is_readable(own_prefix: str) -> None:
+    function = wrapped(Loader(), ttl_s=60, version=3)
+    name = "tests.cache_app.loaders.wrapped.<locals>.function"
+    assert function.key(7, b="x") == f"{own_prefix}:cached:{name}:3(a=7,b='x')"
+
+
+def test_vary__surroundings_change__is_another_entry() -> None:
+    language = ContextVar("language", default="de")
+    loader = Loader(lambda run: language.get())
+    function = wrapped(loader, ttl_s=60, vary=[language.get, lambda: 7])
+    assert function() == function() == "de"
+    language.set("en")
+    assert function() == function() == "en"
+    assert function.key().endswith("(a=1,b=2|'en'|7)")
+    assert loader.runs == 2
+
+
+def test_vary__value_that_looks_like_an_argument__is_not_taken_for_one() -> None:
+    surroundings: list[Any] = ["x"]
+    function = wrapped(Loader(), vary=[lambda: surroundings[0]])
+    assert function.key("1|'x'") != function.key(1)
+    first = function.key("a")
+    surroundings[0] = "a'|'x"
+    assert function.key() != first
+
+
+def test_key__method__tells_objects_apart_by_what_it_returns() -> None:
+    class Shop:
+        def __init__(self, pk: int) -> None:
+            self.pk, self.runs = pk, 0
+
+        @cached(ttl_s=60, key=lambda self, day: (self.pk, day))
+        def total(self, day: str) -> str:
+            self.runs += 1
+            return f"{self.pk} on {day}"
+
+        @cached(ttl_s=60, key=lambda self: self.pk)
+        async def name(self) -> str:
+            self.runs += 1
+            return f"shop {self.pk}"
+
+    one, two = Shop(1), Shop(2)
+    assert (one.total("mon"), one.total("mon"), two.total("mon")) == ("1 on mon", "1 on mon", "2 on mon")
+    assert (one.runs, two.runs) == (1, 1)
+    assert Shop.total.invalidate(one, "mon") is True
+    one.total("mon"), two.total("mon")
+    assert (one.runs, two.runs) == (2, 1)
+    assert asyncio.run(_all(one.name(), Shop(1).name(), two.name())) == ["shop 1", "shop 1", "shop 2"]
+    assert (one.runs, two.runs) == (3, 2)
+
+
+async def _all(*calls: Any) -> list[Any]:
+    return [await call for call in calls]
+
+
+def test_key__static_and_class_method__need_none() -> None:
+    runs: list[int] = []
+
+    class Shop:
+        @staticmethod
+        @cached(ttl_s=60)
+        def twice(n: int) -> int:
+            runs.append(n)
+            return n * 2
+
+    assert (Shop.twice(2), Shop().twice(n=2), runs) == (4, 4, [2])
+
+
+def test_alias__another_cache__keeps_it_there(settings: Any, own_prefix: str) -> None:
+    settings.CACHES = settings.CACHES | {
+        "other": settings.CACHES["default"] | {"KEY_PREFIX": f"{own_prefix}o"}
+    }
+    function = wrapped(Loader(), ttl_s=60, alias="other")
+    counted = Counted(function, "other")
+    function(), function()
+    assert function.key().startswith(f"{own_prefix}o:cached:")
+    assert client().exists(function.key()) == 1
+    assert (counted.hits_l2, counted.loads) == (1, 1)
+
+
+def test_backend__another_one_is_chosen__is_what_is_used_from_then_on(settings: Any, own_prefix: str) -> None:
+    settings.CACHES = settings.CACHES | {
+        "other": settings.CACHES["default"] | {"KEY_PREFIX": f"{own_prefix}o"}
+    }
+    loader = Loader()
+    function = wrapped(loader, ttl_s=60)
+    function()
+    backends.choose(backends.backend("other"))
+    try:
+        function(), function()
+        assert function.key().startswith(f"{own_prefix}o:")
+    finally:
+        backends.choose(None)
+    function()
+    assert loader.runs == 2
+
+
+# --- what ends them early --------------------------------------------------------------------------------------------
+def test_tags__one_is_invalidated__its_results_are_loaded_again() -> None:
+    loader = Loader(lambda run: run)
+    function = wrapped(loader, ttl_s=60, tags=lambda a, b=2: [f"a:{a}", "all"])
+    assert (function(1), function(2)) == (1, 2)
+    cache = backends.backend()
+    cache.invalidate_tags("a:1")
+    assert (function(1), function(2)) == (3, 2)
+    cache.invalidate_tags("all")
+    assert (function(1), function(2)) == (4, 5)
+
+
+async def test_tags__on_a_loop__end_results_too() -> None:
+    loader = Loader(lambda run: run)
+    function = awrapped(loader, ttl_s=60, tags=["t"])
+    assert (await function(), await function()) == (1, 1)
+    await backends.backend().ainvalidate_tags("t")
+    assert await function() == 2
+
+
+def test_tags__invalidated_while_it_loads__the_result_is_answered_and_over_at_once() -> None:
+    cache = backends.backend()
+
+    def load(run: int) -> str:
+        if run == 1:
+            cache.invalidate_tags("t")  # somebody changes a row that this load has read already
+            return "old"
+        return "new"
+
+    function = wrapped(Loader(load), ttl_s=60, tags=["t"])
+    assert [function(), function(), function()] == ["old", "new", "new"]
+
+
+def test_invalidate__store_down__says_so_or_raises(redis_down: Any) -> None:
+    with pytest.raises(redis.ConnectionError):
+        wrapped(Loader(), ttl_s=60).invalidate()
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+def test_unless__is_true__is_answered_and_not_stored() -> None:
+    loader = Loader(lambda run: {"run": run})
+    function = wrapped(loader, ttl_s=60, unless=lambda found: found["run"] < 3)
+    assert [function()["run"] for _ in range(4)] == [1, 2, 3, 3]
+
+
+def test_unless__result_without_a_form_in_the_store__is_answered_as_it_is() -> None:
+    function = wrapped(Loader({1, 2}), ttl_s=60, unless=lambda found: True)
+    assert function() == {1, 2}
+
+
+def test_negative__result_is_none__has_a_life_of_its_own() -> None:
+    loader = Loader(lambda run: None if run == 1 else "value")
+    function = wrapped(loader, ttl_s=60, negative_ttl_s=0.03)
+    assert (function(), function(), loader.runs) == (None, None, 1)
+    time.sleep(0.04)
+    assert function() == "value"
+    assert function.lookup().ttl_s > 50
+
+
+def test_negative__callable_says_what_is__none_is_not() -> None:
+    function = wrapped(Loader([]), ttl_s=60, negative=lambda found: not found, negative_ttl_s=5)
+    function()
+    assert function.lookup().ttl_s <= 5
+    none = wrapped(Loader(None), ttl_s=60, negative=lambda found: found == [], negative_ttl_s=5, version=2)
+    none()
+    assert none.lookup().ttl_s > 5
+
+
+def test_sliding__is_read_in_time__lives_on() -> None:
+    loader = Loader()
+    function = wrapped(loader, ttl_s=0.3, sliding=True)
+    for _ in range(4):
+        function()
+        time.sleep(0.15)
+    assert loader.runs == 1
+    time.sleep(0.35)
+    function()
+    assert loader.runs == 2
+
+
+def test_jitter__many_calls__end_apart_and_never_later() -> None:
+    function = wrapped(Loader(), ttl_s=1000, jitter=0.5)
+    lives = []
+    for n in range(20):
+        function(n)
+        lives.append(function.lookup(n).ttl_s)
+    assert all(499 <= life <= 1000 for life in lives)
+    assert max(lives) - min(lives) > 50
+
+
+class Missing(Exception):
+    pass
+
+
+class MissingToo(Missing):
+    pass
+
+
+class Picky(Exception):
+    def __init__(self, number: int) -> None:
+        super().__init__(f"number {number}")
+
+
+def test_errors__of_a_listed_class__are_kept_and_made_anew() -> None:
+    loader = Loader(Missing("x", 7, None))
+    function = wrapped(loader, ttl_s=60, cache_errors=(Missing,), error_ttl_s=0.3)
+    raised = []
+    for _ in range(3):
+        with pytest.raises(Missing) as caught:
+            function()
+        raised.append(caught.value)
+    assert loader.runs == 1
+    assert {error.args for error in raised} == {("x", 7, None)}
+    assert raised[1] is not raised[2]
+    time.sleep(0.31)
+    loader.answer = "value"
+    assert function() == function() == "value"
+    assert loader.runs == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), MissingToo("x"), Missing(object()), Missing((1, 2)), Missing(float("nan")), Picky(3)],
+    ids=repr,
+)
+def test_errors__not_listed_or_not_to_be_made_anew__are_not_kept(error: Exception) -> None:
+    loader = Loader(error)
+    function = wrapped(loader, ttl_s=60, cache_errors=(Missing, Picky), error_ttl_s=60)
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            function()
+    assert loader.runs == 2
+
+
+def test_errors__values_beside_them__are_what_they_were() -> None:
+    function = wrapped(Loader({"error": "x", "args": []}), ttl_s=60, cache_errors=(Missing,), error_ttl_s=60)
+    assert function() == function() == {"error": "x", "args": []}
+    plain = wrapped(Loader("plain"), ttl_s=60)
+    assert plain() == "plain"  # never reads what the other has stored
+
+
+def test_errors__entry_names_a_class_that_is_not_listed__is_loaded_and_never_made() -> None:
+    loader = Loader("value")
+    function = wrapped(loader, ttl_s=60, cache_errors=(Missing,), error_ttl_s=60)
+    cache = backends.backend()
+    cache.write(function.key(), {"error": "builtins.SystemExit", "args": [1]}, ttl_s=60.0)
+    assert (function(), loader.runs) == ("value", 1)
+
+
+def test_errors__stale_entry_at_hand__is_not_given_up_for_one() -> None:
+    loader = Loader(lambda run: "value" if run == 1 else Missing("x"))
+    function = wrapped(loader, ttl_s=0.03, stale_s=60, cache_errors=(Missing,), error_ttl_s=60)
+    function()
+    time.sleep(0.04)
+    assert [function(), function()] == ["value", "value"]
+    assert loader.runs == 3
+
+
+# --- warm ------------------------------------------------------------------------------------------------------------
+def test_warm__listed_calls__are_made_and_known_by_name() -> None:
+    loader = Loader()
+    function = wrapped(loader, ttl_s=60, warm=lambda: [((1,), {}), ((), {"a": 2})])
+    assert decorators.known()[function.name] is function
+    assert (function.warm(), function.warm(), loader.runs) == (2, 0, 2)
+    assert function.lookup(2).hit is True
+    assert wrapped(Loader()).warm is None
+
+
+async def test_warm__coroutine_function__is_awaited() -> None:
+    function = awrapped(Loader(), ttl_s=60, warm=lambda: [((n,), {}) for n in range(3)])
+    assert (await function.warm(), await function.warm()) == (3, 0)
+
+
+# --- misuse ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"negative_ttl_s": 0}, ValueError),
+        ({"negative": bool}, ValueError),
+        ({"jitter": 0.6}, ValueError),
+        ({"early": -1}, ValueError),
+        ({"stale_s": -1}, ValueError),
+        ({"soft_timeout_s": 1}, ValueError),
+        ({"hard_timeout_s": 0}, ValueError),
+        ({"ttl_s": None, "sliding": True}, ValueError),
+        ({"cache_errors": (OSError,)}, ValueError),
+        ({"error_ttl_s": 5}, ValueError),
+        ({"cache_errors": ("OSError",), "error_ttl_s": 5}, TypeError),
+        ({"tags": "one"}, TypeError),
+        ({"ttl_s": float("nan")}, ValueError),
+    ],
+    ids=repr,
+)
+def test_cached__what_cannot_be_meant__is_said_when_it_is_declared(
+    wrong: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        wrapped(Loader(), **wrong)
+
+
+def test_cached__generator__is_refused() -> None:
+    with pytest.raises(TypeError, match="list"):
+
+        @cached()
+        def numbers() -> Iterator[int]:
+            yield 1
+
+
+def test_cached__no_such_alias__says_which_there_are() -> None:
+    with pytest.raises(Exception, match="no alias 'nope'"):
+        wrapped(Loader(), alias="nope")()

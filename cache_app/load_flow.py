@@ -1,0 +1,254 @@
+"""What happens after a miss: single flight, lease, loader, store, as steps for load_steps to do."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+import structlog
+
+from . import rules as rulebook
+from . import seldom
+from .calls import Answer, Call, Landing, LoadFailed, LoadTimeout, Refused, left_s
+from .codec import Meta, Uncacheable
+from .conf import conf
+from .entries import Read, wall_s
+from .flights import ABANDONED, Flight
+from .locks import LockTimeout
+from .rules import Rules
+from .steps import Steps
+from .store import StoreFailed
+
+log = structlog.get_logger(__name__)
+
+
+def without_store(call: Call, failed: StoreFailed) -> Steps:
+    call.store_failed(failed)
+    return (yield from missed(call, None))
+
+
+def missed(call: Call, read: Read | None) -> Steps:
+    """read: what stands in the store, past its life or missing; None: the store does not answer."""
+    if read is not None:
+        call.counts.add("misses")
+    stale = read if read is not None and _may_serve(call, read) else None
+    patience_s = call.rules.patience_s(stale is not None)
+    give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+    while True:
+        flight, leads = yield ("board",)
+        if flight is None:  # a recursion: whoever loads it waits for this very call
+            outcome = yield from _loaded(call, None, None)
+        else:
+            outcome = yield from _flown(call, flight, leads, read is not None, give_up_at)
+        if outcome is not ABANDONED:
+            return _answer(call, outcome, stale)
+
+
+def alone(call: Call) -> Steps:
+    """Load for this caller only: nothing is read, shared or stored."""
+    return _answer(call, (yield from _loaded(call, None, None)), None)
+
+
+def refreshed(call: Call, old: Read) -> Steps:
+    """Start a load ahead of the entry's end, unless one is under way. Nobody waits for it."""
+    flight, leads = yield ("board",)
+    if flight is None or not leads:
+        return
+    if not (yield "detach", _rebuilt(call, flight, old=old), True):
+        flight.abandon()
+
+
+def _flown(call: Call, flight: Flight, leads: bool, is_store_up: bool, give_up_at: float) -> Steps:
+    """The outcome, for a caller who leads or follows. None: not in time."""
+    wait_s = conf().REBUILD_WAIT_S
+    is_second = False
+    while True:
+        if leads:
+            steps = _rebuilt(call, flight, is_store_up=is_store_up, with_lease=not is_second)
+            if give_up_at == math.inf:
+                return (yield from steps)
+            if not (yield "detach", steps, False):
+                flight.abandon()
+                return None
+        end_at = min(give_up_at, flight.progressed_at + wait_s)
+        outcome = yield "follow", flight, max(end_at - time.monotonic(), 0.0)
+        if outcome is not None:
+            if not leads and isinstance(outcome, Landing):
+                call.counts.add("coalesced")
+            return outcome
+        now = time.monotonic()
+        if now >= give_up_at:
+            return None
+        leads = is_second = flight.take_over(now, wait_s)
+        if leads:  # without the lease, which whoever hangs still has
+            call.counts.add("lock_timeouts")
+
+
+def _rebuilt(
+    call: Call, flight: Flight, *, is_store_up: bool = True, with_lease: bool = True, old: Read | None = None
+) -> Steps:
+    """The outcome, for all who wait on the flight. old: what a load ahead of its end is to replace."""
+    try:
+        if not is_store_up:
+            outcome = yield from _loaded(call, flight, None)
+        elif with_lease and call.rules.lock:
+            outcome = yield from _leased(call, flight, old)
+        else:
+            outcome = yield from _unless_made_since(call, flight, old)
+    except Exception as error:  # noqa: BLE001  (all who wait raise it)
+        outcome = Refused(error)
+    except BaseException:  # cancelled, or the interpreter ends: somebody else has to
+        flight.abandon()
+        raise
+    if outcome is ABANDONED:
+        flight.abandon()
+    else:
+        flight.end(outcome)
+    return outcome
+
+
+def _leased(call: Call, flight: Flight, old: Read | None) -> Steps:
+    lock = None
+    try:
+        lock = yield "acquire", conf().REBUILD_WAIT_S if old is None else 0.0
+    except LockTimeout:
+        if old is not None:  # another process is at it
+            return ABANDONED
+        call.counts.add("lock_timeouts")
+    except (StoreFailed, redis.RedisError) as error:
+        call.store_failed(error)
+    try:
+        outcome = yield from _unless_made_since(call, flight, old)
+    except GeneratorExit:  # the loop is gone, and with it who could release; the lease ends by itself
+        raise
+    except BaseException:
+        yield from _released(call, lock)
+        raise
+    yield from _released(call, lock)
+    return outcome
+
+
+def _released(call: Call, lock: Any) -> Steps:
+    if lock is None:
+        return
+    try:
+        if not (yield "release", lock):
+            seldom.warn(log, "cache_rebuild_outlived_its_lock", function=call.name)
+    except (StoreFailed, redis.RedisError) as error:  # the caller has its value
+        call.counts.add("store_errors")
+        seldom.warn(log, "cache_store_down", function=call.name, error=type(error).__name__)
+
+
+def _unless_made_since(call: Call, flight: Flight, old: Read | None) -> Steps:
+    try:
+        read = yield ("read",)
+    except StoreFailed as failed:
+        call.store_failed(failed)
+        return (yield from _loaded(call, flight, None))
+    if read.is_found and left_s(read) > 0 and _is_newer(read, old):
+        call.counts.add("coalesced")
+        return Landing(read.value, read.meta)
+    if old is not None:
+        call.counts.add("refreshes")
+    return (yield from _loaded(call, flight, read.versions, keeps_stale=_may_serve(call, read)))
+
+
+def _loaded(
+    call: Call, flight: Flight | None, versions: Mapping[str, int] | None, *, keeps_stale: bool = False
+) -> Steps:
+    """versions: of its tags, before now; None: nothing can or shall be stored."""
+    call.counts.add("loads")
+    began = time.perf_counter()
+    if flight is not None:
+        flight.progressed_at = time.monotonic()
+    try:
+        with contextlib.nullcontext() if flight is None else flight.led():
+            value = yield ("load",)
+    except Exception as error:  # noqa: BLE001  (an outcome: a value past its life may answer in its place)
+        call.counts.add("load_errors")
+        if versions is not None and not keeps_stale:
+            yield from _error_stored(call, error, versions)
+        return LoadFailed(error)
+    load_s = time.perf_counter() - began
+    call.counts.took("load", load_s)
+    return (yield from _stored(call, value, versions, load_s))
+
+
+def _stored(call: Call, value: Any, versions: Mapping[str, int] | None, load_s: float) -> Steps:
+    rules, now = call.rules, wall_s()
+    form = rulebook.wrapped(value) if rules.cache_errors else value
+    if rules.unless is not None and rules.unless(value):
+        return Landing(form, Meta(now, now))
+    try:
+        if versions is None:
+            return Landing(form, Meta(now, now), payload=_payload(call, form))
+        life_s = rules.life_s(value, conf().DEFAULT_TTL_S)
+        first = yield "write", form, _lives(rules, life_s, versions) | {"load_s": load_s}
+    except Uncacheable as error:
+        raise Uncacheable(f"{call.name} returned what its cache cannot hold: {error}") from error
+    except StoreFailed as failed:
+        call.store_failed(failed)
+        return Landing(form, Meta(now, now), payload=_payload(call, form))
+    return Landing(form, Meta(now, None if life_s is None else now + life_s, load_s), first=first)
+
+
+def _error_stored(call: Call, error: Exception, versions: Mapping[str, int]) -> Steps:
+    rules = call.rules
+    form = rulebook.error_form(error, rules.cache_errors)
+    if form is None:
+        return
+    try:
+        yield "write", form, _lives(rules, rules.error_ttl_s, versions) | {"keep_s": 0.0}
+    except StoreFailed:  # the caller gets the loader's error, not this one
+        call.counts.add("store_errors")
+
+
+def _lives(rules: Rules, life_s: float | None, versions: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "ttl_s": life_s,
+        "keep_s": rules.stale_s,
+        "versions": versions,
+        "sliding": rules.sliding,
+        "jitter": rules.jitter,
+    }
+
+
+def _payload(call: Call, form: Any) -> Any:
+    """What cannot be kept raises Uncacheable while the store is down, too."""
+    return call.cache.codec.encode(call.key, form) if call.cache.options.COPY else None
+
+
+def _may_serve(call: Call, read: Read) -> bool:
+    """Whether what is past its life may still answer."""
+    return read.is_found and call.rules.stale_s > 0 and left_s(read) + call.rules.stale_s > 0
+
+
+def _is_newer(read: Read, old: Read | None) -> bool:
+    if old is None or old.meta is None or read.meta is None:
+        return True
+    return read.meta.stored_at > old.meta.stored_at
+
+
+def _answer(call: Call, outcome: Any, stale: Read | None) -> Answer:
+    if isinstance(outcome, Landing):
+        return outcome.own(call), outcome.meta, False, False
+    if isinstance(outcome, Refused):
+        raise outcome.error
+    why = _why_stale(call, outcome, stale)
+    if stale is None:
+        raise why
+    call.counts.add("stale")
+    seldom.warn(log, "cache_stale_answered", function=call.name, why=type(why).__name__)
+    return stale.value, stale.meta, True, True
+
+
+def _why_stale(call: Call, outcome: LoadFailed | None, stale: Read | None) -> Exception:
+    if outcome is not None:
+        return outcome.error
+    is_soft = stale is not None and call.rules.soft_timeout_s is not None
+    call.counts.add("soft_timeouts" if is_soft else "hard_timeouts")
+    return LoadTimeout(f"{call.name} was not loaded within {call.rules.hard_timeout_s} s; its load goes on")
