@@ -43,6 +43,16 @@ GROUPS = [
         ],
     ),
     (
+        "Cache",
+        [
+            ("Cache statistics", "monitoring", "cache-admin:statistics"),
+            ("Keys", "data_object", "cache-admin:keys"),
+            ("Invalidate", "delete_sweep", "cache-admin:ending"),
+            ("Memory", "memory_alt", "cache-admin:memory"),
+            ("Slow operations", "hourglass_bottom", "cache-admin:slow"),
+        ],
+    ),
+    (
         "People",
         [
             ("Users", "person", "orm_app_user"),
@@ -58,13 +68,15 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     overview = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
     found: list[dict[str, Any]] = [{"items": [overview]}]
     for title, items in GROUPS:
-        links = [
-            {"title": label, "icon": icon, "link": reverse(f"admin:{name}_changelist")}
-            for label, icon, name in items
-        ]
+        links = [{"title": label, "icon": icon, "link": _address(name)} for label, icon, name in items]
         found.append({"title": title, "separator": True, "items": links})
     _mark_active(request.path, [item for group in found for item in group["items"]])
     return found
+
+
+def _address(name: str) -> str:
+    """Of a model's list, or of a page that stands on no model: such a name has its namespace with it."""
+    return reverse(name if ":" in name else f"admin:{name}_changelist")
 
 
 def _mark_active(path: str, items: list[dict[str, Any]]) -> None:

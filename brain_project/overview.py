@@ -10,9 +10,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
-from redis import RedisError
 
-from cache_app import keyspace
+from cache_app import keyspace, operations, stats_store
+from cache_app.tallies import summed
 from foundation import figures, roles
 from foundation.models import AuditEntry
 from gateway import traffic
@@ -200,17 +200,29 @@ def _breakers(board: live.Board) -> Card:
 
 
 def _cache() -> list[Card]:
+    link = reverse("cache-admin:statistics")
     try:
         found = keyspace.overview()
-    except RedisError:
-        return [Card("Redis", "down", tone="bad")]
-    lookups = found.hits + found.misses
-    ratio = f"{100 * found.hits / lookups:.0f} %" if lookups else "–"
+    except operations.CacheUnavailable:
+        return [Card("Redis", "down", tone="bad", link=link)]
+    if found is None:
+        return [_hit_ratio(link)]
+    memory = f"{found.sum('used_memory_bytes') / 2**20:.1f} MiB"
     return [
-        Card("Keys", f"{found.keys}", "" if found.keys_exact else "estimated"),
-        Card("Hit ratio", ratio, "of the server, all clients"),
-        Card("Memory", f"{found.used_memory_bytes / 2**20:.1f} MiB", f"{found.evicted} evicted"),
+        Card(
+            "Keys", f"{found.keys}", "" if found.keys_exact else "estimated", link=reverse("cache-admin:keys")
+        ),
+        _hit_ratio(link),
+        Card("Memory", memory, f"{found.sum('evicted')} evicted", link=reverse("cache-admin:memory")),
     ]
+
+
+def _hit_ratio(link: str) -> Card:
+    """Of the cache, where the server's own figure would count the queue's and the gateway's reads too."""
+    found = stats_store.totals()
+    tally = summed(found.tallies.values())
+    note = "of all processes" if found.is_shared else "of this process"
+    return Card("Hit ratio", figures.share(tally.hit_ratio), note, link=link)
 
 
 def _dependencies() -> list[Card]:

@@ -15,6 +15,7 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/admin/"), name="index"),
     path("admin/overview/", admin.site.admin_view(overview.fragment), name="admin-overview"),
     path("admin/login/", login.login),
+    path("admin/cache/", include("cache_app.admin.urls")),
     path("admin/", admin.site.urls),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),

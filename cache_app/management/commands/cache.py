@@ -1,60 +1,59 @@
-"""`manage.py cache`: the state of the cache; `cache clear --yes`: remove its keys."""
+"""`manage.py cache`: how the caches stand; its verbs look into them and change them."""
 
 from __future__ import annotations
 
-import getpass
-from dataclasses import asdict
 from typing import Any
 
-import redis
 from django.core.management.base import CommandParser
 
-from cache_app import keyspace
-from foundation.commands import DEGRADED, OK, BrainCommand, Failed
+from cache_app import keyspace, standing
+from cache_app.management.changing_verbs import ChangingVerbs
+from cache_app.management.looking_verbs import LookingVerbs
+from cache_app.standing import Standing
+from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 
 
 class Command(BrainCommand):
-    help = "The state of the cache: server, memory, keys, hits and misses. Exit code 3: degraded, 1: down."
+    help = (
+        "The state of the caches: server, memory, keys. Exit code 3: degraded, 1: down. "
+        "Example: manage.py cache keys 'user:*'"
+    )
 
     def define(self, parser: CommandParser) -> None:
-        clear = self.verb(
-            "clear", self.clear, help="Remove the keys under our prefix, never a whole database."
-        )
-        clear.add_argument("--yes", action="store_true", help="Do it; without this nothing is removed.")
+        LookingVerbs(self).define()
+        ChangingVerbs(self).define()
 
     def bare(self, **options: Any) -> int:
-        try:
-            found = keyspace.overview()
-        except redis.RedisError as error:
-            raise _down(error) from error
-        rows = [
-            ("server", found.server),
-            ("memory", _memory(found)),
-            ("our keys", f"{found.keys}" if found.keys_exact else f"about {found.keys}"),
-            ("hits / misses", f"{found.hits} / {found.misses} (all clients of the server, since its start)"),
-            ("evicted", found.evicted),
-            ("state", found.degraded or "ok"),
-        ]
-        self.table(["figure", "value"], rows)
-        self.document({**asdict(found), "degraded": found.degraded})
-        return DEGRADED if found.degraded else OK
-
-    def clear(self, *, yes: bool, **options: Any) -> None:
-        if not yes:
-            raise Failed("nothing was removed", "Say --yes to remove every key of the default cache.", code=2)
-        try:
-            removed = keyspace.clear(actor=getpass.getuser(), source="cli")
-        except redis.RedisError as error:
-            raise _down(error) from error
-        self.line(f"{removed} keys removed")
-        self.document({"removed": removed})
+        found = standing.all_aliases()
+        self.table(
+            ["alias", "kind", "server", "keys", "memory", "evicted", "state"], [_row(one) for one in found]
+        )
+        of_default = next((one for one in found if one.alias == "default" and one.servers), None)
+        sums = {} if of_default is None else _sums(of_default)
+        self.document({**sums, "aliases": [one.document() for one in found]})
+        if any(one.error for one in found):
+            return FAILED
+        return DEGRADED if any(one.degraded for one in found) else OK
 
 
-def _down(error: redis.RedisError) -> Failed:
-    message = str(error).partition("\n")[0]
-    return Failed(f"Redis does not answer: {message}", "Look at REDIS_URL, or start it with `./brain up`.")
+def _row(found: Standing) -> list[Any]:
+    keys = None if found.keys is None else f"{'' if found.keys_exact else 'about '}{found.keys}"
+    evicted = sum(server.evicted for server in found.servers) if found.servers else None
+    server = ", ".join(sorted({one.server for one in found.servers})) or None
+    return [found.alias, found.kind, server, keys, _memory(found), evicted, found.degraded or "ok"]
 
 
-def _memory(found: keyspace.Overview) -> str:
-    limit = f" of {found.max_memory_bytes / 2**20:.1f}" if found.max_memory_bytes else ""
-    return f"{found.used_memory_bytes / 2**20:.1f}{limit} MiB"
+def _memory(found: Standing) -> str | None:
+    if found.servers:
+        used = sum(server.used_memory_bytes for server in found.servers)
+        most = sum(server.max_memory_bytes for server in found.servers)
+    elif found.held:
+        used, most = found.held.size_bytes, found.held.most_bytes
+    else:
+        return None
+    return f"{used / 2**20:.1f}{f' of {most / 2**20:.1f}' if most else ''} MiB"
+
+
+def _sums(found: Standing) -> dict[str, Any]:
+    """Of the default alias, at the document's top."""
+    return keyspace.Overview(found.servers, found.keys or 0, found.keys_exact).document()

@@ -1,0 +1,97 @@
+"""What the cache's admin pages have alike: who may see them, their frame, and what is said of a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
+from django.utils.http import urlencode
+
+from cache_app import operations
+from foundation import figures, roles
+
+View = Callable[[HttpRequest], HttpResponse]
+FOR_EVER = "for ever"
+
+
+def at(address: str, view: View, name: str, role: str = roles.VIEWER) -> Any:
+    """A path of an admin page that needs the role."""
+
+    def guarded(request: HttpRequest) -> HttpResponse:
+        if not roles.allows(request.user, role):
+            raise PermissionDenied
+        return view(request)
+
+    return path(address, admin.site.admin_view(guarded), name=name)
+
+
+def shown(request: HttpRequest, template: str, title: str, status: int = 200, **context: Any) -> HttpResponse:
+    context |= {
+        "title": title,
+        "may_act": roles.allows(request.user, roles.OPERATOR),
+        "may_clear": roles.allows(request.user, roles.ADMIN),
+    }
+    frame = admin.site.each_context(request)
+    return render(request, f"admin/cache_app/{template}", {**frame, **context}, status=status)
+
+
+def fragment(request: HttpRequest, template: str, **context: Any) -> HttpResponse:
+    """For the page to swap in."""
+    return render(request, f"admin/cache_app/{template}", context)
+
+
+def alias_of(request: HttpRequest) -> str:
+    """The one that the address or the form names; the first one, where it names none. Http404 for one that is not there."""
+    known = operations.aliases()
+    asked = request.POST.get("alias") or request.GET.get("alias") or (known[0] if known else "")
+    if asked not in known:
+        raise Http404(f"CACHES has no alias {asked!r} of ours")
+    return asked
+
+
+def query(values: Mapping[str, Any]) -> str:
+    """What is empty is left out."""
+    found = urlencode({name: value for name, value in values.items() if value})
+    return f"?{found}" if found else ""
+
+
+@contextmanager
+def told(request: HttpRequest) -> Iterator[None]:
+    """A store that does not answer is a message on the page, which goes on without what it did not tell."""
+    try:
+        with operations.asking():
+            yield
+    except operations.CacheUnavailable as error:
+        messages.error(request, f"The cache does not answer: {error}")
+
+
+def size(size_bytes: float | None) -> str:
+    """340 B, 12.3 KiB, 1.2 GiB; a dash for none."""
+    if size_bytes is None:
+        return figures.NONE
+    for unit, bytes_of in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= bytes_of:
+            return f"{size_bytes / bytes_of:.1f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def left(seconds: float | None) -> str:
+    """What is left of a life."""
+    if seconds is None:
+        return figures.NONE
+    if seconds == float("inf"):
+        return FOR_EVER
+    return figures.duration(seconds) if seconds > 0 else "over"
+
+
+def fine(seconds: float | None) -> str:
+    """A duration that may be of microseconds; a dash for none."""
+    if seconds is None or seconds >= 0.001:
+        return figures.duration(seconds)
+    return f"{seconds * 1e6:.0f} µs"
