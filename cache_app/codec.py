@@ -24,10 +24,10 @@ import orjson
 
 from . import typed_json
 from .compression import MAX_BYTES, compress, decompress
-from .plain_json import OPTIONS, Uncacheable, dumps
+from .plain_json import Uncacheable, dumps
 from .signing import MAC_BYTES, Signer
 
-__all__ = ["OPTIONS", "Codec", "Description", "Meta", "Uncacheable", "Unreadable"]
+__all__ = ["Codec", "Description", "Meta", "Uncacheable", "Unreadable"]
 
 _MARK, _SIGNED, _TIMED = 0xC0, 0x02, 0x01
 _PLAIN, _TAGGED, _PICKLE = 0, 1, 2
@@ -289,32 +289,3 @@ def _tags(data: bytes, start: int, count: int) -> tuple[Mapping[str, int], int]:
         tags[data[start : start + length].decode("utf-8", "surrogatepass")] = version
         start += length
     return tags, start
-
-
-# For callers that are not on Codec yet.
-JSON = 0x01
-_HEADER = struct.Struct(">Bdd")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    value: Any
-    stored_at: float  # seconds since the epoch
-    ttl_s: float | None  # None = for ever
-
-
-def encode(value: Any, *, stored_at: float, ttl_s: float | None) -> bytes:
-    """Raises Uncacheable. A tuple reads back as a list, a UUID as its text."""
-    return _HEADER.pack(JSON, stored_at, math.inf if ttl_s is None else ttl_s) + dumps(value)
-
-
-def decode(data: bytes) -> Entry | None:
-    """None for anything that `encode` did not write in full."""
-    if len(data) <= _HEADER.size or data[0] != JSON:
-        return None
-    _, stored_at, ttl_s = _HEADER.unpack_from(data)
-    try:
-        value = orjson.loads(data[_HEADER.size :])
-    except orjson.JSONDecodeError:
-        return None
-    return Entry(value, stored_at, None if math.isinf(ttl_s) else ttl_s)
