@@ -41,6 +41,9 @@ INSTEAD = {
 }
 
 
+SHORTEST_KEY = 16  # bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     SERIALIZER: str = setting("json", choices=SERIALIZERS)  # pickle needs KEYS
@@ -97,4 +100,7 @@ def _contradictions(where: str, found: Options) -> list[Problem]:
             'Give "KEYS": (secret, …), the first one signs; keep old ones until what they signed has expired.'
         )
         return [Problem("range", f"{where} has {needs} and no KEYS.", hint)]
+    if any(len(key) < SHORTEST_KEY for key in keys_of(found)):
+        hint = f"Give each {SHORTEST_KEY} bytes or more: `python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
+        return [Problem("range", f"{where} has KEYS that are too short.", hint)]
     return []
