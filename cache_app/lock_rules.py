@@ -26,11 +26,15 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """fence: of the grant; 0 = refused, and then retry_s says when it is worth looking again without having been told."""
+    """fence: of the grant; 0 = refused, and then retry_s says when it is worth looking again without having been told.
+
+    before: how many stand before it.
+    """
 
     fence: int
     retry_s: float = 0.0
     arrival: float = 0
+    before: int = 0
 
 
 @dataclass(slots=True)
@@ -118,7 +122,7 @@ class Turns:
         if self.told == ask.token:  # it came
             self.told = ""
         before = sum(other < arrival for other in self.queue.values())
-        return Answer(0, staggered_s(left_s, before), arrival)
+        return Answer(0, staggered_s(left_s, before), arrival, before)
 
     def _first(self) -> str:
         return min(self.queue, key=self.queue.__getitem__, default="")

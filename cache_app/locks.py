@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
 
-from .connections import default_url, first_of, key_prefix
 from .lock_rules import Answer, Ask
 from .lock_waits import TaskWaker, ThreadWaker, Waiters, new_token
 from .lock_watchdog import LoopRenewal, Renewal, watchdog
-from .redis_locks import RedisTurns, SingleServer
+from .redis_locks import RedisTurns
 from .steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
-    from .backend import BrainCache
+    from .redis import BrainRedisCache
 
 log = structlog.get_logger(__name__)
 
 MAX_HOLD_S = 600.0  # of a renewed lock that does not say
 _OUTAGE_PAUSE_S = 0.1
+_LOOK_S = 60.0  # a waiter looks again after this time, however long the lease is
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -86,26 +86,23 @@ def cache_lock(
 
     Leaving the block raises LockLost when the lease ran out inside it, unless the block raises already.
     """
-    options: dict[str, Any] = {
-        "ttl_s": ttl_s,
-        "wait_s": wait_s,
-        "blocking": blocking,
-        "fifo": fifo,
-        "renew": renew,
-        "max_hold_s": max_hold_s,
-    }
-    if alias is None:
-        return CacheLock(name, **options)
     from . import backends  # it stands on the backends, and they on this module
 
-    lock: CacheLock = backends.backend(alias).lock(name, **options)
+    lock: CacheLock = backends.backend(alias).lock(
+        name,
+        ttl_s=ttl_s,
+        wait_s=wait_s,
+        blocking=blocking,
+        fifo=fifo,
+        renew=renew,
+        max_hold_s=max_hold_s,
+    )
     return lock
 
 
-def redis_lock(cache: BrainCache, name: str, **options: Any) -> CacheLock:
-    """A lock on the Redis of this cache. options: as `cache_lock`, without alias."""
-    server = SingleServer(first_of(cache.location))
-    return CacheLock(name, RedisTurns(server, cache.key_prefix, checked(name)), **options)
+def redis_lock(cache: BrainRedisCache, name: str, **options: Any) -> CacheLock:
+    """A lock on the servers of this cache. options: as `cache_lock`, without alias."""
+    return CacheLock(name, RedisTurns(cache.servers, cache.key_prefix, checked(name)), **options)
 
 
 def checked(name: str) -> str:
@@ -115,15 +112,12 @@ def checked(name: str) -> str:
 
 
 class CacheLock:
-    """`fence` rises with every grant of this name, over all processes. Not re-entrant; make one per use.
-
-    turns: where it is kept; None = Redis, as CACHES["default"] says.
-    """
+    """`fence` rises with every grant of this name, over all processes. Not re-entrant; make one per use."""
 
     def __init__(
         self,
         name: str,
-        turns: Turns | None = None,
+        turns: Turns,
         *,
         ttl_s: float = 30.0,
         wait_s: float | None = 10.0,
@@ -140,7 +134,7 @@ class CacheLock:
         self.name, self.ttl_s, self.wait_s, self.fifo = name, ttl_s, wait_s if blocking else 0.0, fifo
         self.max_hold_s = (max_hold_s or max(MAX_HOLD_S, ttl_s)) if renew else None
         self.fence: int | None = None
-        self._turns = turns or RedisTurns(SingleServer(default_url()), key_prefix(), checked(name))
+        self._turns = turns
         self._token: str | None = None
         self._pid = 0
         self._since = self._ends = (
@@ -332,7 +326,7 @@ class CacheLock:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise failed or self._timeout()
-            yield "wait", min(left_s, retry_s)
+            yield "wait", min(left_s, retry_s, _LOOK_S)
 
     def _granted(self, token: str, began: float, answer: Answer) -> bool:
         if answer.fence:

@@ -14,10 +14,8 @@ from typing import Any
 
 from django_redis.cache import RedisCache
 from django_redis.client import DefaultClient
-from redis.connection import AbstractConnection
 
 from . import addresses, connections, structures
-from .addresses import CLUSTER
 from .backend import BrainCache
 from .codec import Codec, Unreadable
 from .entries import MISSING, Read, wall_s
@@ -304,36 +302,15 @@ class BrainRedisCache(BrainCache, RedisCache):
         timeout: its lease in seconds; None = 30 s, not for ever: its holder may die. blocking_timeout: None = wait for
         ever. sleep, client and thread_local say nothing here: a waiter is told, and the object is the owner.
         """
-        from .locks import CacheLock, checked  # they stand on the backends
-        from .redis_locks import RedisTurns
+        from .locks import redis_lock  # it stands on the backends
 
         ours.setdefault("ttl_s", LEASE_S if timeout is None else timeout)
         ours.setdefault("wait_s", blocking_timeout)
         name = str(key) if version is None else f"{version}:{key}"
-        turns = RedisTurns(LockPlace(self.servers), self.key_prefix, checked(name))
-        return CacheLock(name, turns, blocking=blocking, **ours)
+        return redis_lock(self, name, blocking=blocking, **ours)
 
     def close(self, **_: Any) -> None:
         """At the end of each request: connections are the process's, and stay."""
-
-
-class LockPlace:
-    """redis_locks.Server: where this cache's locks are kept."""
-
-    def __init__(self, store: RedisStore) -> None:
-        self._store = store
-        self.is_cluster = addresses.parse(store.url).kind == CLUSTER
-
-    def client(self) -> Any:
-        return connections.client(self._store.url)
-
-    def aclient(self) -> Any:
-        return connections.aclient(self._store.url)
-
-    def connect(self) -> AbstractConnection:
-        from .redis_locks import like
-
-        return like(next(iter(self._store.pools().values())))
 
 
 class BrainClient(DefaultClient):

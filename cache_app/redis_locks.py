@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ import structlog
 from redis.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
-from . import connections
+from . import addresses
 from .lock_rules import Answer, Ask, staggered_s
 from .lock_waits import Waiters, process_name
 
@@ -28,47 +29,20 @@ log = structlog.get_logger(__name__)
 _POLL_S = 1.0  # a wake-up that got lost costs no more
 _DEAF_POLL_S = 0.05  # while nothing can be heard, because the subscription is not there (yet)
 _QUIET_S = 5.0  # then the subscription is asked whether it lives, or ended where nobody waits
+# RESP3 would send pushes where RESP2 sends replies.
+_LISTENING = {"protocol": 2, "client_name": "brain-cache-locks", "health_check_interval": 0}
 _FOLDER = Path(__file__).with_name("lua")
 
 
 class Server(Protocol):
-    """Where locks are kept. A cluster counts as one; all keys of a lock are in one slot."""
+    """Where locks are kept: a RedisStore. A cluster counts as one; all keys of a lock are in one slot."""
 
-    is_cluster: bool
+    url: str
 
-    def client(self) -> Any: ...
-    def aclient(self) -> Any: ...
-    def connect(self) -> AbstractConnection:
-        """A connection of its own for a subscription: outside the pool, to any node."""
-
-
-class SingleServer:
-    """url: None = that of CACHES["default"]."""
-
-    is_cluster = False
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def client(self) -> redis.Redis:
-        return connections.client(self.url)
-
-    def aclient(self) -> redis.asyncio.Redis:
-        return connections.aclient(self.url)
-
-    def connect(self) -> AbstractConnection:
-        return like(connections.pool_of(self.url, "main"))
-
-
-def like(pool: redis.ConnectionPool) -> AbstractConnection:
-    """A connection as the pool makes them (address, TLS, credentials, Sentinel), but not counted among its own."""
-    settings = pool.connection_kwargs | {
-        "protocol": 2,
-        "client_name": "brain-locks",
-        "health_check_interval": 0,
-    }
-    made: AbstractConnection = pool.connection_class(**settings)
-    return made
+    @property
+    def link(self) -> Any: ...
+    def alink(self) -> Any: ...
+    def pools(self) -> dict[str, redis.ConnectionPool]: ...
 
 
 class Script:
@@ -81,17 +55,17 @@ class Script:
         self.text = "\n".join(line for line in lines if line and not line.startswith("--"))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, client: Any, keys: list[str], *arguments: Any) -> Any:
+    def run(self, link: Any, keys: list[str], *arguments: Any) -> Any:
         try:
-            return client.evalsha(self.sha, len(keys), *keys, *arguments)
+            return link.call("EVALSHA", self.sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            return client.eval(self.text, len(keys), *keys, *arguments)
+            return link.call("EVAL", self.text, len(keys), *keys, *arguments)
 
-    async def arun(self, client: Any, keys: list[str], *arguments: Any) -> Any:
+    async def arun(self, link: Any, keys: list[str], *arguments: Any) -> Any:
         try:
-            return await client.evalsha(self.sha, len(keys), *keys, *arguments)
+            return await link.call("EVALSHA", self.sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            return await client.eval(self.text, len(keys), *keys, *arguments)
+            return await link.call("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 ATTEMPT = Script("lock_wake", "lock_attempt")
@@ -117,7 +91,7 @@ class RedisTurns:
         # Braces: one slot in a cluster. Not below `prefix:`: clearing the cache leaves locks and fences alone.
         self.stem = f"{prefix}.lock:{{{name}}}"
         self._keys = [self.stem, f"{self.stem}:fence", f"{self.stem}:queue", f"{self.stem}:told"]
-        self._channel, self._counts = self._listener.stem, "0" if server.is_cluster else "1"
+        self._channel, self._counts = self._listener.stem, "0" if _is_cluster(server) else "1"
 
     @property
     def waiters(self) -> Waiters:
@@ -127,34 +101,34 @@ class RedisTurns:
         self._listener.start()
 
     def attempt(self, ask: Ask) -> Answer:
-        return self._answer(ATTEMPT.run(self._server.client(), *self._attempt(ask)))
+        return self._answer(ATTEMPT.run(self._server.link, *self._attempt(ask)))
 
     async def aattempt(self, ask: Ask) -> Answer:
-        return self._answer(await ATTEMPT.arun(self._server.aclient(), *self._attempt(ask)))
+        return self._answer(await ATTEMPT.arun(self._server.alink(), *self._attempt(ask)))
 
     def free(self, token: str) -> bool:
-        return bool(FREE.run(self._server.client(), *self._token(token)))
+        return bool(FREE.run(self._server.link, *self._token(token)))
 
     async def afree(self, token: str) -> bool:
-        return bool(await FREE.arun(self._server.aclient(), *self._token(token)))
+        return bool(await FREE.arun(self._server.alink(), *self._token(token)))
 
     def leave(self, token: str) -> None:
-        LEAVE.run(self._server.client(), *self._token(token))
+        LEAVE.run(self._server.link, *self._token(token))
 
     async def aleave(self, token: str) -> None:
-        await LEAVE.arun(self._server.aclient(), *self._token(token))
+        await LEAVE.arun(self._server.alink(), *self._token(token))
 
     def extend(self, token: str, lease_s: float) -> bool:
-        return bool(EXTEND.run(self._server.client(), self._keys[:1], token, _ms(lease_s)))
+        return bool(EXTEND.run(self._server.link, self._keys[:1], token, _ms(lease_s)))
 
     async def aextend(self, token: str, lease_s: float) -> bool:
-        return bool(await EXTEND.arun(self._server.aclient(), self._keys[:1], token, _ms(lease_s)))
+        return bool(await EXTEND.arun(self._server.alink(), self._keys[:1], token, _ms(lease_s)))
 
     def owner(self) -> str:
-        return _text(self._server.client().get(self.stem))
+        return _text(self._server.link.read("GET", self.stem))
 
     async def aowner(self) -> str:
-        return _text(await self._server.aclient().get(self.stem))
+        return _text(await self._server.alink().read("GET", self.stem))
 
     def _token(self, token: str) -> tuple[Any, ...]:
         return [*self._keys, f"{self.stem}:gone:{token}"], token, self._channel, self._counts
@@ -173,7 +147,7 @@ class RedisTurns:
             return Answer(reply[1])
         _, left_ms, arrival, before = reply
         poll_s = _POLL_S if self._listener.hears else _DEAF_POLL_S
-        return Answer(0, min(staggered_s(left_ms / 1000, before), poll_s), arrival)
+        return Answer(0, min(staggered_s(left_ms / 1000, before), poll_s), arrival, before)
 
 
 class Listener:
@@ -221,7 +195,8 @@ class Listener:
 
     def _listen(self) -> None:
         """Subscribe and ring until nobody has waited for a while; raises redis.RedisError."""
-        connection = self._server.connect()
+        pool = random.choice(list(self._server.pools().values()))  # noqa: S311  # any node of a cluster hears all
+        connection = pool.connection_class(**pool.connection_kwargs | _LISTENING)
         try:
             connection.send_command("SUBSCRIBE", self.stem + process_name())
             connection.read_response()
@@ -250,17 +225,21 @@ class Listener:
                 self.waiters.ring(_text(rest[-1]))
 
 
-_listeners: dict[tuple[Any, str], Listener] = {}
+_listeners: dict[tuple[str, str], Listener] = {}
 _all_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 
 
 def _listener(server: Server, prefix: str) -> Listener:
-    key = (getattr(server, "url", server), prefix)
+    key = (server.url, prefix)
     found = _listeners.get(key)
     if found is None:
         found = _listeners.setdefault(key, Listener(server, prefix))
         _all_listeners.add(found)
     return found
+
+
+def _is_cluster(server: Server) -> bool:
+    return addresses.parse(server.url).kind == addresses.CLUSTER
 
 
 def _ms(seconds: float) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from cache_app import LockTimeout, cache_lock
 from cache_app.connections import client
-from cache_app.locks import CacheLock, LockLost
+from cache_app.locks import LockLost
 
 
 def test_cache_lock__held__others_time_out_with_a_timeout_error(prefix: str) -> None:
@@ -49,7 +49,7 @@ def test_fence__clock_behind_the_last_grant__still_rises(prefix: str) -> None:
 
 
 def test_release__expired_owner__does_not_free_the_new_owners_lock(prefix: str) -> None:
-    slow = CacheLock(prefix, ttl_s=0.02, wait_s=0).acquire()
+    slow = cache_lock(prefix, ttl_s=0.02, wait_s=0).acquire()
     with cache_lock(prefix, wait_s=1) as new:  # granted when the lease of `slow` ends
         assert slow.release() is False
         assert new.fence > slow.fence

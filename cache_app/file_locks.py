@@ -1,0 +1,257 @@
+"""Locks of the processes of one host, for a cache in files, with the same interface.
+
+    LOCATION/locks/00.page … 3f.page   who holds and who waits for which names, replaced as a whole
+    LOCATION/locks/00.lock … 3f.lock   flock, for the time of one step; never for as long as a lock is held
+    LOCATION/locks/<process>.turn      a pipe by which that process is woken, and seen to live (file_mailbox.py)
+
+A holder that is killed frees the lock at once, one that is stopped at the end of its lease: flock alone could do only
+the first. The monotonic clock is the host's, so its processes agree on when a lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from .file_directory import Directory
+from .file_mailbox import Mailbox
+from .local_locks import wall_us
+from .lock_rules import Answer, Ask, Turns
+from .lock_waits import Waiters
+from .locks import CacheLock, checked
+
+if TYPE_CHECKING:
+    from .backend import BrainCache
+
+T = TypeVar("T")
+
+_PAGES = 64
+_OPENING = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+_STEP_S = 2.0  # a process that was stopped in the middle of a step would hold up the others for ever
+_POLL_S = 0.05  # the first waiter looks so often whether the holder lives; those behind it less often
+
+
+def file_lock(cache: BrainCache, name: str, **options: Any) -> CacheLock:
+    """A lock among the processes of this host that use this cache. options: as `cache_lock`, without alias."""
+    return CacheLock(
+        name, FileTurns(_room(str(cache.location)), f"{cache.key_prefix}:{checked(name)}"), **options
+    )
+
+
+@dataclass(slots=True)
+class Page:
+    """The names that share a file, by digest. fence: the last one of any of them."""
+
+    fence: int = 0
+    names: dict[str, Turns] = field(default_factory=dict)
+
+    def encoded(self, now: float) -> bytes:
+        kept = {
+            name: [turns.owner, turns.ends, turns.fence, turns.queue, turns.told, turns.told_at]
+            for name, turns in self.names.items()
+            if turns.queue or turns.is_held(now)
+        }
+        return orjson.dumps([self.fence, kept])
+
+    @classmethod
+    def decoded(cls, text: bytes) -> Page:
+        """An empty page for what cannot be read: the fence goes on from the clock."""
+        try:
+            fence, names = orjson.loads(text)
+            return cls(fence, {name: Turns(*fields) for name, fields in names.items()})
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+
+class Room:
+    """All names below one LOCATION."""
+
+    def __init__(
+        self,
+        location: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = wall_us,
+    ) -> None:
+        self._directory, self._clock, self._wall = Directory(location), clock, wall
+        self._folder = os.path.join(self._directory.location, "locks")
+        self.mailbox = Mailbox(self._folder)
+        self.reset()
+        _all_rooms.add(self)
+
+    def reset(self) -> None:
+        # One thread: what a cancelled task has begun is done before what it does to leave.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-file-locks")
+
+    async def run(self, step: Callable[..., T], *arguments: Any) -> T:
+        """A step off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step, *arguments)
+
+    def attempt(self, name: str, ask: Ask) -> Answer:
+        with self._page(name) as page:
+            turns = page.names.setdefault(name, Turns())
+            if turns.owner and not self.mailbox.is_alive(turns.owner):
+                turns.owner = ""
+            answer = turns.attempt(ask, self._clock(), self.mailbox.tell, lambda: self._fence(page))
+        if answer.fence:
+            return answer
+        return replace(answer, retry_s=min(answer.retry_s, _POLL_S * (1 + answer.before), 1.0))
+
+    def free(self, name: str, token: str) -> bool:
+        with self._page(name) as page:
+            return page.names.setdefault(name, Turns()).free(token, self._clock(), self.mailbox.tell)
+
+    def leave(self, name: str, token: str) -> None:
+        with self._page(name) as page:
+            page.names.setdefault(name, Turns()).leave(token, self._clock(), self.mailbox.tell)
+
+    def extend(self, name: str, token: str, lease_s: float) -> bool:
+        with self._page(name) as page:
+            return page.names.setdefault(name, Turns()).extend(token, lease_s, self._clock())
+
+    def owner(self, name: str) -> str:
+        with self._page(name) as page:
+            turns = page.names.setdefault(name, Turns())
+            is_held = turns.is_held(self._clock()) and self.mailbox.is_alive(turns.owner)
+            return turns.owner if is_held else ""
+
+    def _fence(self, page: Page) -> int:
+        page.fence = max(page.fence + 1, self._wall())
+        return page.fence
+
+    @contextlib.contextmanager
+    def _page(self, name: str) -> Iterator[Page]:
+        """The page of this name, for one step: nobody else reads or writes it meanwhile. Raises OSError."""
+        path = os.path.join(self._folder, f"{int(name[:2], 16) % _PAGES:02x}")
+        with self._locked(f"{path}.lock"):
+            page = _read(f"{path}.page")
+            yield page
+            _replace(f"{path}.page", page.encoded(self._clock()))
+
+    @contextlib.contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        opened = self._opened(path)
+        try:
+            _lock(opened)
+            yield
+        finally:
+            os.close(opened)
+
+    def _opened(self, path: str) -> int:
+        if not self.mailbox.is_open:
+            self._make()
+            self.mailbox.open()
+        try:
+            return os.open(path, _OPENING, 0o600)
+        except FileNotFoundError:  # somebody has removed the folder
+            self._make()
+            self.mailbox.open(again=True)
+            return os.open(path, _OPENING, 0o600)
+
+    def _make(self) -> None:
+        self._directory.make()
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+
+
+class FileTurns:
+    """One name of a room."""
+
+    outage: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, room: Room, name: str) -> None:
+        self._room, self._name = room, hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+    @property
+    def waiters(self) -> Waiters:
+        return self._room.mailbox.waiters
+
+    def listen(self) -> None:
+        self._room.mailbox.listen()
+
+    def attempt(self, ask: Ask) -> Answer:
+        return self._room.attempt(self._name, ask)
+
+    async def aattempt(self, ask: Ask) -> Answer:
+        return await self._room.run(self.attempt, ask)
+
+    def free(self, token: str) -> bool:
+        return self._room.free(self._name, token)
+
+    async def afree(self, token: str) -> bool:
+        return await self._room.run(self.free, token)
+
+    def leave(self, token: str) -> None:
+        self._room.leave(self._name, token)
+
+    async def aleave(self, token: str) -> None:
+        await self._room.run(self.leave, token)
+
+    def extend(self, token: str, lease_s: float) -> bool:
+        return self._room.extend(self._name, token, lease_s)
+
+    async def aextend(self, token: str, lease_s: float) -> bool:
+        return await self._room.run(self.extend, token, lease_s)
+
+    def owner(self) -> str:
+        return self._room.owner(self._name)
+
+    async def aowner(self) -> str:
+        return await self._room.run(self.owner)
+
+
+def _lock(opened: int) -> None:
+    pause_s, waited_s = 0.0002, 0.0
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if waited_s >= _STEP_S:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, "a process stands still in the middle of a step"
+                ) from None
+        time.sleep(pause_s)
+        waited_s, pause_s = waited_s + pause_s, min(pause_s * 1.5, 0.005)
+
+
+def _read(path: str) -> Page:
+    try:
+        with open(path, "rb") as opened:
+            return Page.decoded(opened.read())
+    except FileNotFoundError:
+        return Page()
+
+
+def _replace(path: str, text: bytes) -> None:
+    """As a whole: a process that is killed here leaves the page as it was."""
+    with open(f"{path}-new", "wb") as opened:
+        opened.write(text)
+    os.replace(f"{path}-new", path)
+
+
+_rooms: dict[str, Room] = {}
+_all_rooms: weakref.WeakSet[Room] = weakref.WeakSet()
+
+
+def _room(location: str) -> Room:
+    path = os.path.abspath(location)
+    return _rooms.get(path) or _rooms.setdefault(path, Room(path))
+
+
+def _forked() -> None:
+    for room in list(_all_rooms):
+        room.reset()
+
+
+os.register_at_fork(after_in_child=_forked)
