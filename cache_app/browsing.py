@@ -210,7 +210,7 @@ def matching(cache: BrainCache, asked: str, version: str = "") -> Matching:
     """How many keys a pattern means, and some of them."""
     pattern = cache.pattern(asked, version or None)  # type: ignore[arg-type]
     shelf = shelf_of(cache)
-    count, is_exact, sample = _counted(shelf, pattern)
+    count, is_exact, sample = _counted(shelf, pattern, _COUNTED)
     return Matching(pattern, count, is_exact, [_parts(cache, full)[1] for full in sample])
 
 
@@ -311,7 +311,7 @@ def _told(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
-def _counted(shelf: Shelf, pattern: str, most: int = _COUNTED) -> tuple[int, bool, list[str]]:
+def _counted(shelf: Shelf, pattern: str, most: int) -> tuple[int, bool, list[str]]:
     found, examined, sample = 0, 0, list[str]()
     last = Keys([], "", 0)
     for last in all_pages(shelf, pattern, most):

@@ -236,14 +236,3 @@ def _forked() -> None:
 
 os.register_at_fork(after_in_child=_forked)
 
-
-# --- until loading counts by alias -----------------------------------------------------------------------------------
-
-
-def count(function: str, event: str) -> None:
-    counts("default", function).add("hits_l2" if event == "hits" else event)
-
-
-def of(function: str) -> Events:
-    found = dict.fromkeys(EVENTS, 0) | counts("default", function).events()
-    return found | {"hits": found["hits_l2"]}

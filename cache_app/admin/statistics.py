@@ -159,7 +159,7 @@ def _tone(tally: Tally) -> str:
 
 
 def _row(namespace: str, tally: Tally) -> dict[str, Any]:
-    took = tally.operations.get("load") or tally.operations.get("get")
+    took = tally.operations.get("load")
     times = took.quantiles() if took is not None else {}
     return {
         "name": namespace,
