@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
-from cache_app import loading
+from cache_app import seldom
 
 GONE = "unix:///nonexistent/valkey.sock?db=0"
 
@@ -15,7 +15,7 @@ GONE = "unix:///nonexistent/valkey.sock?db=0"
 def own_prefix(settings: LazySettings, prefix: str) -> Iterator[str]:
     """The default cache of this test keeps its keys to itself, and has nothing logged yet."""
     settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": prefix.strip(":")}}
-    loading._logged.clear()
+    seldom.forget()
     return prefix.strip(":")
 
 
