@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import select
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,9 +100,9 @@ class AsyncLink:
     async def _outcome(self, future: asyncio.Future[Any]) -> Any:
         try:
             reply = await future
-        except redis.ResponseError:
-            if self.breaker.in_a_row:
-                self.breaker.succeeded()
+        except redis.RedisError as error:
+            if _is_reply(error):  # a lost connection is counted once, however many it takes along
+                self._answered(error)
             raise
         except asyncio.CancelledError:
             if self.breaker.in_a_row:
@@ -111,21 +112,24 @@ class AsyncLink:
             self.breaker.succeeded()
         return reply
 
+    def _answered(self, error: redis.RedisError) -> None:
+        if counts(error):
+            self._lost(error)
+        elif self.breaker.in_a_row:
+            self.breaker.succeeded()
+
     def _pipe(self) -> Pipe:
         for pipe in self._pipes:
-            if pipe.is_open and len(pipe.waiting) < BUSY and not pipe.is_idle:
+            if pipe.waiting:
+                if len(pipe.waiting) < BUSY and pipe.is_open:
+                    return pipe
+            elif pipe.is_sound:
                 return pipe
-        self._pipes = [pipe for pipe in self._pipes if pipe.is_open and not self._retired(pipe)]
+        self._pipes = [pipe for pipe in self._pipes if pipe.waiting or pipe.is_sound]
         if len(self._pipes) >= self._limit:
             return min(self._pipes, key=lambda pipe: len(pipe.waiting))
         self._pipes.append(Pipe(self._make(), self._lost, timeout_s=self._timeout_s, dial_s=self._dial_s))
         return self._pipes[-1]
-
-    @staticmethod
-    def _retired(pipe: Pipe) -> bool:
-        if pipe.is_idle:
-            pipe.close(redis.ConnectionError("closed after a long silence"))
-        return not pipe.is_open
 
     def _lost(self, error: BaseException) -> None:
         """Once per connection, however many tasks it takes along."""
@@ -161,6 +165,7 @@ class Pipe:
         self.waiting: deque[asyncio.Future[Any] | Batch] = deque()
         self.is_open, self.is_dialled = True, False
         self._heard_at = loop.time()  # a reply came, or the first one became owed
+        self._poll: select.poll | None = None
         self._outbox: list[bytes] = []
         self._mail = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -169,8 +174,14 @@ class Pipe:
         self._writer = loop.create_task(self._run())
 
     @property
-    def is_idle(self) -> bool:
-        return not self.waiting and self._loop.time() - self._heard_at > IDLE_S
+    def is_sound(self) -> bool:
+        """For one that owes nothing: whether it may be used again. If not, it is closed."""
+        if not self.is_open:
+            return False
+        # The server may have hung up in this very turn of the loop; nothing else can be there to read.
+        if self._loop.time() - self._heard_at > IDLE_S or (self._poll is not None and self._poll.poll(0)):
+            self.close(redis.ConnectionError("closed by the server, or after a long silence"))
+        return self.is_open
 
     def send(self, packed: bytes, entry: asyncio.Future[Any] | Batch, count: int) -> None:
         """entry: gets the next `count` replies."""
@@ -228,6 +239,7 @@ class Pipe:
         except TimeoutError:
             raise redis.TimeoutError("Timeout connecting to server") from None
         self.is_dialled = True
+        self._poll = _poll_of(self._connection)
 
     async def _read(self) -> None:
         read, loop = self._connection.read_response, self._loop
@@ -282,6 +294,16 @@ class Pipe:
 def _is_reply(error: redis.RedisError) -> bool:
     """The server said so (LOADING, NOAUTH and others are connection errors to redis-py), rather than it went away."""
     return isinstance(error, redis.ResponseError) or error.status_code is not None
+
+
+def _poll_of(connection: Any) -> select.poll | None:
+    writer = getattr(connection, "_writer", None)
+    socket = None if writer is None else writer.get_extra_info("socket")
+    if socket is None or not hasattr(select, "poll"):
+        return None
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return poll
 
 
 def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:

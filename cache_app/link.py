@@ -52,7 +52,6 @@ class Link:
         self._idle: deque[tuple[float, Any]] = deque()  # when it was used last; pop and append are atomic
         self._free = threading.Condition(threading.Lock())
         self._made = self._waiting = 0
-        self.breaker.reset()
 
     def close(self) -> None:
         self._drop_idle()
