@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -24,6 +26,16 @@ from .steps import Steps
 from .store import StoreFailed
 
 log = structlog.get_logger(__name__)
+_DOWN = (StoreFailed, redis.RedisError, sqlite3.Error, OSError)  # what the places of locks raise
+
+
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """How the result of a load may be stored."""
+
+    versions: Mapping[str, int]  # of its tags, before the load began
+    has_stale: bool  # an entry past its life stands there, which is better than an error
+    lock: Any  # its lease; None: it is loaded without one
 
 
 def without_store(call: Call, failed: StoreFailed) -> Steps:
@@ -98,7 +110,7 @@ def _rebuilt(
         elif with_lease and call.rules.lock:
             outcome = yield from _leased(call, flight, old)
         else:
-            outcome = yield from _unless_made_since(call, flight, old)
+            outcome = yield from _unless_made_since(call, flight, old, None)
     except Exception as error:  # noqa: BLE001  (all who wait raise it)
         outcome = Refused(error)
     except BaseException:  # cancelled, or the interpreter ends: somebody else has to
@@ -119,31 +131,34 @@ def _leased(call: Call, flight: Flight, old: Read | None) -> Steps:
         if old is not None:  # another process is at it
             return ABANDONED
         call.counts.add("lock_timeouts")
-    except (StoreFailed, redis.RedisError) as error:
+    except _DOWN as error:
         call.store_failed(error)
     try:
-        outcome = yield from _unless_made_since(call, flight, old)
+        outcome = yield from _unless_made_since(call, flight, old, lock)
     except GeneratorExit:  # the loop is gone, and with it who could release; the lease ends by itself
         raise
-    except BaseException:
-        yield from _released(call, lock)
+    except Exception:
+        yield from _released(call, "release", lock)
         raise
-    yield from _released(call, lock)
+    except BaseException:
+        yield from _released(call, "give_back", lock)
+        raise
+    yield from _released(call, "release", lock)
     return outcome
 
 
-def _released(call: Call, lock: Any) -> Steps:
+def _released(call: Call, verb: str, lock: Any) -> Steps:
     if lock is None:
         return
     try:
-        if not (yield "release", lock):
+        if not (yield verb, lock):
             seldom.warn(log, "cache_rebuild_outlived_its_lock", function=call.name)
-    except (StoreFailed, redis.RedisError) as error:  # the caller has its value
+    except _DOWN as error:  # the caller has its value
         call.counts.add("store_errors")
         seldom.warn(log, "cache_store_down", function=call.name, error=type(error).__name__)
 
 
-def _unless_made_since(call: Call, flight: Flight, old: Read | None) -> Steps:
+def _unless_made_since(call: Call, flight: Flight, old: Read | None, lock: Any) -> Steps:
     try:
         read = yield ("read",)
     except StoreFailed as failed:
@@ -154,13 +169,11 @@ def _unless_made_since(call: Call, flight: Flight, old: Read | None) -> Steps:
         return Landing(read.value, read.meta)
     if old is not None:
         call.counts.add("refreshes")
-    return (yield from _loaded(call, flight, read.versions, keeps_stale=_may_serve(call, read)))
+    return (yield from _loaded(call, flight, Storing(read.versions, _may_serve(call, read), lock)))
 
 
-def _loaded(
-    call: Call, flight: Flight | None, versions: Mapping[str, int] | None, *, keeps_stale: bool = False
-) -> Steps:
-    """versions: of its tags, before now; None: nothing can or shall be stored."""
+def _loaded(call: Call, flight: Flight | None, storing: Storing | None) -> Steps:
+    """storing: None = nothing can or shall be stored."""
     call.counts.add("loads")
     began = time.perf_counter()
     if flight is not None:
@@ -170,30 +183,38 @@ def _loaded(
             value = yield ("load",)
     except Exception as error:  # noqa: BLE001  (an outcome: a value past its life may answer in its place)
         call.counts.add("load_errors")
-        if versions is not None and not keeps_stale:
-            yield from _error_stored(call, error, versions)
+        if storing is not None and not storing.has_stale:
+            yield from _error_stored(call, error, storing.versions)
         return LoadFailed(error)
     load_s = time.perf_counter() - began
     call.counts.took("load", load_s)
-    return (yield from _stored(call, value, versions, load_s))
+    return (yield from _stored(call, value, storing, load_s))
 
 
-def _stored(call: Call, value: Any, versions: Mapping[str, int] | None, load_s: float) -> Steps:
+def _stored(call: Call, value: Any, storing: Storing | None, load_s: float) -> Steps:
     rules, now = call.rules, wall_s()
     form = rulebook.wrapped(value) if rules.cache_errors else value
     if rules.unless is not None and rules.unless(value):
         return Landing(form, Meta(now, now))
     try:
-        if versions is None:
+        if storing is None or (yield from _has_newer(call, storing)):
             return Landing(form, Meta(now, now), payload=_payload(call, form))
         life_s = rules.life_s(value, conf().DEFAULT_TTL_S)
-        first = yield "write", form, _lives(rules, life_s, versions) | {"load_s": load_s}
+        first = yield "write", form, _lives(rules, life_s, storing.versions) | {"load_s": load_s}
     except Uncacheable as error:
         raise Uncacheable(f"{call.name} returned what its cache cannot hold: {error}") from error
     except StoreFailed as failed:
         call.store_failed(failed)
         return Landing(form, Meta(now, now), payload=_payload(call, form))
     return Landing(form, Meta(now, None if life_s is None else now + life_s, load_s), first=first)
+
+
+def _has_newer(call: Call, storing: Storing) -> Steps:
+    """Whether somebody else has stored one since this load lost its lease (its process was stopped, or Redis away)."""
+    if storing.lock is None or not storing.lock.is_lost:
+        return False
+    read = yield ("read",)
+    return read.is_found and left_s(read) > 0
 
 
 def _error_stored(call: Call, error: Exception, versions: Mapping[str, int]) -> Steps:

@@ -3,7 +3,7 @@
 board                    → (flight, whether this caller leads it)
 detach steps, is_apart   → whether there was room for them in the background; apart: this caller does not wait for them
 follow flight, seconds   → its outcome, None: not in time
-acquire seconds          → a lock        release lock → whether it was still ours
+acquire seconds          → a lock        release lock → whether it was still ours        give_back lock, when cancelled
 read · load · write value, lives
 """
 
@@ -62,6 +62,8 @@ class Direct:
     def release(self, lock: Any) -> Any:
         return lock.release()
 
+    give_back = release
+
     def read(self) -> Read:
         return self.call.read()
 
@@ -101,6 +103,10 @@ class Awaited:
 
     async def release(self, lock: Any) -> Any:
         return await lock.arelease()
+
+    async def give_back(self, lock: Any) -> bool:
+        """By a thread: the loop may be ending, and its connections with it."""
+        return background.threads.submit(flights.apart(), lock.release)
 
     async def read(self) -> Read:
         return await self.call.aread()

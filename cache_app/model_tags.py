@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache
 from typing import Any
 
 import structlog
@@ -31,6 +30,7 @@ Tags = set[tuple[str | None, str]]  # (alias, tag)
 _watched: defaultdict[str, set[str | None]] = defaultdict(
     set
 )  # label → the aliases whose entries depend on it
+_lines: dict[type[Model], tuple[str, ...]] = {}
 _CHANGE = "_cache_app_change"  # attribute of a database connection
 
 
@@ -191,9 +191,15 @@ def _label(model: type[Model] | str) -> str:
     return model.lower() if isinstance(model, str) else model._meta.label_lower
 
 
-@cache
-def _relatives(model: Any) -> tuple[str, ...]:
+def _relatives(model: type[Model]) -> tuple[str, ...]:
     """Labels of the models whose rows change with one of this: proxies, and what inherits from it or it from."""
+    found = _lines.get(model)
+    if found is None:
+        found = _lines[model] = _line(model)
+    return found
+
+
+def _line(model: type[Model]) -> tuple[str, ...]:
     concrete = model._meta.concrete_model or model
     line = {concrete, *concrete._meta.get_parent_list()}
     line |= {other for other in apps.get_models() if concrete in other._meta.get_parent_list()}
