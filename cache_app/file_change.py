@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .file_rows import INSERT, REPLACE, SELECT, Entry, digest
+from .file_rows import INSERT, SELECT, UPDATE, Entry, digest
 
 ROOM = 0.9  # of the limits: where there was too much, so much stays
 _AT_ONCE = 500  # entries removed for that in one transaction; more only until the limits hold
 _SWEPT = 100
 _LEFT_AFTER_S = 600.0  # no write takes so long: its file is what a crash has left
+_SWEPT_SINCE = 0.0  # stands in a spare file's row from the moment it is removed for having been left
 Row = tuple[int, int, str | None]  # id, size, file
 
 
@@ -47,13 +48,16 @@ class Change:
 
     def put(self, entry: Entry) -> None:
         """In place of what is under its digest. Raises Interrupted where its file may be gone."""
-        if (
-            entry.file is not None
-            and not self._run("DELETE FROM spare WHERE file = ?", (entry.file,)).rowcount
-        ):
-            raise Interrupted
+        if entry.file is not None:
+            taken = self._run("DELETE FROM spare WHERE file = ? AND since > ?", (entry.file, _SWEPT_SINCE))
+            if not taken.rowcount:
+                raise Interrupted
         old = self._run("SELECT size, file FROM entries WHERE id = ?", (entry.id,)).fetchone()
-        self._run(INSERT if old is None else REPLACE, entry)
+        if old is not None and not self._run(UPDATE, entry).rowcount:  # another key of the same digest
+            self._run("DELETE FROM entries WHERE id = ?", (entry.id,))
+            self._run(INSERT, entry)
+        elif old is None:
+            self._run(INSERT, entry)
         self._put_ids.add(entry.id)
         self._size += entry.size
         self._entries += 1
@@ -110,6 +114,8 @@ class Change:
         """Some of the files that killed processes have left."""
         left = "SELECT file FROM spare WHERE since NOT BETWEEN ? AND ? LIMIT ?"
         rows = self._run(left, (self.now - _LEFT_AFTER_S, self.now + _LEFT_AFTER_S, _SWEPT)).fetchall()
+        # From this moment on a writer that only stood still can not give its file a row.
+        self._many("UPDATE spare SET since = ? WHERE file = ?", [(_SWEPT_SINCE, file) for (file,) in rows])
         self.dropped += [file for (file,) in rows]
 
     def make_room(self) -> None:

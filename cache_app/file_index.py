@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 from . import file_values
 from .file_change import Change, Limits
-from .file_connections import BUSY_S, Connection, Connections, is_unusable
+from .file_connections import BUSY_S, Connection, Connections, cannot_open, is_unusable
 from .file_directory import Directory
 from .file_recovery import after_boot, make_index
 from .file_rows import SELECT, Entry, digest, select_many
 
 RECENCY_S = 1.0  # an entry that was used this short a time ago is not noted again
 _READERS = 16
+_LOOK_S = 0.02  # so long may a read answer from an index that somebody has just removed or replaced
 _NOTES, _MOST_NOTES = 256, 4096  # uses that are written in one go, and that are kept where it cannot be done
 _NOTES_S = 5.0  # written after so long, however few they are
 _SWEEP_S, _SWEEP_FILES_S = 1.0, 60.0
@@ -52,7 +53,9 @@ class Index:
         count: Callable[[str, int], None],
     ) -> None:
         self.directory, self._limits, self._wall, self._count = directory, limits, wall, count
-        self._readers = Connections(directory, partial(make_index, directory), limit=_READERS)
+        self._readers = Connections(
+            directory, partial(make_index, directory), limit=_READERS, look_every_s=_LOOK_S
+        )
         self._writers = Connections(directory, partial(make_index, directory), limit=1)
         self._unusable = 0  # inode of an index that turned out to be corrupt
         self._is_checked = False  # for what a power failure may have left
@@ -63,15 +66,16 @@ class Index:
     # --- reading -----------------------------------------------------------------------------------------------------
     def find(self, key: bytes) -> Entry | None:
         now = self._wall()
-        row = self._read(lambda connection: connection.execute(SELECT, (digest(key),)).fetchone())
-        return None if row is None else self._used(Entry._make(row), key, now)
+        rows = self._rows(SELECT, (digest(key),))
+        return self._used(Entry._make(rows[0]), key, now) if rows else None
 
     def find_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
         """In their order."""
         now, rows = self._wall(), dict[int, Entry]()
         ids = [digest(key) for key in keys]
         for start in range(0, len(ids), _ASKED):
-            for row in self._read(partial(_all_of, ids[start : start + _ASKED])):
+            some = ids[start : start + _ASKED]
+            for row in self._rows(select_many(len(some)), some):
                 rows[row[0]] = Entry._make(row)
         found = zip(keys, map(rows.get, ids), strict=True)
         return [None if entry is None else self._used(entry, key, now) for key, entry in found]
@@ -79,12 +83,10 @@ class Index:
     def keys_from(self, start: bytes, prefix: bytes) -> list[bytes]:
         """Some of the live keys that begin with the prefix, in order, from `start` on: none at the end."""
         values = (max(start, prefix), prefix + _BEHIND, self._wall(), _SCANNED)
-        return [row[0] for row in self._read(lambda connection: connection.execute(_KEYS, values).fetchall())]
+        return [row[0] for row in self._rows(_KEYS, values)]
 
     def usage(self) -> Usage:
-        return Usage(
-            *self._read(lambda connection: connection.execute("SELECT entries, size FROM totals").fetchone())
-        )
+        return Usage(*self._rows("SELECT entries, size FROM totals")[0])
 
     # --- writing -----------------------------------------------------------------------------------------------------
     def change(self, work: Callable[[Change], T]) -> T:
@@ -127,15 +129,15 @@ class Index:
         self._writers.close()
 
     # --- parts -------------------------------------------------------------------------------------------------------
-    def _read(self, ask: Callable[[Connection], Any]) -> Any:
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         connection = self._readers.take()
         try:
-            answer = ask(connection)
+            rows = connection.execute(statement, values).fetchall()
         except BaseException as error:
             self._failed(self._readers, connection, error)
             raise
         self._readers.give(connection)
-        return answer
+        return rows
 
     def _worked(self, connection: Connection, work: Callable[[Change], T], wait_s: float) -> T:
         try:
@@ -156,8 +158,8 @@ class Index:
     def _failed(self, lent_by: Connections, connection: Connection, error: BaseException) -> None:
         if is_unusable(error):
             self._unusable = connection.inode
-        is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-        if isinstance(error, sqlite3.Error) and not is_busy:
+        # A connection that goes on serves better than a new one, which needs room on a disk that may be full.
+        if not isinstance(error, Exception) or is_unusable(error) or cannot_open(error):
             lent_by.drop(connection)
             return
         try:
@@ -236,7 +238,3 @@ def _begin(connection: Connection, wait_s: float) -> None:
         connection.execute("BEGIN IMMEDIATE")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
-
-
-def _all_of(ids: Sequence[int], connection: Connection) -> list[Any]:
-    return connection.execute(select_many(len(ids)), ids).fetchall()

@@ -28,9 +28,10 @@ SCHEMA = (
 )
 COLUMNS = "id, key, expires_at, used_at, size, checksum, file, payload"
 INSERT = f"INSERT INTO entries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 (constants)
-REPLACE = (
-    "UPDATE entries SET id = ?1, key = ?2, expires_at = ?3, used_at = ?4, size = ?5, checksum = ?6, file = ?7,"
-    " payload = ?8 WHERE id = ?1"
+# Without id and key: an index of a column that is set is written, whether the value changes or not.
+UPDATE = (
+    "UPDATE entries SET expires_at = ?3, used_at = ?4, size = ?5, checksum = ?6, file = ?7, payload = ?8"
+    " WHERE id = ?1 AND key = ?2"
 )
 SELECT = f"SELECT {COLUMNS} FROM entries WHERE id = ?"  # noqa: S608
 
