@@ -242,7 +242,9 @@ class ClusterLink:
     def _look(self) -> None:
         """Ask who serves what, if that is in doubt; one thread does, the others go by what was known."""
         slots = self.slots
-        if not slots.is_due(time.monotonic()) or not self._looking.acquire(blocking=not slots.primaries):
+        if not slots.is_outdated or (slots.primaries and not slots.is_due(time.monotonic())):
+            return
+        if not self._looking.acquire(blocking=not slots.primaries):
             return
         try:
             now = time.monotonic()
@@ -269,19 +271,21 @@ class ClusterLink:
     def _send_many(self, commands: Mapping[Node, list[Command]]) -> dict[Node, Any]:
         """All nodes work while we write to the next and read from the first."""
         begun: dict[Node, Any] = {}
-        for node, some in commands.items():
-            try:
-                begun[node] = self.to(node).begin(some)
-            except redis.RedisError as error:
-                begun[node] = error
         answers: dict[Node, Any] = {}
-        for node, connection in begun.items():
-            answers[node] = connection
-            if not isinstance(connection, Exception):
+        try:
+            for node, some in commands.items():
                 try:
-                    answers[node] = self.to(node).finish(connection, len(commands[node]))
+                    begun[node] = self.to(node).begin(some)
                 except redis.RedisError as error:
                     answers[node] = error
+            for node in list(begun):
+                try:
+                    answers[node] = self.to(node).finish(begun.pop(node), len(commands[node]))
+                except redis.RedisError as error:
+                    answers[node] = error
+        finally:
+            for node, connection in begun.items():  # this thread was interrupted
+                self.to(node).abandon(connection)
         return answers
 
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import redis
@@ -81,11 +81,7 @@ def aclient(url: str | None = None, *, pool: str = "main") -> redis.asyncio.Redi
     """The running loop's client for `url`; its connections are closed when the loop ends (asyncio.run, uvicorn)."""
     url = url or default_url()
 
-    def make() -> tuple[Any, Callable[[], Awaitable[Any]]]:
-        made = _made_aclient(url)
-        return made, made.aclose
-
-    found: redis.asyncio.Redis = _of_the_loop((url, pool), make)
+    found: redis.asyncio.Redis = _of_the_loop((url, pool), lambda: _made_aclient(url))
     return found
 
 
@@ -137,18 +133,27 @@ def _made_client(key: tuple[str, str], purpose: str, extra: Mapping[str, Any]) -
             raise redis.ConnectionError(str(error)) from error
 
 
-def _made_aclient(url: str) -> Any:
+def _made_aclient(url: str) -> tuple[Any, Callable[[], Awaitable[Any]]]:
     servers, options = addresses.parse(url), _pool_options()
+    made: Any
     if servers.kind == CLUSTER:
         nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in servers.nodes]
         del options["timeout"]
-        return redis.asyncio.RedisCluster.from_url(servers.url, startup_nodes=nodes, **options)
+        made = redis.asyncio.RedisCluster.from_url(servers.url, startup_nodes=nodes, **options)
+        return made, made.aclose
     if servers.kind == SENTINEL:
         sentinel, arguments = _sentinel(servers, options, redis.asyncio.sentinel.Sentinel)
-        return redis.asyncio.Redis.from_pool(_AsyncSentinelPool(servers.service, sentinel, **arguments))
-    return redis.asyncio.Redis.from_pool(
+        made = redis.asyncio.Redis.from_pool(_AsyncSentinelPool(servers.service, sentinel, **arguments))
+        return made, lambda: _close_all([made, *sentinel.sentinels])
+    made = redis.asyncio.Redis.from_pool(
         redis.asyncio.BlockingConnectionPool.from_url(url=servers.url, **options)
     )
+    return made, made.aclose
+
+
+async def _close_all(clients: Iterable[Any]) -> None:
+    for one in clients:
+        await one.aclose(close_connection_pool=True)
 
 
 def _pool_options() -> dict[str, Any]:
@@ -267,8 +272,7 @@ def _made_alink(
 
     async def close() -> None:
         await made.aclose()
-        for asked in sentinels:
-            await asked.aclose(close_connection_pool=True)
+        await _close_all(sentinels)
 
     return made, close
 

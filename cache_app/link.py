@@ -123,6 +123,11 @@ class Link:
         self._done(connection)
         return replies
 
+    def abandon(self, connection: Any) -> None:
+        """Of a `begin` that nobody will `finish`."""
+        connection.disconnect()
+        self._give(connection)
+
     def primaries(self) -> list[Link]:
         return [self]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from foundation.conf import Problem, read_from, setting, unknown_key
 
@@ -64,7 +63,7 @@ class Options:
     )  # of last known values, ON_DOWN = "stale"
     STALE_MAX_AGE_S: float = setting(3600.0, low=1, high=31_536_000)
     CLUSTER: bool = False  # LOCATION names any nodes of a Redis or Valkey cluster
-    SENTINELS: tuple[tuple[Any, ...], ...] = ()  # (host, port) of each
+    SENTINELS: tuple[tuple[str | int, ...], ...] = ()  # (host, port) of each
     SENTINEL_SERVICE: str = ""
     BREAKER_FAILURES: int = setting(3, low=1, high=1000)  # in a row, then the store is not asked
     BREAKER_OPEN_S: float = setting(2.0, low=0.01, high=600)  # until one call may try again
