@@ -39,7 +39,10 @@ end
 
 local left = reserved and math.ceil(reserved / 1000) or redis.call('PTTL', KEYS[1]) + 1
 if ARGV[7] ~= '1' then return {0, left, 0, 0} end
-if arrival == 0 then arrival = clock() end
+if arrival == 0 then -- a script's clock stands still, and counts whole milliseconds
+  local last = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')
+  arrival = math.max(clock(), (tonumber(last[2]) or 0) + 1)
+end
 redis.call('ZADD', KEYS[3], string.format('%.0f', arrival), token)
 redis.call('PEXPIRE', KEYS[3], KEPT_MS)
 local told = redis.call('GET', KEYS[4])

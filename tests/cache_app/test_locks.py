@@ -5,12 +5,28 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import redis
+from django.conf import LazySettings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from cache_app import LockTimeout, cache_lock
-from cache_app.connections import client
-from cache_app.locks import LockLost
+from cache_app.connections import client, default_url
+from cache_app.lock_rules import Ask
+from cache_app.lock_rules import Turns as PureTurns
+from cache_app.lock_waits import new_token, process_name
+from cache_app.locks import CacheLock, LockLost
+from cache_app.redis_locks import Listener, RedisTurns
+from cache_app.redis_store import RedisStore
+from tests import servers
+
+from .lock_kinds import until
 
 
 def test_cache_lock__held__others_time_out_with_a_timeout_error(prefix: str) -> None:
@@ -167,3 +183,322 @@ async def test_cache_lock__waiter_cancelled__leaves_nothing_held(prefix: str) ->
             await waiter
     async with cache_lock(prefix, wait_s=2):
         pass
+
+
+# --- on Redis alone --------------------------------------------------------------------------------------------------
+
+
+def turns_of(prefix: str, name: str = "name", url: str = "") -> RedisTurns:
+    return RedisTurns(RedisStore(url or default_url()), prefix, name)
+
+
+def ask(token: str, *, fifo: bool = True, arrival: float = 0, waits: bool = True) -> Ask:
+    return Ask(token, 30.0, fifo, arrival, waits)
+
+
+def waiting(lock: CacheLock, count: int) -> None:
+    """Until so many wait, each of them in its place in the queue, and all can be told."""
+    until(lambda: client().zcard(f"{lock._turns.stem}:queue") == count and lock._turns._listener.hears)
+
+
+def test_cache_lock__two_hundred_waiters__share_one_subscription_and_one_is_told(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+    attempt = RedisTurns.attempt
+
+    def counted(self: RedisTurns, ask: Ask) -> object:
+        attempts.append(ask.token)
+        return attempt(self, ask)
+
+    with ExitStack() as stack:
+        holder = stack.enter_context(cache_lock(prefix))
+        done = threading.Event()
+
+        def wait() -> None:
+            with cache_lock(prefix, wait_s=None):
+                done.wait()
+
+        threads = [threading.Thread(target=wait) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        waiting(holder, 200)
+        mine = [found for found in client().client_list() if found["name"] == "brain-cache-locks"]
+        channel = holder._turns._listener.stem + process_name()
+        assert client().pubsub_numsub(channel) == [(channel.encode(), 1)]
+        assert len(mine) < 20  # of this test, and of earlier ones whose listener is about to end
+        time.sleep(0.05)
+        monkeypatch.setattr(RedisTurns, "attempt", counted)
+    time.sleep(0.1)
+    assert 1 <= len(set(attempts)) < 60  # one was told; the others poll once a second
+    done.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_cache_lock__scripts_forgotten__are_sent_again(prefix: str) -> None:
+    with cache_lock(prefix, wait_s=0) as lock:
+        client().script_flush()
+    client().script_flush()
+    lock.acquire()
+    client().script_flush()
+    lock.extend()
+    assert lock.release() is True
+
+
+def test_cache_lock__subscription_cut__is_there_again_and_nobody_waits_longer_than_a_poll(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cache_lock(prefix) as holder:
+        granted = threading.Event()
+
+        def wait() -> None:
+            with cache_lock(prefix):
+                granted.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waiting(holder, 1)
+        channel = holder._turns._listener.stem + process_name()
+        for found in client().client_list(_type="pubsub"):
+            if found["name"] == "brain-cache-locks":
+                client().client_kill_filter(_id=found["id"])
+        until(lambda: client().pubsub_numsub(channel)[0][1] == 1)
+    assert granted.wait(0.5)
+    thread.join()
+
+
+def test_listener__nobody_waits__ends_and_begins_again(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache_app.redis_locks._QUIET_S", 0.02)
+    listener = Listener(RedisStore(default_url()), prefix)
+    for _ in range(2):
+        listener.waiters.enter("token", threading.Event())  # type: ignore[arg-type]
+        listener.waiters.ring_all = lambda: None  # type: ignore[method-assign]
+        listener.start()
+        until(lambda: listener.hears)
+        time.sleep(0.1)  # asked whether it lives, several times
+        assert listener.hears
+        listener.waiters.leave("token")
+        until(lambda: listener._thread is None)
+        assert not listener.hears
+
+
+def test_attempt__many_in_one_millisecond__stand_in_the_order_in_which_they_came(prefix: str) -> None:
+    turns = turns_of(prefix)
+    turns.attempt(ask(new_token()))
+    assert [turns.attempt(ask(f"p:{number}")).before for number in range(20)] == list(range(20))
+
+
+def test_leave__attempt_that_arrives_after_it__is_not_granted(prefix: str) -> None:
+    turns, token = turns_of(prefix), new_token()
+    turns.leave(token)
+    assert turns.attempt(ask(token)).fence == 0
+    assert turns.owner() == ""
+    assert turns.attempt(ask(new_token())).fence
+
+
+def test_attempt__again_because_the_answer_was_lost__is_the_same_grant(prefix: str) -> None:
+    turns, token = turns_of(prefix), new_token()
+    first, again = turns.attempt(ask(token)), turns.attempt(ask(token))
+    assert first.fence == again.fence > 0
+    assert turns.free(token) is True
+
+
+def test_free__the_first_waiters_process_is_gone__the_next_one_is_next(prefix: str) -> None:
+    turns, holder, dead, alive = turns_of(prefix), new_token(), "dead:1", new_token()
+    turns.attempt(ask(holder))
+    turns.waiters.enter(alive, threading.Event())  # type: ignore[arg-type]
+    turns.waiters.ring_all = turns.waiters.ring = lambda *_: True  # type: ignore[method-assign]
+    turns.listen()
+    until(lambda: turns._listener.hears)
+    turns.attempt(ask(dead))
+    arrival = turns.attempt(ask(alive)).arrival
+    turns.free(holder)
+    assert turns.attempt(ask(alive, arrival=arrival)).fence
+    turns.waiters.leave(alive)
+
+
+def test_wake__told_but_silent__loses_its_turn_after_the_grace(prefix: str) -> None:
+    turns, holder, silent, next_one = turns_of(prefix), new_token(), "silent:1", new_token()
+    turns._counts = "0"  # as in a cluster, where nobody knows how many have heard it
+    turns.attempt(ask(holder))
+    turns.attempt(ask(silent))
+    arrival = turns.attempt(ask(next_one)).arrival
+    turns.free(holder)
+    assert not turns.attempt(ask(next_one, arrival=arrival)).fence
+    time.sleep(0.51)
+    assert turns.attempt(ask(next_one, arrival=arrival)).fence
+
+
+@pytest.fixture
+def place(tmp_path: Path, settings: LazySettings) -> Iterator[Path]:
+    """Where a server of this test's own may listen."""
+    with servers.scratch("lock") as folder:
+        path = folder / "s"
+        default = settings.CACHES["default"] | {"LOCATION": f"unix://{path}?db=0"}
+        settings.CACHES = {"default": default}
+        yield path
+
+
+def test_restart__without_data__the_holder_has_lost_it_and_the_fence_rises(place: Path) -> None:
+    lock = cache_lock("name")
+    with servers.valkey(unix_socket=place, appendonly=False):
+        lock.acquire()
+    with servers.valkey(unix_socket=place, appendonly=False), cache_lock("name", wait_s=0) as new:
+        assert lock.owned() is False
+        assert lock.release() is False
+        assert new.fence > lock.fence
+        assert new.owned()
+
+
+def test_server__down_at_the_first_attempt__its_error_is_raised_at_once(place: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(redis.ConnectionError):
+        cache_lock("name", wait_s=10).acquire()
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_server__dies_under_a_waiter__who_goes_on_trying_until_wait_s(place: Path, is_async: bool) -> None:
+    def acquire(wait_s: float) -> CacheLock:
+        lock = cache_lock("name", wait_s=wait_s)
+        if is_async:
+            asyncio.run(_aacquire(lock))
+        else:
+            lock.acquire()
+        return lock
+
+    found: list[object] = []
+
+    def wait(wait_s: float) -> None:
+        try:
+            found.append(acquire(wait_s).fence)
+        except redis.RedisError as error:
+            found.append(error)
+
+    for comes_back, wait_s in ((True, 20.0), (False, 0.5)):
+        found.clear()
+        with servers.valkey(unix_socket=place, appendonly=False):
+            holder = cache_lock("name").acquire()
+            thread = threading.Thread(target=wait, args=(wait_s,))
+            thread.start()
+            until(lambda waiters=holder._turns.waiters: len(waiters))
+            time.sleep(0.1)
+        if comes_back:
+            with servers.valkey(unix_socket=place, appendonly=False):
+                thread.join()
+            assert found[0] > holder.fence
+        else:
+            thread.join()
+            assert isinstance(found[0], redis.ConnectionError)
+
+
+async def _aacquire(lock: CacheLock) -> None:
+    await lock.aacquire()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[servers.ValkeyCluster]:
+    with servers.valkey_cluster(nodes=3, replicas=0) as formed:
+        yield formed
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_cluster__locks_of_all_slots__are_held_waited_for_and_told(
+    cluster: servers.ValkeyCluster, settings: LazySettings, prefix: str, fifo: bool
+) -> None:
+    settings.CACHES = {"default": settings.CACHES["default"] | {"LOCATION": cluster.url}}
+
+    def hand_over(name: str) -> float:
+        granted: list[float] = []
+
+        def wait() -> None:
+            with cache_lock(name, fifo=fifo):
+                granted.append(time.monotonic())
+
+        with cache_lock(name, fifo=fifo) as holder:
+            thread = threading.Thread(target=wait)
+            thread.start()
+            until(lambda: len(holder._turns.waiters) and holder._turns._listener.hears)
+            time.sleep(0.03)
+            released = time.monotonic()
+        thread.join()
+        return granted[0] - released
+
+    assert (
+        max(hand_over(f"{prefix}{number}") for number in range(6)) < 0.2
+    )  # whichever node the waiter listens on
+
+
+async def test_cluster__tasks__one_at_a_time(
+    cluster: servers.ValkeyCluster, settings: LazySettings, prefix: str
+) -> None:
+    settings.CACHES = {"default": settings.CACHES["default"] | {"LOCATION": cluster.url}}
+    fences: list[int] = []
+
+    async def work() -> None:
+        async with cache_lock(prefix, fifo=True) as lock:
+            fences.append(lock.fence)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert fences == sorted(set(fences))
+    assert len(fences) == 20
+
+
+# --- the rules in Lua and in Python are the same ------------------------------------------------------------------------
+
+TOKENS = ("a:1", "a:2", "b:1", "c:1")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["attempt", "attempt", "wait", "wait", "free", "leave", "extend"]),
+        st.integers(0, len(TOKENS) - 1),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@given(steps=STEPS)
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_rules__any_steps__say_the_same_as_the_scripts(
+    own_prefix: str, steps: list[tuple[str, int, bool]]
+) -> None:
+    """No lease and no grace ends while it runs; a process is always there to be told."""
+    turns, pure, now, fences = turns_of(own_prefix, new_token()), PureTurns(), 0.0, 0
+    turns._counts = "0"
+    arrivals: dict[str, tuple[float, float]] = {}
+    gone: dict[str, int] = {}
+
+    def tell(token: str) -> bool:
+        return True
+
+    def fence() -> int:
+        nonlocal fences
+        fences += 1
+        return fences
+
+    for verb, number, fifo in steps:
+        now += 0.001
+        stem = TOKENS[number]
+        token = f"{stem}{gone.get(stem, 0)}"  # one that has left does not come again
+        before = arrivals.get(token, (0.0, 0.0))
+        if verb in ("attempt", "wait"):
+            waits = verb == "wait" or before[0] > 0
+            redis_says = turns.attempt(Ask(token, 30.0, fifo, before[0], waits))
+            rules_say = pure.attempt(Ask(token, 30.0, fifo, before[1], waits), now, tell, fence)
+            assert bool(redis_says.fence) == bool(rules_say.fence)
+            assert redis_says.before == rules_say.before
+            if waits:
+                arrivals[token] = (redis_says.arrival, rules_say.arrival)
+        elif verb == "free":
+            assert turns.free(token) == pure.free(token, now, tell)
+        elif verb == "extend":
+            assert turns.extend(token, 30.0) == pure.extend(token, 30.0, now)
+        else:
+            turns.leave(token)
+            pure.leave(token, now, tell)
+            gone[stem] = gone.get(stem, 0) + 1
+        assert turns.owner() == pure.owner
