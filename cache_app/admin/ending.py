@@ -62,7 +62,7 @@ def _clear(request: HttpRequest, alias: str) -> None:
         return
     with pages.told(request):
         removed = operations.clear(alias, **audit.by(request, "admin"))
-        messages.success(request, f"{removed:,} keys of {alias} were removed.")
+        messages.success(request, f"Removed {pages.keys(removed)} of {alias}.")
 
 
 def _names(text: str) -> list[str]:

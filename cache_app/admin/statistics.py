@@ -22,6 +22,7 @@ EVERY_S = 5
 _ROWS = 50  # namespaces of an alias, the most looked up first
 _FEW_HITS = 0.5  # 0 to 1, of at least _WORTH lookups: from here on somebody should look
 _WORTH = 100
+_NAME = 40  # characters of a function's name: its end tells them apart
 _COLUMNS = ("stale", "loads", "coalesced", "refreshes", "load_errors")
 
 
@@ -130,7 +131,8 @@ def _kept(one: Standing) -> list[Card]:
         )
     if one.held is not None:
         title = {standing.TIERED: "Memory (L1)", standing.FILE: "Files"}.get(one.kind, "Memory")
-        note = f"of {pages.size(one.held.most_bytes)}, {figures.count(one.held.entries)} entries"
+        entries = f"{figures.count(one.held.entries)} entr{'y' if one.held.entries == 1 else 'ies'}"
+        note = f"of {pages.size(one.held.most_bytes)}, {entries}"
         cards.append(Card(title, pages.size(one.held.size_bytes), note, link=memory))
     for server in one.servers:
         most = f"of {pages.size(server.max_memory_bytes)}" if server.max_memory_bytes else "no limit"
@@ -163,6 +165,7 @@ def _row(namespace: str, tally: Tally) -> dict[str, Any]:
     times = took.quantiles() if took is not None else {}
     return {
         "name": namespace,
+        "short": namespace if len(namespace) <= _NAME else f"…{namespace[1 - _NAME :]}",
         "ratio": figures.share(tally.hit_ratio),
         "is_bad": _tone(tally) == "bad",
         "l1": figures.share(tally.l1_ratio),

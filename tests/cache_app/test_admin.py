@@ -201,7 +201,7 @@ def test_delete__pattern__counted_before_it_is_done(operator: Client, cache: Bra
     answer = operator.post(
         at("delete"), {"alias": "default", "pattern": "user:*", "version": ""}, follow=True
     )
-    assert messages(answer) == ["2 keys of default were deleted."]
+    assert messages(answer) == ["Deleted 2 keys of default."]
     assert cache.get_many(["user:1", "user:2", "other"]) == {"other": 3}
     assert "No key of default matches" in text(operator.get(at("delete", pattern="user:*")))
     operator.post(at("delete"), {"pattern": ""})
@@ -242,7 +242,7 @@ def test_ending__clear__by_admins_who_write_the_name(operator: Client, cache: Br
         "Nothing was removed" in messages(admin.post(at("ending"), form | {"confirm": "x"}, follow=True))[0]
     )
     assert cache.get("a") == 1
-    assert messages(admin.post(at("ending"), form, follow=True)) == ["1 keys of default were removed."]
+    assert messages(admin.post(at("ending"), form, follow=True)) == ["Removed 1 key of default."]
     assert cache.get("a") is None
 
 
