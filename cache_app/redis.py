@@ -22,7 +22,7 @@ from .entries import MISSING, Read, wall_s
 from .last_known import LastKnown
 from .options import Options, keys_of
 from .redis_store import RedisStore
-from .store import Store, StoreFailed
+from .store import Payload, Store, StoreFailed
 
 _MEMBER = "\0member"  # in the signature of what stands in sets, hashes and lists: no key is spelt like that
 _OF_DJANGO_REDIS = ("SERIALIZER", "COMPRESSOR", "CLIENT_CLASS", "CONNECTION_FACTORY", "SENTINELS")
@@ -174,6 +174,41 @@ class BrainRedisCache(BrainCache, RedisCache):
             return await self._atouch(self.full_key(key, version), life_s)
         except StoreFailed as failed:
             return bool(self._failed(failed, neutral=False))
+
+    # --- another version of a key ------------------------------------------------------------------------------------
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> int:
+        """Move the value to another version, with its tags and what is left of its life. Raises ValueError for none."""
+        old = self.version if version is None else version
+        full, new = self.full_key(key, old), self.full_key(key, old + delta)
+        try:
+            payload, left_s = self.store.get(full), self.store.ttl_s(full)
+            moved = self._repacked(key, full, new, payload, left_s)
+            self.store.set(new, moved, None if left_s == math.inf else left_s)
+            self.store.delete_many([full])
+        except StoreFailed as failed:
+            return int(self._failed(failed, old))
+        return old + delta
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> int:
+        old = self.version if version is None else version
+        full, new = self.full_key(key, old), self.full_key(key, old + delta)
+        try:
+            payload, left_s = await self.store.aget(full), await self.store.attl_s(full)
+            moved = self._repacked(key, full, new, payload, left_s)
+            await self.store.aset(new, moved, None if left_s == math.inf else left_s)
+            await self.store.adelete_many([full])
+        except StoreFailed as failed:
+            return int(self._failed(failed, old))
+        return old + delta
+
+    def _repacked(
+        self, key: Any, full: str, new: str, payload: Payload | None, left_s: float | None
+    ) -> Payload:
+        """A signature holds for one key only."""
+        value, meta = self._open(full, payload)
+        if value is MISSING or left_s is None or (meta is not None and self._is_over(meta)):
+            raise ValueError(f"Key {key!r} not found")
+        return self._pack(new, value, meta)
 
     # --- counting without looking ------------------------------------------------------------------------------------
     def incr(
