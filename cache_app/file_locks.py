@@ -1,7 +1,7 @@
 """Locks of the processes of one host, for a cache in files, with the same interface.
 
-    LOCATION/locks/00.page … 3f.page   who holds and who waits for which names, replaced as a whole
-    LOCATION/locks/00.lock … 3f.lock   flock, for the time of one step; never for as long as a lock is held
+    LOCATION/locks/00.page … 3f.page   who holds and who waits for which names (file_pages.py); flock for each step,
+                                       never for as long as a lock is held
     LOCATION/locks/<process>.turn      a pipe by which that process is woken, and seen to live (file_mailbox.py)
 
 A holder that is killed frees the lock at once, one that is stopped at the end of its lease: flock alone could do only
@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import orjson
 
 from .file_directory import Directory
 from .file_mailbox import Mailbox
+from .file_pages import Page, step
 from .local_locks import wall_us
 from .lock_rules import Answer, Ask, Turns
 from .lock_waits import Waiters
@@ -38,9 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAGES = 64
-_OPENING = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-_STEP_S = 2.0  # a process that was stopped in the middle of a step would hold up the others for ever
 _POLL_S = 0.05  # the first waiter looks so often whether the holder lives; those behind it less often
+_LONGEST_POLL_S = 1.0
 
 
 def file_lock(cache: BrainCache, name: str, **options: Any) -> CacheLock:
@@ -48,31 +44,6 @@ def file_lock(cache: BrainCache, name: str, **options: Any) -> CacheLock:
     return CacheLock(
         name, FileTurns(_room(str(cache.location)), f"{cache.key_prefix}:{checked(name)}"), **options
     )
-
-
-@dataclass(slots=True)
-class Page:
-    """The names that share a file, by digest. fence: the last one of any of them."""
-
-    fence: int = 0
-    names: dict[str, Turns] = field(default_factory=dict)
-
-    def encoded(self, now: float) -> bytes:
-        kept = {
-            name: [turns.owner, turns.ends, turns.fence, turns.queue, turns.told, turns.told_at]
-            for name, turns in self.names.items()
-            if turns.queue or turns.is_held(now)
-        }
-        return orjson.dumps([self.fence, kept])
-
-    @classmethod
-    def decoded(cls, text: bytes) -> Page:
-        """An empty page for what cannot be read: the fence goes on from the clock."""
-        try:
-            fence, names = orjson.loads(text)
-            return cls(fence, {name: Turns(*fields) for name, fields in names.items()})
-        except (ValueError, TypeError, AttributeError):
-            return cls()
 
 
 class Room:
@@ -106,7 +77,7 @@ class Room:
             answer = turns.attempt(ask, self._clock(), self.mailbox.tell, lambda: self._fence(page))
         if answer.fence:
             return answer
-        return replace(answer, retry_s=min(answer.retry_s, _POLL_S * (1 + answer.before), 1.0))
+        return replace(answer, retry_s=min(answer.retry_s, _POLL_S * (1 + answer.before), _LONGEST_POLL_S))
 
     def free(self, name: str, token: str) -> bool:
         with self._page(name) as page:
@@ -132,32 +103,19 @@ class Room:
 
     @contextlib.contextmanager
     def _page(self, name: str) -> Iterator[Page]:
-        """The page of this name, for one step: nobody else reads or writes it meanwhile. Raises OSError."""
-        path = os.path.join(self._folder, f"{int(name[:2], 16) % _PAGES:02x}")
-        with self._locked(f"{path}.lock"):
-            page = _read(f"{path}.page")
-            yield page
-            _replace(f"{path}.page", page.encoded(self._clock()))
-
-    @contextlib.contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
-        opened = self._opened(path)
-        try:
-            _lock(opened)
-            yield
-        finally:
-            os.close(opened)
-
-    def _opened(self, path: str) -> int:
+        """The page of this name, for one step. Raises OSError."""
         if not self.mailbox.is_open:
             self._make()
             self.mailbox.open()
-        try:
-            return os.open(path, _OPENING, 0o600)
-        except FileNotFoundError:  # somebody has removed the folder
-            self._make()
-            self.mailbox.open(again=True)
-            return os.open(path, _OPENING, 0o600)
+        path = os.path.join(self._folder, f"{int(name[:2], 16) % _PAGES:02x}.page")
+        with contextlib.ExitStack() as stack:
+            try:
+                page = stack.enter_context(step(path, self._clock))
+            except FileNotFoundError:  # somebody has removed the folder
+                self._make()
+                self.mailbox.open(again=True)
+                page = stack.enter_context(step(path, self._clock))
+            yield page
 
     def _make(self) -> None:
         self._directory.make()
@@ -210,42 +168,12 @@ class FileTurns:
         return await self._room.run(self.owner)
 
 
-def _lock(opened: int) -> None:
-    pause_s, waited_s = 0.0002, 0.0
-    while True:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if waited_s >= _STEP_S:
-                raise TimeoutError(
-                    errno.ETIMEDOUT, "a process stands still in the middle of a step"
-                ) from None
-        time.sleep(pause_s)
-        waited_s, pause_s = waited_s + pause_s, min(pause_s * 1.5, 0.005)
-
-
-def _read(path: str) -> Page:
-    try:
-        with open(path, "rb") as opened:
-            return Page.decoded(opened.read())
-    except FileNotFoundError:
-        return Page()
-
-
-def _replace(path: str, text: bytes) -> None:
-    """As a whole: a process that is killed here leaves the page as it was."""
-    with open(f"{path}-new", "wb") as opened:
-        opened.write(text)
-    os.replace(f"{path}-new", path)
-
-
 _rooms: dict[str, Room] = {}
 _all_rooms: weakref.WeakSet[Room] = weakref.WeakSet()
 
 
 def _room(location: str) -> Room:
-    path = os.path.abspath(location)
+    path = os.path.realpath(location)
     return _rooms.get(path) or _rooms.setdefault(path, Room(path))
 
 

@@ -5,6 +5,7 @@ Times are seconds of one clock that never goes back. A told waiter has GRACE_S t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -117,7 +118,7 @@ class Turns:
         left_s = self.ends - now if self.owner else self.told_at + GRACE_S - now
         if not ask.waits:
             return Answer(0, left_s)
-        arrival = ask.arrival or now
+        arrival = ask.arrival or max(now, math.nextafter(max(self.queue.values(), default=0.0), math.inf))
         self.queue[ask.token] = arrival
         if self.told == ask.token:  # it came
             self.told = ""

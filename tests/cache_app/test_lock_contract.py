@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_app import LockTimeout
+from cache_app import LockTimeout, file_locks, redis_locks
 from cache_app.locks import LockLost
 
 from .lock_kinds import KINDS, WAIT_S, Door, Locks, queued, until
@@ -27,6 +27,14 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
     made = Door(is_async=request.param == "tasks")
     yield made
     made.close()
+
+
+@pytest.fixture
+def nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not told waits until the test fails."""
+    monkeypatch.setattr(redis_locks, "_POLL_S", 30.0)
+    monkeypatch.setattr(file_locks, "_POLL_S", 30.0)
+    monkeypatch.setattr(file_locks, "_LONGEST_POLL_S", 30.0)
 
 
 class TestContract:
@@ -71,7 +79,7 @@ class TestContract:
     def test_lease__over__the_next_one_works_and_a_late_release_frees_nothing(
         self, locks: Locks, door: Door
     ) -> None:
-        slow, new = locks.make(ttl_s=0.03), locks.make(wait_s=WAIT_S)
+        slow, new = locks.make(ttl_s=0.25), locks.make(wait_s=WAIT_S)
         door.acquire(slow)
         assert (door.owned(slow), slow.is_lost) == (True, False)
         door.acquire(new)  # granted when the lease of `slow` ends, not after a poll
@@ -99,10 +107,10 @@ class TestContract:
         assert door.locked(locks.make()) is False
 
     def test_extend__held__moves_the_end_and_after_it_raises(self, locks: Locks, door: Door) -> None:
-        lock = locks.make(ttl_s=0.05)
+        lock = locks.make(ttl_s=0.25)
         door.acquire(lock)
         door.extend(lock, 30.0)
-        door.sleep(0.08)
+        door.sleep(0.3)
         assert (door.owned(lock), lock.is_lost) == (True, False)
         door.extend(lock, 0.01)
         door.sleep(0.03)
@@ -111,11 +119,11 @@ class TestContract:
         assert door.release(lock) is False
 
     def test_renew__a_holder_that_works__keeps_it_until_max_hold_s(self, locks: Locks, door: Door) -> None:
-        lock = locks.make(ttl_s=0.09, renew=True, max_hold_s=0.4)
+        lock = locks.make(ttl_s=0.25, renew=True, max_hold_s=0.7)
         door.acquire(lock)
-        door.sleep(0.25)
+        door.sleep(0.4)
         assert (door.owned(lock), lock.is_lost) == (True, False)
-        door.sleep(0.25)
+        door.sleep(0.35)
         assert (door.owned(lock), lock.is_lost) == (False, True)
         assert door.release(lock) is False
 
@@ -150,7 +158,9 @@ class TestContract:
             door.release(holder)
         assert waiter.fence > holder.fence
 
-    def test_release__somebody_waits__it_is_told_at_once(self, locks: Locks, door: Door) -> None:
+    def test_release__somebody_waits__it_is_told_at_once(
+        self, locks: Locks, door: Door, nobody_polls: None
+    ) -> None:
         granted: list[float] = []
 
         def wait(beside: Door) -> None:
@@ -166,7 +176,7 @@ class TestContract:
             time.sleep(0.1)  # its subscription stands
             released = time.monotonic()
             door.release(holder)
-        assert granted[0] - released < 0.04  # before anybody polls
+        assert granted[0] - released < 1
 
     def test_fifo__waiters__are_served_as_they_came_and_nobody_barges(self, locks: Locks, door: Door) -> None:
         order: list[int] = []
@@ -190,7 +200,9 @@ class TestContract:
             assert door.try_acquire(locks.make(fifo=True)) is False
         assert order == list(range(6))
 
-    def test_fifo__the_first_waiter_gives_up__the_next_one_is_told(self, locks: Locks, door: Door) -> None:
+    def test_fifo__the_first_waiter_gives_up__the_next_one_is_told(
+        self, locks: Locks, door: Door, nobody_polls: None
+    ) -> None:
         def give_up(beside: Door) -> None:
             with pytest.raises(LockTimeout):
                 beside.acquire(locks.make(fifo=True, wait_s=0.1))
@@ -204,7 +216,7 @@ class TestContract:
                 until(lambda: queued(holder) == 1)
                 released = time.monotonic()
                 door.release(holder)
-        assert time.monotonic() - released < 0.3
+        assert time.monotonic() - released < 1
         assert second.fence
 
     def test_many__threads_and_loops__one_at_a_time(self, locks: Locks, door: Door) -> None:
