@@ -84,6 +84,7 @@ class KeysView(APIView):
 
     @extend_schema(
         summary="List keys",
+        operation_id="cache_keys_list",
         parameters=[
             ALIAS,
             VERSION,
@@ -121,7 +122,9 @@ class KeyView(APIView):
             raise NotFound(f"There is no key {key}.")
         return Response({**found.document(), **_value(found, request)}, headers={"Cache-Control": "no-store"})
 
-    @extend_schema(summary="Delete one entry", parameters=[ALIAS, VERSION], responses={204: None})
+    @extend_schema(
+        summary="Delete one entry", parameters=[ALIAS, VERSION], request=None, responses={204: None}
+    )
     def delete(self, request: Request, key: str) -> Response:
         given = asked(request, ["alias", "version"])
         with told():

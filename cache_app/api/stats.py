@@ -62,7 +62,7 @@ class AliasSerializer(serializers.Serializer):
     is_of_process = serializers.BooleanField(help_text="Another process has another one.")
 
 
-class StatusSerializer(serializers.Serializer):
+class CacheStatusSerializer(serializers.Serializer):
     """Of the default alias, and of each."""
 
     server = serializers.CharField(required=False)
@@ -133,7 +133,7 @@ class SlowListSerializer(serializers.Serializer):
 class StatusView(APIView):
     """Servers, memory, keys and connections of every alias, as the process that answers sees them."""
 
-    @extend_schema(summary="Read the status", responses=StatusSerializer)
+    @extend_schema(summary="Read the status", responses=CacheStatusSerializer)
     def get(self, request: Request) -> Response:
         found = standing.all_aliases()
         default = next((one for one in found if one.alias == "default"), None)

@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 import pytest
 from django.test import Client
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
 
 from cache_app import backends, slow, stats_store
 from cache_app.backend import BrainCache
@@ -198,3 +200,28 @@ def test_api__without_a_role__is_refused() -> None:
             problem(client.get(f"{BASE}/{path}"), status)
         problem(post(client, "clear", {}), status)
         problem(post(client, "stats/reset", {}), status)
+
+
+def test_schema__every_address_of_the_cache__is_described() -> None:
+    with GENERATOR_STATS.silence():
+        schema: Any = SchemaGenerator().get_schema(request=None, public=True)
+    found = {
+        path.removeprefix(f"{BASE}/"): set(methods)
+        for path, methods in schema["paths"].items()
+        if BASE in path
+    }
+    assert found == {
+        "status": {"get"},
+        "stats": {"get"},
+        "stats/reset": {"post"},
+        "slow": {"get"},
+        "keys": {"get"},
+        "keys/{key}": {"get", "delete"},
+        "delete": {"post"},
+        "tags/invalidate": {"post"},
+        "namespaces/invalidate": {"post"},
+        "clear": {"post"},
+    }
+    parameters = schema["paths"][f"{BASE}/keys"]["get"]["parameters"]
+    assert {one["name"] for one in parameters} == {"alias", "version", "pattern", "cursor", "page_size"}
+    assert "Needs the role admin." in schema["paths"][f"{BASE}/clear"]["post"]["description"]
