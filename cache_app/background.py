@@ -63,13 +63,7 @@ class Threads:
         self._inside.yes = True
         try:
             while (found := self._next()) is not None:
-                context, work = found
-                close_old_connections()
-                try:
-                    context.run(work)
-                except Exception as error:
-                    log.error("cache_background_failed", error=type(error).__name__, exc_info=error)
-                close_old_connections()
+                _perform(*found)
         finally:
             connections.close_all()
 
@@ -83,6 +77,18 @@ class Threads:
                     self._alive -= 1
                     return None
             return self._waiting.popleft()
+
+
+def _perform(context: Context, work: Callable[[], object]) -> None:
+    """As a request does: without database connections that have died or are too old, before and after."""
+    try:
+        close_old_connections()
+        context.run(work)
+        close_old_connections()
+    except (
+        BaseException
+    ) as error:  # nobody waits for it, it may be the SystemExit of a loader; the thread goes on
+        log.error("cache_background_failed", error=type(error).__name__, exc_info=error)
 
 
 def _new() -> Threads:

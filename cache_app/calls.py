@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -20,6 +21,8 @@ from .rules import Rules
 
 log = structlog.get_logger(__name__)
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
+
+HITS = {"l1": "hits_l1", "l2": "hits_l2"}  # tier → event
 
 # What a call answers: value, what is known about its entry, whether it came from the cache, whether past its life.
 Answer = tuple[Any, Meta | None, bool, bool]
@@ -62,12 +65,13 @@ class Call:
         self.counts, self.name, self.tags = counts, name, tags
 
     def read(self) -> Read:
-        return self._usable(self.cache.read(self.key, self.tags))
+        return self.cache.read(self.key, self.tags)
 
     async def aread(self) -> Read:
-        return self._usable(await self.cache.aread(self.key, self.tags))
+        return await self.cache.aread(self.key, self.tags)
 
-    def _usable(self, read: Read) -> Read:
+    def usable(self, read: Read) -> Read:
+        """Nothing found, where it is an exception that cannot be made anew."""
         kinds = self.rules.cache_errors
         if not kinds or not read.is_found or rulebook.unwrapped(read.value, kinds)[0]:
             return read
@@ -78,6 +82,14 @@ class Call:
 
     async def awrite(self, value: Any, **lives: Any) -> Any:
         return await self.cache.awrite(self.key, value, **lives)
+
+    def last_known(self) -> Read | None:
+        """What this process has seen last, for an alias that answers with it while its store is down."""
+        find = getattr(self.cache.store, "last_known", None)
+        if find is None or self.cache.options.ON_DOWN != "stale":
+            return None
+        value, meta = self.cache._open(self.key, find(self.key))
+        return None if value is MISSING else Read(value, meta, True, {}, self.cache.tier)
 
     def store_failed(self, error: BaseException) -> None:
         """Count it; raise the store's own error where the settings say so."""
@@ -96,6 +108,7 @@ class LoadFailed:
     """The loader raised: an entry past its life may serve."""
 
     error: Exception
+    traceback: TracebackType | None  # as it was: each of those who raise it would add to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,7 @@ class Refused:
     """What came of the load cannot be answered: the store is down and the policy says raise, or it cannot be kept."""
 
     error: Exception
+    traceback: TracebackType | None
 
 
 class Landing:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from . import backends, keys, model_tags, stats
 from .backend import BrainCache
-from .calls import Call, described
+from .calls import HITS, Answer, Call, described
 from .early import BETA
-from .loading import afetch, fetch, load_alone
+from .entries import Read
+from .loading import aanswer, answer, is_plainly_fresh, load_alone
 from .rules import DEFAULT, Rules
 from .store import StoreFailed
 
@@ -152,15 +153,17 @@ class _Calls:
         self._bound: tuple[BrainCache, stats.Counts, str] | None = None
 
     def key(self, *args: Any, **kwargs: Any) -> str:
-        return self._key(self.bound()[2], args, kwargs)
+        return self.key_of(self.bound()[2], args, kwargs)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        cache, counts, stem = self.bound()
-        tags = self.tags
-        if tags is None:
-            tags = (*self.model_tags, *self.given_tags(*args, **kwargs))  # type: ignore[operator]
+    def tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str]:
+        if self.tags is not None:
+            return self.tags
+        return (*self.model_tags, *self.given_tags(*args, **kwargs))  # type: ignore[operator]
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: str, tags: Sequence[str]) -> Call:
+        cache, counts, _ = self.bound()
         load = functools.partial(self.function, *args, **kwargs)
-        return Call(cache, self._key(stem, args, kwargs), load, self.rules, counts, self.name, tags)
+        return Call(cache, key, load, self.rules, counts, self.name, tags)
 
     def bound(self) -> tuple[BrainCache, stats.Counts, str]:
         """Its cache, its counts, and what its keys begin with: looked up once for as long as the cache is the same."""
@@ -170,7 +173,7 @@ class _Calls:
             bound = self._bound = (cache, stats.counts(cache.alias, self.name), stem)
         return bound
 
-    def _key(self, stem: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def key_of(self, stem: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if self.given_key is not None:
             text = f"key={keys.canonical(self.given_key(*args, **kwargs))}"
         else:
@@ -181,11 +184,22 @@ class _Calls:
 
 
 def _direct(function: Callable[..., Any], calls: _Calls) -> Any:
-    def answered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = calls.call(args, kwargs)
-        if calls.may_depend and model_tags.is_changed_here(call.tags):
-            return load_alone(call)
-        return fetch(call)
+    rules, may_depend = calls.rules, calls.may_depend
+
+    def answered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        cache, counts, stem = calls.bound()
+        key, tags = calls.key_of(stem, args, kwargs), calls.tags_of(args, kwargs)
+        if may_depend and model_tags.is_changed_here(tags):
+            return load_alone(calls.call(args, kwargs, key, tags))
+        found: Read | StoreFailed
+        try:
+            found = cache.read(key, tags)
+            if is_plainly_fresh(found, rules):  # a call need not be made for it
+                counts.add(HITS[found.tier])
+                return found.value, found.meta, True, False
+        except StoreFailed as failed:
+            found = failed
+        return answer(calls.call(args, kwargs, key, tags), found)
 
     def lookup(*args: Any, **kwargs: Any) -> Any:
         return described(answered(args, kwargs))
@@ -204,8 +218,23 @@ def _direct(function: Callable[..., Any], calls: _Calls) -> Any:
 
 
 def _awaited(function: Callable[..., Any], calls: _Calls) -> Any:
+    rules = calls.rules
+
+    async def answered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        cache, counts, stem = calls.bound()
+        key, tags = calls.key_of(stem, args, kwargs), calls.tags_of(args, kwargs)
+        found: Read | StoreFailed
+        try:
+            found = await cache.aread(key, tags)
+            if is_plainly_fresh(found, rules):
+                counts.add(HITS[found.tier])
+                return found.value, found.meta, True, False
+        except StoreFailed as failed:
+            found = failed
+        return await aanswer(calls.call(args, kwargs, key, tags), found)
+
     async def lookup(*args: Any, **kwargs: Any) -> Any:
-        return described(await afetch(calls.call(args, kwargs)))
+        return described(await answered(args, kwargs))
 
     async def invalidate(*args: Any, **kwargs: Any) -> bool:
         try:
@@ -215,7 +244,7 @@ def _awaited(function: Callable[..., Any], calls: _Calls) -> Any:
 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return (await afetch(calls.call(args, kwargs)))[0]
+        return (await answered(args, kwargs))[0]
 
     return _with(wrapper, lookup, invalidate, calls)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ from typing import Any
 import redis
 import structlog
 
+from . import early, seldom
 from . import rules as rulebook
-from . import seldom
-from .calls import Answer, Call, Landing, LoadFailed, LoadTimeout, Refused, left_s
+from .calls import HITS, Answer, Call, Landing, LoadFailed, LoadTimeout, Refused, left_s, settled
 from .codec import Meta, Uncacheable
 from .conf import conf
 from .entries import Read, wall_s
@@ -34,16 +35,34 @@ class Storing:
     """How the result of a load may be stored."""
 
     versions: Mapping[str, int]  # of its tags, before the load began
-    has_stale: bool  # an entry past its life stands there, which is better than an error
+    has_value: bool  # one stands there that may still answer, which is better than an error
     lock: Any  # its lease; None: it is loaded without one
 
 
-def without_store(call: Call, failed: StoreFailed) -> Steps:
-    call.store_failed(failed)
-    return (yield from missed(call, None))
+def answering(call: Call, found: Read | StoreFailed) -> Steps:
+    """The way of every call, from what asking the store came to."""
+    if isinstance(found, StoreFailed):
+        call.store_failed(found)
+        known = call.last_known()
+        if known is not None:
+            call.counts.add("stale")
+            return settled(call, (known.value, known.meta, True, True))
+        return settled(call, (yield from _missed(call, None)))
+    found = call.usable(found)
+    if not found.is_found or left_s(found) <= 0:
+        return settled(call, (yield from _missed(call, found)))
+    call.counts.add(HITS[found.tier])
+    if _is_due(call, found):
+        yield from _refreshed(call, found)
+    return settled(call, (found.value, found.meta, True, False))
 
 
-def missed(call: Call, read: Read | None) -> Steps:
+def alone(call: Call) -> Steps:
+    """Load for this caller only: nothing is read, shared or stored."""
+    return settled(call, _answer(call, (yield from _loaded(call, None, None)), None))
+
+
+def _missed(call: Call, read: Read | None) -> Steps:
     """read: what stands in the store, past its life or missing; None: the store does not answer."""
     if read is not None:
         call.counts.add("misses")
@@ -60,12 +79,7 @@ def missed(call: Call, read: Read | None) -> Steps:
             return _answer(call, outcome, stale)
 
 
-def alone(call: Call) -> Steps:
-    """Load for this caller only: nothing is read, shared or stored."""
-    return _answer(call, (yield from _loaded(call, None, None)), None)
-
-
-def refreshed(call: Call, old: Read) -> Steps:
+def _refreshed(call: Call, old: Read) -> Steps:
     """Start a load ahead of the entry's end, unless one is under way. Nobody waits for it."""
     flight, leads = yield ("board",)
     if flight is None or not leads:
@@ -112,7 +126,7 @@ def _rebuilt(
         else:
             outcome = yield from _unless_made_since(call, flight, old, None)
     except Exception as error:  # noqa: BLE001  (all who wait raise it)
-        outcome = Refused(error)
+        outcome = Refused(error, error.__traceback__)
     except BaseException:  # cancelled, or the interpreter ends: somebody else has to
         flight.abandon()
         raise
@@ -160,7 +174,7 @@ def _released(call: Call, verb: str, lock: Any) -> Steps:
 
 def _unless_made_since(call: Call, flight: Flight, old: Read | None, lock: Any) -> Steps:
     try:
-        read = yield ("read",)
+        read = call.usable((yield ("read",)))
     except StoreFailed as failed:
         call.store_failed(failed)
         return (yield from _loaded(call, flight, None))
@@ -169,7 +183,9 @@ def _unless_made_since(call: Call, flight: Flight, old: Read | None, lock: Any) 
         return Landing(read.value, read.meta)
     if old is not None:
         call.counts.add("refreshes")
-    return (yield from _loaded(call, flight, Storing(read.versions, _may_serve(call, read), lock)))
+    storing = Storing(read.versions, _may_serve(call, read), lock)
+    # Without the number of each tag it could not be ended: something else than an entry stands under the key.
+    return (yield from _loaded(call, flight, storing if read.versions.keys() >= set(call.tags) else None))
 
 
 def _loaded(call: Call, flight: Flight | None, storing: Storing | None) -> Steps:
@@ -183,9 +199,9 @@ def _loaded(call: Call, flight: Flight | None, storing: Storing | None) -> Steps
             value = yield ("load",)
     except Exception as error:  # noqa: BLE001  (an outcome: a value past its life may answer in its place)
         call.counts.add("load_errors")
-        if storing is not None and not storing.has_stale:
+        if storing is not None and not storing.has_value:
             yield from _error_stored(call, error, storing.versions)
-        return LoadFailed(error)
+        return LoadFailed(error, error.__traceback__)
     load_s = time.perf_counter() - began
     call.counts.took("load", load_s)
     return (yield from _stored(call, value, storing, load_s))
@@ -213,7 +229,7 @@ def _has_newer(call: Call, storing: Storing) -> Steps:
     """Whether somebody else has stored one since this load lost its lease (its process was stopped, or Redis away)."""
     if storing.lock is None or not storing.lock.is_lost:
         return False
-    read = yield ("read",)
+    read = call.usable((yield ("read",)))
     return read.is_found and left_s(read) > 0
 
 
@@ -243,9 +259,16 @@ def _payload(call: Call, form: Any) -> Any:
     return call.cache.codec.encode(call.key, form) if call.cache.options.COPY else None
 
 
+def _is_due(call: Call, read: Read) -> bool:
+    """Whether a load is to be started ahead of the entry's end."""
+    if read.meta is None or not call.rules.early:
+        return False
+    return early.is_due(left_s(read), read.meta.load_s, call.rules.early, random.random)
+
+
 def _may_serve(call: Call, read: Read) -> bool:
-    """Whether what is past its life may still answer."""
-    return read.is_found and call.rules.stale_s > 0 and left_s(read) + call.rules.stale_s > 0
+    """Whether what was found may answer where a load fails: until `stale_s` after its life."""
+    return read.is_found and left_s(read) + call.rules.stale_s > 0
 
 
 def _is_newer(read: Read, old: Read | None) -> bool:
@@ -258,10 +281,10 @@ def _answer(call: Call, outcome: Any, stale: Read | None) -> Answer:
     if isinstance(outcome, Landing):
         return outcome.own(call), outcome.meta, False, False
     if isinstance(outcome, Refused):
-        raise outcome.error
+        raise outcome.error.with_traceback(outcome.traceback)
     why = _why_stale(call, outcome, stale)
     if stale is None:
-        raise why
+        raise why.with_traceback(outcome.traceback if outcome else None)
     call.counts.add("stale")
     seldom.warn(log, "cache_stale_answered", function=call.name, why=type(why).__name__)
     return stale.value, stale.meta, True, True

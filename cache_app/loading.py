@@ -14,7 +14,6 @@ ended the entry before it is written.
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +22,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from . import early, stats
 from . import rules as rulebook
 from .backend import BrainCache
-from .calls import Answer, Call, left_s, settled
-from .entries import MISSING, Read
-from .load_flow import alone, missed, refreshed, without_store
+from .calls import Answer, Call
+from .entries import MISSING, Read, wall_s
+from .load_flow import alone, answering
 from .load_steps import Awaited, Direct
 from .rules import Rules
 from .steps import adrive, drive
@@ -33,45 +32,50 @@ from .store import NEW, StoreFailed
 
 
 def fetch(call: Call) -> Answer:
+    found: Read | StoreFailed
     try:
-        read = call.read()
+        found = call.read()
     except StoreFailed as failed:
-        return settled(call, drive(without_store(call, failed), Direct(call).perform))
-    if read.is_found:
-        ahead_s = left_s(read)
-        if ahead_s > 0:
-            call.counts.add(f"hits_{read.tier}")
-            if _is_due(call, read, ahead_s):
-                drive(refreshed(call, read), Direct(call).perform)
-            return settled(call, (read.value, read.meta, True, False))
-    return settled(call, drive(missed(call, read), Direct(call).perform))
+        found = failed
+    return answer(call, found)
+
+
+def answer(call: Call, found: Read | StoreFailed) -> Answer:
+    """found: what asking the store came to."""
+    answered: Answer = drive(answering(call, found), Direct(call).perform)
+    return answered
 
 
 async def afetch(call: Call) -> Answer:
+    found: Read | StoreFailed
     try:
-        read = await call.aread()
+        found = await call.aread()
     except StoreFailed as failed:
-        return settled(call, await adrive(without_store(call, failed), Awaited(call).perform))
-    if read.is_found:
-        ahead_s = left_s(read)
-        if ahead_s > 0:
-            call.counts.add(f"hits_{read.tier}")
-            if _is_due(call, read, ahead_s):
-                await adrive(refreshed(call, read), Awaited(call).perform)
-            return settled(call, (read.value, read.meta, True, False))
-    return settled(call, await adrive(missed(call, read), Awaited(call).perform))
+        found = failed
+    return await aanswer(call, found)
+
+
+async def aanswer(call: Call, found: Read | StoreFailed) -> Answer:
+    answered: Answer = await adrive(answering(call, found), Awaited(call).perform)
+    return answered
+
+
+def is_plainly_fresh(read: Read, rules: Rules) -> bool:
+    """Nearly every hit: nothing but its value is of interest. False: look closer."""
+    if not read.is_found or rules.cache_errors:
+        return False
+    meta = read.meta
+    return (
+        meta is None
+        or meta.expires_at is None
+        or meta.expires_at - wall_s() > meta.load_s * rules.early * early.REACH
+    )
 
 
 def load_alone(call: Call) -> Answer:
     """Nothing is read, shared or stored."""
-    return settled(call, drive(alone(call), Direct(call).perform))
-
-
-def _is_due(call: Call, read: Read, ahead_s: float) -> bool:
-    beta = call.rules.early
-    return (
-        bool(beta) and read.meta is not None and early.is_due(ahead_s, read.meta.load_s, beta, random.random)
-    )
+    answered: Answer = drive(alone(call), Direct(call).perform)
+    return answered
 
 
 # --- without a decorator ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import redis
 import structlog
 
-from cache_app import backends, cached, decorators, stats
+from cache_app import backends, cached, decorators, flights, stats
 from cache_app.codec import Uncacheable
 from cache_app.connections import client
 from cache_app.keys import Unkeyable
+from tests import servers
 
-from .loaders import Counted, Loader, awrapped, wrapped
+from .loaders import Counted, Loader, Thread, awrapped, until, wrapped
 
 
 @pytest.mark.parametrize("answer", [None, False, 0, [], {"a": 1}])
@@ -510,6 +512,50 @@ def test_errors__stale_entry_at_hand__is_not_given_up_for_one() -> None:
     time.sleep(0.04)
     assert [function(), function()] == ["value", "value"]
     assert loader.runs == 3
+
+
+def test_errors__loader_raises_ahead_of_the_end__the_value_that_lives_stays() -> None:
+    loader = Loader(lambda run: "value" if run == 1 else Missing("x"), delay_s=0.01)
+    function = wrapped(loader, ttl_s=60, early=1e9, cache_errors=(Missing,), error_ttl_s=60)
+    function(), function()
+    until(lambda: flights.in_the_air() == 0 and loader.runs >= 2)
+    assert function.lookup().value == "value"
+    until(lambda: flights.in_the_air() == 0)
+
+
+def test_errors__of_many_callers__keep_the_traceback_of_the_load_alone() -> None:
+    loader = Loader(ValueError("no"))
+    loader.may_end.clear()
+    function = wrapped(loader, ttl_s=60)
+    counted = Counted(function)
+    threads = [Thread(function) for _ in range(20)]
+    until(lambda: counted.misses == 20)
+    time.sleep(0.02)
+    loader.may_end.set()
+    errors = [thread.done() for thread in threads]
+    frames = traceback.extract_tb(errors[-1].__traceback__)
+    assert len(frames) < 40
+    assert [frame.name for frame in frames][-1] == "_answered"
+
+
+# --- the store is down -----------------------------------------------------------------------------------------------
+def test_store_down__alias_answers_with_the_last_known__so_does_a_cached_function(
+    settings: Any, own_prefix: str
+) -> None:
+    loader = Loader({"a": 1})
+    with servers.scratch("stale") as folder:
+        path = folder / "s"
+        settings.CACHES = settings.CACHES | {
+            "stale": settings.CACHES["default"]
+            | {"LOCATION": f"unix://{path}?db=0", "OPTIONS": {"ON_DOWN": "stale"}}
+        }
+        function = wrapped(loader, ttl_s=60, alias="stale")
+        with servers.valkey(unix_socket=path):
+            function()
+        found = function.lookup()
+    assert (found.value, found.hit, found.stale, loader.runs) == ({"a": 1}, True, True, 1)
+    assert function(7) == {"a": 1}
+    assert loader.runs == 2
 
 
 # --- warm ------------------------------------------------------------------------------------------------------------
