@@ -22,7 +22,7 @@ from .entries import MISSING, Read, wall_s
 from .last_known import LastKnown
 from .options import Options, keys_of
 from .redis_store import RedisStore
-from .store import Payload, Store, StoreFailed
+from .store import Store, StoreFailed
 
 _MEMBER = "\0member"  # in the signature of what stands in sets, hashes and lists: no key is spelt like that
 _OF_DJANGO_REDIS = ("SERIALIZER", "COMPRESSOR", "CLIENT_CLASS", "CONNECTION_FACTORY", "SENTINELS")
@@ -181,9 +181,12 @@ class BrainRedisCache(BrainCache, RedisCache):
         old = self.version if version is None else version
         full, new = self.full_key(key, old), self.full_key(key, old + delta)
         try:
-            payload, left_s = self.store.get(full), self.store.ttl_s(full)
-            moved = self._repacked(key, full, new, payload, left_s)
-            self.store.set(new, moved, None if left_s == math.inf else left_s)
+            left_s = self.store.ttl_s(full)
+            value, meta = self._open(full, self.store.get(full))
+            is_good = meta is None or (not self._is_over(meta) and self._tags_hold(meta, {}))
+            if value is MISSING or left_s is None or not is_good:
+                raise ValueError(f"Key {key!r} not found")
+            self.store.set(new, self._pack(new, value, meta), None if left_s == math.inf else left_s)
             self.store.delete_many([full])
         except StoreFailed as failed:
             return int(self._failed(failed, old))
@@ -193,22 +196,16 @@ class BrainRedisCache(BrainCache, RedisCache):
         old = self.version if version is None else version
         full, new = self.full_key(key, old), self.full_key(key, old + delta)
         try:
-            payload, left_s = await self.store.aget(full), await self.store.attl_s(full)
-            moved = self._repacked(key, full, new, payload, left_s)
-            await self.store.aset(new, moved, None if left_s == math.inf else left_s)
+            left_s = await self.store.attl_s(full)
+            value, meta = self._open(full, await self.store.aget(full))
+            is_good = meta is None or (not self._is_over(meta) and await self._atags_hold(meta, {}))
+            if value is MISSING or left_s is None or not is_good:
+                raise ValueError(f"Key {key!r} not found")
+            await self.store.aset(new, self._pack(new, value, meta), None if left_s == math.inf else left_s)
             await self.store.adelete_many([full])
         except StoreFailed as failed:
             return int(self._failed(failed, old))
         return old + delta
-
-    def _repacked(
-        self, key: Any, full: str, new: str, payload: Payload | None, left_s: float | None
-    ) -> Payload:
-        """A signature holds for one key only."""
-        value, meta = self._open(full, payload)
-        if value is MISSING or left_s is None or (meta is not None and self._is_over(meta)):
-            raise ValueError(f"Key {key!r} not found")
-        return self._pack(new, value, meta)
 
     # --- counting without looking ------------------------------------------------------------------------------------
     def incr(
