@@ -187,7 +187,14 @@ def at_first(start: Callable[[], None]) -> None:
 
 
 def families() -> Iterator[Metric]:
-    """The counts of this process for Prometheus, which adds processes up itself."""
+    """The counts of this process for Prometheus, which adds processes up itself; and what stands now."""
+    from . import gauges  # it stands on the backends, and they on this module
+
+    yield from _counters()
+    yield from gauges.families()
+
+
+def _counters() -> Iterator[Metric]:
     found = snapshot()
     for event, text in EVENTS.items():
         family = CounterMetricFamily(f"brain_cache_{event}", text, labels=["alias", "namespace"])
@@ -235,4 +242,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-

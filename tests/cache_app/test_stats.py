@@ -4,13 +4,14 @@ import multiprocessing
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_app import connections, latencies, slow, stats, stats_store
+from cache_app import backends, connections, latencies, slow, stats, stats_store
 from cache_app.latencies import BOUNDS_S, Latencies
 from cache_app.tallies import Tally, by_alias, summed
 
@@ -164,6 +165,21 @@ def test_families__after_counts__as_prometheus_reads_them() -> None:
     assert samples[f"{name}_bucket", "a", "get", "10"] == 4
     assert samples[f"{name}_bucket", "a", "get", "+Inf"] == samples[f"{name}_count", "a", "get"] == 5
     assert samples[f"{name}_sum", "a", "get"] == pytest.approx(99.0402)
+
+
+def test_families__what_stands_now__is_among_them(settings: Any, tmp_path: Path) -> None:
+    files = {"BACKEND": "cache_app.file.FileCache", "LOCATION": str(tmp_path / "c"), "KEY_PREFIX": "f"}
+    settings.CACHES = {**settings.CACHES, "files": files}
+    backends.backend("files").set("a", "x" * 100)
+    backends.backend("default").get("a")
+    samples = {
+        (sample.name, sample.labels.get("alias")): sample.value
+        for family in stats.families()
+        for sample in family.samples
+    }
+    assert samples["brain_cache_held_entries", "files"] == 1
+    assert samples["brain_cache_held_bytes", "files"] > 100
+    assert samples["brain_cache_breaker_open", "default"] == 0
 
 
 # --- durations -------------------------------------------------------------------------------------------------------
