@@ -19,7 +19,7 @@ import redis
 from hiredis import pack_command
 
 from .breaker import Breaker
-from .link import IDLE_S, Command, Refused, counts
+from .link import IDLE_S, Command, Refused, counts, failed, succeeded
 
 BUSY = 64  # replies that one connection owes: above, another one is opened
 _GRACE_S = 0.05  # a loop that was blocked has not read yet what came meanwhile: look again before giving up
@@ -109,14 +109,14 @@ class AsyncLink:
                 self.breaker.released()
             raise
         if self.breaker.in_a_row:
-            self.breaker.succeeded()
+            succeeded(self)
         return reply
 
     def _answered(self, error: redis.RedisError) -> None:
         if counts(error):
             self._lost(error)
         elif self.breaker.in_a_row:
-            self.breaker.succeeded()
+            succeeded(self)
 
     def _pipe(self) -> Pipe:
         for pipe in self._pipes:
@@ -134,7 +134,7 @@ class AsyncLink:
     def _lost(self, error: BaseException) -> None:
         """Once per connection, however many tasks it takes along."""
         if counts(error):
-            self.breaker.failed(self._loop.time(), f"{type(error).__name__}: {error}")
+            failed(self, self._loop.time(), error)
 
 
 class Batch:

@@ -46,10 +46,13 @@ class Breaker:
             self._probe_until = now + self.open_s
             return True
 
-    def succeeded(self) -> None:
+    def succeeded(self) -> bool:
+        """Whether this one closed it."""
         with self._lock:
+            was_open = self.in_a_row >= self.failures
             self.in_a_row = 0
             self._probe_until = 0.0
+            return was_open
 
     def failed(self, now: float, verdict: str) -> bool:
         """Whether this one opened it. verdict: for the error of those who are not let through."""

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -233,6 +234,12 @@ def pools_of(url: str, options: Mapping[str, Any] | None = None) -> dict[str, re
 
 def breaker_of(name: str, failures: int, open_s: float) -> Breaker:
     return _breakers.setdefault((name, failures, open_s), Breaker(failures, open_s))
+
+
+def breakers() -> dict[str, str]:
+    """{server: why its breaker is open}; empty while all are closed."""
+    now = time.monotonic()
+    return {key[0]: breaker.why(now) for key, breaker in list(_breakers.items()) if breaker.why(now)}
 
 
 def _made_link(

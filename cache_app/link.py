@@ -7,16 +7,20 @@ which takes no lock while one is free, and what happens when a connection breaks
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import redis
+import structlog
 from hiredis import pack_command
 from redis.exceptions import InvalidResponse, MaxConnectionsError
 
 from .breaker import Breaker
+
+log = structlog.get_logger(__name__)
 
 # NAT and load balancers forget a silent connection without a word (Azure after 4 minutes, AWS after 350 s), and a
 # command on it would wait for its timeout. One that was not used for so long is replaced.
@@ -50,8 +54,10 @@ class Link:
     def reset(self) -> None:
         """Forget every connection without closing it: after a fork they are the parent's."""
         self._idle: deque[tuple[float, Any]] = deque()  # when it was used last; pop and append are atomic
+        # Weak: one that an interrupted thread lost on its way back does not count for ever.
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._free = threading.Condition(threading.Lock())
-        self._made = self._waiting = 0
+        self._waiting = 0
 
     def close(self) -> None:
         self._drop_idle()
@@ -148,9 +154,9 @@ class Link:
 
     def _make_or_wait(self) -> Any:
         with self._free:
-            if self._made < self._limit:
+            if len(self._made) < self._limit:
                 connection = self._make()
-                self._made += 1
+                self._made.add(connection)
                 return connection
             self._waiting += 1
             try:
@@ -180,7 +186,7 @@ class Link:
     def _done(self, connection: Any) -> None:
         self._give(connection)
         if self.breaker.in_a_row:
-            self.breaker.succeeded()
+            succeeded(self)
 
     def _failed(self, connection: Any, error: BaseException) -> None:
         """Leave nothing behind: a connection with half a reply on it would answer the next caller with it."""
@@ -195,7 +201,7 @@ class Link:
             self.breaker.released()
             return
         self._drop(connection)
-        self.breaker.failed(monotonic(), f"{type(error).__name__}: {error}")
+        failed(self, monotonic(), error)
 
     def _drop(self, connection: Any) -> None:
         """One connection broke: the idle ones most likely did as well."""
@@ -211,6 +217,22 @@ class Link:
                 return
             connection.disconnect()
             self._give(connection)
+
+
+class Breaking(Protocol):
+    name: str
+    breaker: Breaker
+
+
+def failed(link: Breaking, now: float, error: BaseException) -> None:
+    verdict = f"{type(error).__name__}: {error}"
+    if link.breaker.failed(now, verdict):
+        log.warning("cache_breaker_opened", server=link.name, error=verdict, open_s=link.breaker.open_s)
+
+
+def succeeded(link: Breaking) -> None:
+    if link.breaker.succeeded():
+        log.info("cache_breaker_closed", server=link.name)
 
 
 def counts(error: BaseException) -> bool:

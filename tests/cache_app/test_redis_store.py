@@ -258,7 +258,7 @@ def test_link__more_threads_than_connections__wait_their_turn(url: str, prefix: 
     for thread in threads:
         thread.join()
     assert store.get(prefix) == b"60"
-    assert store.link._made <= 3
+    assert len(store.link._made) <= 3
 
 
 def test_link__none_is_free_in_time__says_so_and_the_breaker_does_not_count_it(url: str) -> None:
@@ -286,7 +286,16 @@ def test_link__thread_is_interrupted_between_command_and_reply__nobody_gets_its_
         store.get(f"{prefix}mine")
     monkeypatch.undo()
     assert store.get(f"{prefix}yours") == b"yours"
-    assert store.link._made == 1
+    assert len(store.link._made) == 1
+
+
+def test_link__connections_that_interrupted_threads_lost__do_not_use_up_the_limit(
+    url: str, prefix: str
+) -> None:
+    store = RedisStore(url, options={"max_connections": 2, "timeout": 0.05})
+    for _ in range(10):
+        store.link._take()  # and never given back
+    assert store.set(prefix, b"1", None) is True
 
 
 def test_link__connection_that_was_silent_for_long__is_replaced(
