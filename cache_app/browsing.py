@@ -18,7 +18,7 @@ from .backend import BrainCache
 from .codec import Description, Meta, Unreadable
 from .connections import default_url
 from .entries import number_of, wall_s
-from .shelves import HEAD_BYTES, Keys, RedisShelf, Shelf, Slot, StoreShelf, all_pages, chunks
+from .shelves import HEAD_BYTES, Keys, RedisShelf, Shelf, Slot, StoreShelf, all_pages, chunks, link_of
 from .store import Held
 
 PAGE = 50
@@ -154,11 +154,6 @@ class Matching:
 def shelf_of(cache: BrainCache) -> Shelf:
     link = link_of(cache)
     return StoreShelf(cache.store) if link is None else RedisShelf(link)
-
-
-def link_of(cache: BrainCache) -> Any:
-    """The way to the servers behind the alias; None of memory and files."""
-    return getattr(getattr(cache.store, "l2", cache.store), "link", None)
 
 
 def is_of_platform(cache: BrainCache) -> bool:

@@ -19,6 +19,7 @@ from . import browsing, operations, standing, stats_store
 from .backend import BrainCache
 from .entries import wall_s
 from .keyspace import HIGH_MEMORY, Server
+from .shelves import link_of
 from .standing import Standing
 from .tallies import Tally, by_alias
 
@@ -133,7 +134,7 @@ def _fragmentation(cache: BrainCache, state: Standing) -> Iterator[Finding]:
 def _clock(cache: BrainCache, state: Standing) -> Iterator[Finding]:
     if state.error or not state.servers:
         return
-    for link in browsing.link_of(cache).primaries():
+    for link in link_of(cache).primaries():
         before, asked = wall_s(), time.monotonic()
         seconds, micros = map(int, link.read("TIME"))
         took_s = time.monotonic() - asked

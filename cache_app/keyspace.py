@@ -11,6 +11,7 @@ from redis._parsers.helpers import parse_info
 from . import browsing, operations
 from .backend import BrainCache
 from .health import product
+from .shelves import link_of
 
 HIGH_MEMORY = 0.9  # of maxmemory: from here on Redis is close to evicting or refusing
 
@@ -88,7 +89,7 @@ def overview(alias: str = "default") -> Overview | None:
 
 def servers(cache: BrainCache) -> list[Server]:
     """One, or the primaries of a cluster; none of memory and files."""
-    link = browsing.link_of(cache)
+    link = link_of(cache)
     if link is None:
         return []
     nodes = sorted(link.primaries(), key=lambda node: str(node.name))

@@ -151,6 +151,11 @@ class StoreShelf:
         return Slot(key, head, self._store.ttl_s(key), size_of(payload))
 
 
+def link_of(cache: Any) -> Any:
+    """The way to the servers behind an alias; None of memory and files."""
+    return getattr(getattr(cache.store, "l2", cache.store), "link", None)
+
+
 def all_pages(shelf: Shelf, pattern: str, most_examined: int, count: int = 1_000) -> Iterator[Keys]:
     """Page after page, until the last one or until so many keys were looked at."""
     cursor, examined = "", 0

@@ -14,6 +14,7 @@ from .conf import conf
 
 KEPT = 200  # per process, and as many shared
 LONGEST_KEY = 400  # characters
+_KEPT_S = 7 * 86_400
 
 
 class Slow(NamedTuple):
@@ -42,26 +43,27 @@ def recent() -> list[Slow]:
     return list(reversed(_last))
 
 
-def ship(client: Any, key: str) -> None:
+def ship(link: Any, key: str) -> None:
     """Put this process's new ones into the shared list. Raises redis.RedisError, and keeps them for the next time."""
     taken = [_unshipped.popleft() for _ in range(len(_unshipped))]
     if not taken:
         return
+    texts = [orjson.dumps(list(one)) for one in taken]
     try:
-        with client.pipeline(transaction=True) as pipe:
-            pipe.lpush(key, *(orjson.dumps(list(one)) for one in taken))
-            pipe.ltrim(key, 0, KEPT - 1)
-            pipe.expire(key, 7 * 86_400)
-            pipe.execute()
+        replies = link.pipeline(
+            [("LPUSH", key, *texts), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, _KEPT_S)]
+        )
     except (redis.RedisError, OSError):
         _unshipped.extendleft(reversed(taken))
         raise
+    if isinstance(replies[0], redis.RedisError):
+        raise replies[0]
 
 
-def shared(client: Any, key: str) -> list[Slow]:
+def shared(link: Any, key: str) -> list[Slow]:
     """Of all processes, the newest first; what is no entry of ours is left out."""
     found = []
-    for text in client.lrange(key, 0, KEPT - 1):
+    for text in link.read("LRANGE", key, 0, KEPT - 1):
         try:
             found.append(Slow(*orjson.loads(text)))
         except (ValueError, TypeError):

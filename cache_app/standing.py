@@ -14,6 +14,7 @@ from . import browsing, keyspace, operations
 from .backend import BrainCache
 from .file import FileStore
 from .keyspace import Server
+from .shelves import link_of
 
 REDIS, TIERED, MEMORY, FILE = "redis", "tiered", "memory", "file"
 OF_PROCESS = "of this process alone"
@@ -99,7 +100,7 @@ def of(alias: str) -> Standing:
 
 
 def kind_of(cache: BrainCache) -> str:
-    if browsing.link_of(cache) is not None:
+    if link_of(cache) is not None:
         return TIERED if hasattr(cache.store, "l1") else REDIS
     return FILE if isinstance(cache.store, FileStore) else MEMORY
 
@@ -112,10 +113,9 @@ def tracker_of(cache: BrainCache) -> dict[str, bool] | None:
 
 def breakers_of(cache: BrainCache) -> dict[str, str]:
     """Server → "closed", "open" or "half open", as this process has it; of those that it has asked."""
-    link = browsing.link_of(cache)
+    link = link_of(cache)
     if link is None:
         return {}
-    links = link.known_links() if link.is_cluster else [link]
     links = [link.to(node) for node in link.slots.primaries] if link.is_cluster else [link]
     return {one.name: one.breaker.state(time.monotonic()).replace("_", " ") for one in links}
 

@@ -13,25 +13,29 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 import structlog
+from django.core.cache import InvalidCacheBackendError
 
-from . import connections, seldom, slow, stats
+from . import backends, connections, seldom, slow, stats
 from .conf import conf
 from .latencies import Latencies
+from .redis_store import Script
+from .shelves import link_of
 from .tallies import Tallies, Tally
 
 log = structlog.get_logger(__name__)
 
-SCRIPT = Path(__file__).with_name("lua").joinpath("stats.lua").read_text()
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+_LUA = Path(__file__).with_name("lua")
+ADD = Script(_LUA.joinpath("stats.lua").read_text())
+RESET = Script(_LUA.joinpath("stats_reset.lua").read_text())
 MAX_FIELDS = 50_000  # of the hash: reading it then takes Redis some 10 ms
 _ROWS = 500  # of one script: Redis runs it in about a millisecond
 _KEPT_S = 86_400
@@ -77,7 +81,7 @@ class Shipper:
         """Whether the last attempt failed."""
         return self._failed
 
-    def send(self) -> None:
+    def send(self, link: Any) -> None:
         """Add what is new. Raises redis.RedisError, and then sends the same again the next time."""
         with self._sending:
             self._failed = True
@@ -85,9 +89,9 @@ class Shipper:
                 if self._batch is None:
                     self._number += 1
                     self._batch = _Batch(self._number, rows)
-                self._add(self._batch)
+                self._add(link, self._batch)
                 self._batch = None
-            slow.ship(connections.client(), key("slow"))
+            slow.ship(link, key("slow"))
             self._failed = False
 
     def begin_anew(self, epoch: str) -> None:
@@ -95,11 +99,11 @@ class Shipper:
         self._confirmed = dict(_readings())
         self._epoch, self._batch = epoch, None
 
-    def _add(self, batch: _Batch) -> None:
+    def _add(self, link: Any, batch: _Batch) -> None:
         flat = [text for field, n in batch.rows.items() for text in (*field, str(n))]
         keys = [key("epoch"), key("counts"), key(f"added:{self._name}")]
         args = [self._epoch, str(batch.number), str(MAX_FIELDS), stats.OTHER, str(_KEPT_S), *flat]
-        epoch, is_added = connections.client().register_script(SCRIPT)(keys, args)
+        epoch, is_added = _run(link, ADD, keys, args)
         if not is_added:
             self.begin_anew(epoch.decode())
             return
@@ -120,18 +124,16 @@ def key(name: str) -> str:
 
 def is_there() -> bool:
     """Whether CACHES["default"] is a Redis at all."""
-    try:
-        return connections.default_url().partition("://")[0] in SCHEMES
-    except (KeyError, StopIteration):  # memory and files need no LOCATION
-        return False
+    return _link() is not None
 
 
 def flush() -> bool:
     """Add what is new to the totals. False: Redis does not answer, and it will be added later."""
-    if not is_there():
+    link = _link()
+    if link is None:
         return False
     try:
-        _shipper.send()
+        _shipper.send(link)
     except (redis.RedisError, OSError) as error:
         seldom.warn(log, "cache_stats_kept", error=type(error).__name__)
         return False
@@ -149,11 +151,8 @@ def is_failing() -> bool:
 def totals() -> Totals:
     """Of all processes since the last reset, this one's newest counts among them; never raises for Redis."""
     if flush():
-        try:
-            epoch, found = _read()
-        except redis.RedisError:
-            pass
-        else:
+        with contextlib.suppress(redis.RedisError, OSError):
+            epoch, found = _read(_link())
             return Totals(_tallies(found), True, _moment(epoch))
     return Totals(of_process(), is_shared=False)
 
@@ -169,10 +168,8 @@ def of_process() -> Tallies:
 def slow_operations() -> list[slow.Slow]:
     """Of all processes, or of this one where Redis does not answer; the newest first."""
     if flush():
-        try:
-            return slow.shared(connections.client(), key("slow"))
-        except redis.RedisError:
-            pass
+        with contextlib.suppress(redis.RedisError, OSError):
+            return slow.shared(_link(), key("slow"))
     return slow.recent()
 
 
@@ -181,20 +178,15 @@ def reset() -> None:
 
     The processes' own counts, which Prometheus reads, go on: a counter never falls.
     """
-    if not is_there():
+    link = _link()
+    if link is None:
         for counted in stats.known():
             counted.forget()
         slow.forget()
         return
-    client = connections.client()
-    seconds, micros = client.time()
-    epoch = f"{seconds}{micros:06d}"
-    with client.pipeline(transaction=True) as pipe:
-        pipe.delete(key("counts"), key("slow"))
-        pipe.set(key("epoch"), epoch)
-        pipe.execute()
+    epoch = _run(link, RESET, [key("epoch"), key("counts"), key("slow")], [])
     slow.forget()
-    _shipper.begin_anew(epoch)
+    _shipper.begin_anew(epoch.decode())
 
 
 # --- the thread ------------------------------------------------------------------------------------------------------
@@ -251,12 +243,27 @@ def _printable(name: str) -> str:
     return name.replace("\0", "\ufffd")  # NUL parts a field's name
 
 
-def _read() -> tuple[bytes | None, Mapping[bytes, bytes]]:
-    with connections.client().pipeline(transaction=False) as pipe:
-        pipe.get(key("epoch"))
-        pipe.hgetall(key("counts"))
-        epoch, found = pipe.execute()
-    return epoch, found
+def _link() -> Any:
+    """The way to the default cache's servers; None where it is none of ours, or has none."""
+    try:
+        return link_of(backends.backend("default"))
+    except InvalidCacheBackendError:
+        return None
+
+
+def _run(link: Any, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+    try:
+        return link.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    except redis.exceptions.NoScriptError:  # it did not run
+        return link.call("EVAL", script.text, len(keys), *keys, *arguments)
+
+
+def _read(link: Any) -> tuple[bytes | None, Mapping[bytes, bytes]]:
+    epoch, found = link.pipeline([("GET", key("epoch")), ("HGETALL", key("counts"))])
+    for reply in (epoch, found):
+        if isinstance(reply, redis.RedisError):
+            raise reply
+    return epoch, dict(zip(found[::2], found[1::2], strict=True))
 
 
 def _tallies(found: Mapping[bytes, bytes]) -> Tallies:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -298,20 +299,17 @@ def test_flush__redis_gone_for_a_while__is_added_later(settings: Any, redis_down
 
 def test_flush__answer_lost__is_not_added_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     stats.counts("a").add("misses", 3)
-    real, lost = connections.client, []
+    real, lost = stats_store._link(), []
 
     class Losing:
-        def register_script(self, script: str) -> Any:
-            def run(keys: list[str], args: list[str]) -> Any:
-                real().register_script(script)(keys, args)
-                lost.append(1)
-                raise connections.redis.ConnectionError("the answer is gone")
+        def call(self, *command: Any) -> Any:
+            real.call(*command)
+            lost.append(1)
+            raise redis.ConnectionError("the answer is gone")
 
-            return run
-
-    monkeypatch.setattr(connections, "client", Losing)
+    monkeypatch.setattr(stats_store, "_link", Losing)
     assert not stats_store.flush()
-    monkeypatch.setattr(connections, "client", real)
+    monkeypatch.setattr(stats_store, "_link", lambda: real)
     stats.counts("a").add("misses", 2)
     assert stats_store.totals().tallies["a", ""].events == {"misses": 5}
     assert lost == [1]
