@@ -18,9 +18,10 @@ from . import file_numbers, file_values, seldom, stats
 from .backend import BrainCache
 from .entries import wall_s
 from .file_change import Change, Interrupted, Limits
-from .file_connections import is_unusable
+from .file_connections import cannot_open, is_unusable
 from .file_directory import Directory
 from .file_index import Index, Usage
+from .file_locks import file_lock
 from .file_numbers import is_integer
 from .file_rows import IN_ROW_BYTES, Entry, checksum_of, digest, encoded, size_of
 from .file_threads import in_thread
@@ -95,11 +96,15 @@ class FileStore:
 
     def delete_many(self, keys: Sequence[str]) -> int:
         names = [encoded(key) for key in keys]
-        return self._kept(self._index.change, lambda change: _deleted(change, names))
+        removed: int = self._kept(self._index.change, lambda change: _deleted(change, names))
+        return removed
 
     def incr(self, key: str, delta: int) -> int | None:
         name = encoded(key)
-        return self._kept(self._index.change, lambda change: file_numbers.add(change, name, delta))
+        number: int | None = self._kept(
+            self._index.change, lambda change: file_numbers.add(change, name, delta)
+        )
+        return number
 
     def expire(self, key: str, ttl_s: float | None) -> bool:
         return self._kept(self._expire, encoded(key), ttl_s)
@@ -180,10 +185,7 @@ class FileStore:
             try:
                 return work(*arguments)
             except sqlite3.Error as error:
-                if (
-                    not is_unusable(error)
-                    and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CANTOPEN
-                ):
+                if not is_unusable(error) and not cannot_open(error):
                     raise
             self._index.recover()
             return work(*arguments)
@@ -313,6 +315,9 @@ class FileCache(BrainCache):
             max_entries=options.MAX_ENTRIES,
             count=stats.counts(alias).add,
         )
+
+    def lock(self, name: str, **options: Any) -> Any:
+        return file_lock(self, name, **options)
 
 
 def _bytes(payload: Payload) -> bytes:
