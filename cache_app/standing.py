@@ -14,6 +14,7 @@ from . import browsing, keyspace, operations
 from .backend import BrainCache
 from .file import FileStore
 from .keyspace import Server
+from .memory import MemoryStore
 from .shelves import link_of
 
 REDIS, TIERED, MEMORY, FILE = "redis", "tiered", "memory", "file"
@@ -124,7 +125,10 @@ def held_of(cache: BrainCache) -> Held | None:
     """None of a Redis without memory in front of it."""
     store: Any = cache.store
     near = store.l1.memory if hasattr(store, "l1") else store
-    if not hasattr(near, "usage"):
-        return None
-    found = near.usage()
-    return Held(found.entries, found.size_bytes, cache.options.MAX_ENTRIES, cache.options.MAX_BYTES)
+    most = (cache.options.MAX_ENTRIES, cache.options.MAX_BYTES)
+    if isinstance(near, MemoryStore):
+        return Held(len(near), near.size_bytes, *most)
+    if isinstance(near, FileStore):
+        found = near.usage()
+        return Held(found.entries, found.size_bytes, *most)
+    return None
