@@ -176,7 +176,20 @@ CACHES = {
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "brain",
         "TIMEOUT": 300,
-    }
+    },
+    "tiered": {  # this process's memory in front of Redis
+        "BACKEND": "cache_app.tiered.TieredCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "brain-tiered",
+        "TIMEOUT": 300,
+    },
+    "memory": {"BACKEND": "cache_app.memory.MemoryCache", "KEY_PREFIX": "brain", "TIMEOUT": 300},
+    "files": {
+        "BACKEND": "cache_app.file.FileCache",
+        "LOCATION": str(BRAIN_DATA_DIR / "cache"),
+        "KEY_PREFIX": "brain",
+        "TIMEOUT": 300,
+    },
 }
 UNFOLD = {
     "SITE_TITLE": "Brain Platform",
