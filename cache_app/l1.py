@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from .codec import Meta
-from .store import Payload, Store
+from .store import Payload
 
 SLOTS = 4096  # a change voids the tokens of its slot: with 5,000 changes per second one read in 4,000 is kept in vain
 _SLOT = SLOTS - 1
 
 
+class Memory(Protocol):
+    """What is needed of a memory store."""
+
+    def get(self, key: str) -> Payload | None: ...
+    def set(self, key: str, payload: Payload, ttl_s: float | None) -> bool: ...
+    def delete_many(self, keys: Sequence[str]) -> int: ...
+
+
 class L1:
     """ceiling_s: for how long anything is kept at most. make_memory: an empty one."""
 
-    def __init__(self, make_memory: Callable[[], Store], ceiling_s: float) -> None:
+    def __init__(self, make_memory: Callable[[], Memory], ceiling_s: float) -> None:
         self._make_memory, self.ceiling_s = make_memory, ceiling_s
         self._changes = [0] * SLOTS
         self.renew()

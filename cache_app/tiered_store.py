@@ -10,11 +10,11 @@ import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
 
 from .codec import Codec, Meta, Unreadable
 from .entries import wall_s
 from .l1 import L1, Changing, Flushing, life_s
+from .memory import estimate_bytes
 from .store import Held, Payload, Store
 from .tracking import Tracker
 
@@ -38,11 +38,9 @@ class TieredStore:
         *,
         tag_stem: str,
         copies: bool,
-        size_of: Callable[[Any, int], int],
     ) -> None:
-        """size_of: (value, bytes of its payload) → bytes that the value takes in memory."""
         self.l1, self.l2, self.tracker = l1, l2, tracker
-        self._tag_stem, self._copies, self._size_of = tag_stem, copies, size_of
+        self._tag_stem, self._copies = tag_stem, copies
         self._touched: dict[str, float] = {}
         self.last_known: Callable[[str], Payload | None] | None = getattr(l2, "last_known", None)
         _l1s.add(l1)
@@ -200,7 +198,7 @@ class TieredStore:
             value, meta = self.codec.decode(key, payload)
         except Unreadable:  # whoever decodes it counts it
             return payload
-        held = Held(value, meta, self._size_of(value, len(payload)))
+        held = Held(value, meta, estimate_bytes(value))
         self._keep(key, held, meta, token)
         return held
 

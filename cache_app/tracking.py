@@ -54,14 +54,18 @@ class Outdated(redis.ConnectionError):
     """The server no longer is what it was when the line was opened (another place in the cluster)."""
 
 
-def opener(pool: redis.ConnectionPool) -> Connect:
-    """Makes connections like those of the pool (address, TLS, credentials, Sentinel), but not counted among them."""
-    settings = pool.connection_kwargs | {
+def opener(pool: redis.ConnectionPool, **place: Any) -> Connect:
+    """Makes connections like those of the pool (TLS, credentials, Sentinel …), but not counted among them.
+
+    place: host and port, where it is not the pool's own.
+    """
+    ours = {
         "protocol": 3,  # pushes come on the connection that asked for them
         "client_name": "brain-cache-tracker",
         "health_check_interval": 0,  # the line has its own
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+    settings = pool.connection_kwargs | ours | place
     return lambda: pool.connection_class(**settings)  # holds the pool, which Sentinel's connections need
 
 
@@ -133,7 +137,7 @@ class Tracker:
             self._on_loss()
             log.warning("cache_tracker_lost", server=line.name, error=type(error).__name__)
         else:
-            seldom.warn(log, "cache_tracker_down", server=line.name, error=str(error))
+            seldom.warn(log, "cache_tracker_down", server=line.name, error=str(error)[:200])
 
     def accepts(self, answer: Any) -> bool:
         """Whether the answer to the heartbeat says that the line may stay."""

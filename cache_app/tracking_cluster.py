@@ -23,7 +23,7 @@ from redis.exceptions import ClusterDownError
 
 from . import seldom
 from .addresses import Node
-from .tracking import Connect, Line, Listener, Tracker
+from .tracking import Connect, Line, Listener, Tracker, opener
 
 log = structlog.get_logger(__name__)
 
@@ -106,6 +106,18 @@ class ClusterTracker(Tracker):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._overseer, self._wake, self._connect = None, threading.Event(), {}
+
+
+def dialler(pools: Callable[[], Mapping[str, redis.ConnectionPool]]) -> Callable[[Node], AbstractConnection]:
+    """Connections to any node, like those of the pools, which are asked for when one is needed."""
+    templates: list[redis.ConnectionPool] = []
+
+    def dial(node: Node) -> AbstractConnection:
+        if not templates:
+            templates.extend(pools().values())
+        return opener(templates[0], host=node[0], port=node[1])()
+
+    return dial
 
 
 def discovery(seeds: Sequence[Node], dial: Callable[[Node], AbstractConnection]) -> Callable[[], Primaries]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -8,18 +9,23 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from cache_app.addresses import Node
+from cache_app import shared
+from cache_app.addresses import Node as Address
+from cache_app.tiered import TieredCache
 from cache_app.tracking_cluster import ClusterTracker, discovery, primaries_of, state_and_epoch
+from tests import servers
+from tests.servers import ValkeyCluster
 
-from . import tracked
-from .tracked import KEYS, Cluster, Heard, until
+from .test_tiered import settle
+from .tracked import KEYS, Heard, until
 
+pytestmark = pytest.mark.slow
 PING_S = 0.2
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with tracked.cluster("valkey") as formed:
+def cluster() -> Iterator[ValkeyCluster]:
+    with servers.valkey_cluster() as formed:
         yield formed
 
 
@@ -29,28 +35,58 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def tracker(cluster: Cluster, heard: Heard, prefix: str) -> Iterator[ClusterTracker]:
-    made = ClusterTracker(discovery(cluster.nodes[:1], _dial), prefix, heard, ping_s=PING_S)
+def tracker(cluster: ValkeyCluster, heard: Heard, prefix: str) -> Iterator[ClusterTracker]:
+    made = ClusterTracker(discovery(_seeds(cluster), _dial), prefix, heard, ping_s=PING_S)
     made.start()
     until(lambda: made.is_live)
     yield made
     made.close()
 
 
-def _dial(node: Node) -> Connection:
+def _seeds(cluster: ValkeyCluster) -> list[Address]:
+    return [("127.0.0.1", node.port) for node in cluster.nodes]
+
+
+def _dial(node: Address) -> Connection:
     return Connection(*node, protocol=3, socket_timeout=1, socket_connect_timeout=1)  # type: ignore[misc]
 
 
-def _write_everywhere(cluster: Cluster, prefix: str, text: str) -> list[str]:
+def _write_everywhere(cluster: ValkeyCluster, prefix: str, text: str) -> list[str]:
     keys = sorted(f"{prefix}{key}{text}" for key in KEYS)
-    with redis.RedisCluster(*cluster.nodes[1]) as client:
+    with redis.RedisCluster("127.0.0.1", cluster.primaries[1].port) as client:
         for key in keys:
             client.set(key, 1)
     return keys
 
 
+def _is_primary(node: servers.Node) -> bool:
+    with node.client() as client:
+        return bool(client.info("replication")["role"] == "master")
+
+
+def _first_pair(cluster: ValkeyCluster) -> tuple[servers.Node, servers.Node]:
+    """Of the first third of the slots: who serves them, and who would take over."""
+    pair = (cluster.primaries[0], cluster.replicas[0])
+    return pair if _is_primary(pair[0]) else (pair[1], pair[0])
+
+
+def _follows(node: servers.Node) -> bool:
+    with node.client() as client:
+        return client.info("replication").get("master_link_status") == "up"
+
+
+@contextlib.contextmanager
+def stopped(node: servers.Node) -> Iterator[None]:
+    """As if its machine hung: the connections stay."""
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+
+
 def test_cluster__writes_on_every_primary__are_told(
-    cluster: Cluster, tracker: ClusterTracker, heard: Heard, prefix: str
+    cluster: ValkeyCluster, tracker: ClusterTracker, heard: Heard, prefix: str
 ) -> None:
     assert sorted(tracker.state().values()) == [True] * 3
     keys = _write_everywhere(cluster, prefix, "x")
@@ -58,53 +94,90 @@ def test_cluster__writes_on_every_primary__are_told(
 
 
 def test_cluster__replica_takes_over_as_it_is_told__is_found_and_heard(
-    cluster: Cluster, tracker: ClusterTracker, heard: Heard, prefix: str
+    cluster: ValkeyCluster, tracker: ClusterTracker, heard: Heard, prefix: str
 ) -> None:
-    old = cluster.primary_of_first()
-    new = 3 - old
+    old, new = _first_pair(cluster)
     before = heard.flushes
-    cluster.clients[new].execute_command("CLUSTER", "FAILOVER")
-    name = f"127.0.0.1:{cluster.nodes[new][1]}"
-    until(lambda: tracker.state().get(name, False) and tracker.is_live, within_s=10)
-    assert f"127.0.0.1:{cluster.nodes[old][1]}" not in tracker.state()
+    with new.client() as client:
+        client.execute_command("CLUSTER", "FAILOVER")
+    until(lambda: tracker.state().get(f"127.0.0.1:{new.port}", False) and tracker.is_live, within_s=10)
+    assert f"127.0.0.1:{old.port}" not in tracker.state()
     assert heard.flushes > before
     heard.keys.clear()
     keys = _write_everywhere(cluster, prefix, "y")
     until(lambda: sorted(set(heard.keys)) == keys)
+    until(lambda: _follows(old), within_s=15)
 
 
-def test_cluster__primary_stops__memory_is_unused_until_another_serves(
-    cluster: Cluster, tracker: ClusterTracker, heard: Heard, prefix: str
+def test_cluster__primary_hangs__memory_is_unused_until_another_serves(
+    cluster: ValkeyCluster, tracker: ClusterTracker, heard: Heard, prefix: str
 ) -> None:
-    old = cluster.primary_of_first()
-    pid = cluster.pids[cluster.nodes[old][1]]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    old, new = _first_pair(cluster)
+    with stopped(old):
         assert until(lambda: not tracker.is_live) < 2 * PING_S + 0.3
-        name = f"127.0.0.1:{cluster.nodes[3 - old][1]}"
         until(lambda: tracker.is_live, within_s=15)
-        assert tracker.state()[name]
+        assert tracker.state()[f"127.0.0.1:{new.port}"]
         keys = _write_everywhere(cluster, prefix, "z")
         until(lambda: set(keys) <= set(heard.keys))
-    finally:
-        os.kill(pid, signal.SIGCONT)
-        until(lambda: cluster.clients[old].info("replication")["role"] == "slave", within_s=15)
-        until(lambda: cluster.clients[old].info("replication").get("master_link_status") == "up", within_s=15)
+    until(lambda: _follows(old), within_s=15)  # the next test has a cluster again
 
 
-def test_discovery__seed_is_gone__asks_the_next_and_later_those_it_was_told_of(cluster: Cluster) -> None:
-    asked: list[Node] = []
+def test_tiered__on_a_cluster__is_answered_from_memory_until_another_writes(
+    cluster: ValkeyCluster, own_prefix: str
+) -> None:
+    cache = _cache(cluster.url, own_prefix)
+    keys = [f"{key}k" for key in KEYS]
+    for key in keys:
+        cache.set(key, [1], tags=["red"])
+        settle(cache, key)
+    assert sorted(cache.get_many(keys)) == sorted(keys)
+    with redis.RedisCluster("127.0.0.1", cluster.primaries[1].port) as client:
+        for key in keys:
+            client.set(cache.full_key(key), b"[2]")
+            until(lambda key=key: cache.get(key) == [2])  # type: ignore[misc]
+    shared.close_all()
 
-    def dial(node: Node) -> Connection:
+
+def test_tiered__behind_sentinels__follows_to_the_new_primary(own_prefix: str) -> None:
+    with servers.valkey_sentinels() as group:
+        cache = _cache(group.url, own_prefix)
+        cache.set("a", [1])
+        settle(cache, "a")
+        with stopped(group.primary), group.replica.client() as client:
+            until(lambda: _is_primary(group.replica), within_s=15)
+            client.set(cache.full_key("a"), b"[2]")
+            until(lambda: cache.get("a") == [2], within_s=15)
+            until(lambda: cache.store.tracker.is_live, within_s=15)
+            until(lambda: cache.set("a", [3]), within_s=15)
+            settle(cache, "a")
+            client.set(cache.full_key("a"), b"[4]")
+            until(lambda: cache.get("a") == [4])
+        shared.close_all()
+
+
+def _cache(url: str, prefix: str) -> TieredCache:
+    options = {"TRACKER_PING_S": PING_S, "ON_DOWN": "ignore", "BREAKER_OPEN_S": 0.1, "SOCKET_TIMEOUT": 0.3}
+    cache = TieredCache(url, {"KEY_PREFIX": prefix, "OPTIONS": options})
+    cache.get("wake up")
+    until(lambda: cache.store.tracker.is_live, within_s=10)
+    return cache
+
+
+def test_discovery__seed_is_gone__asks_the_next_and_later_those_it_was_told_of(
+    cluster: ValkeyCluster,
+) -> None:
+    asked: list[Address] = []
+
+    def dial(node: Address) -> Connection:
         asked.append(node)
         return _dial(node)
 
-    gone = ("127.0.0.1", 1)
-    discover = discovery([gone, cluster.nodes[1]], dial)
+    gone, node = ("127.0.0.1", 1), _seeds(cluster)[1]
+    discover = discovery([gone, node], dial)
     found = discover()
     assert len(found.connect) == 3
     assert found.epoch > 0
-    assert asked == [gone, cluster.nodes[1]]
+    assert asked == [gone, node]
     discover()
     assert asked[2:] != [gone]
     with pytest.raises(redis.ConnectionError):

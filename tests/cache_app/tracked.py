@@ -15,6 +15,7 @@ import redis
 from tests import servers
 
 MAKES = ("valkey", "redis")
+KEYS = ("{b}", "{c}", "{a}")  # one in each third of a cluster's slots
 
 
 @contextlib.contextmanager
@@ -41,64 +42,6 @@ def _answers(port: int) -> Callable[[], bool]:
             return False
 
     return ready
-
-
-class Cluster:
-    """Three primaries and a replica of the first one."""
-
-    def __init__(self, ports: Sequence[int], pids: Sequence[int]) -> None:
-        self.nodes = [("127.0.0.1", port) for port in ports]
-        self.pids = dict(zip(ports, pids, strict=True))
-        self.clients = [redis.Redis(port=port, socket_timeout=2) for port in ports]
-
-    def form(self) -> None:
-        first, *others = self.clients
-        for number, (client, slots) in enumerate(zip(self.clients, _SLOTS, strict=False)):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for _, port in self.nodes[1:]:
-            first.execute_command("CLUSTER", "MEET", "127.0.0.1", port)
-        until(self._all_know_all, within_s=15)
-        others[-1].execute_command("CLUSTER", "REPLICATE", first.execute_command("CLUSTER", "MYID"))
-        until(lambda: others[-1].info("replication").get("master_link_status") == "up", within_s=15)
-
-    def _all_know_all(self) -> bool:
-        infos = [client.execute_command("CLUSTER", "INFO") for client in self.clients]
-        return all(b"cluster_state:ok" in info and b"cluster_known_nodes:4" in info for info in infos)
-
-    def primary_of_first(self) -> int:
-        """0 or 3: which of the nodes has the first third of the slots."""
-        return next(at for at in (0, 3) if self.clients[at].info("replication")["role"] == "master")
-
-
-_SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
-KEYS = ("{b}", "{c}", "{a}")  # one in each third
-
-
-@contextlib.contextmanager
-def cluster(make: str) -> Iterator[Cluster]:
-    with contextlib.ExitStack() as stack:
-        ports = [_port_below_the_bus() for _ in range(4)]
-        pids = []
-        for port in ports:
-            where = stack.enter_context(servers.scratch("cluster"))
-            command = [_binary(make), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(where)]
-            command += ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes"]
-            command += ["--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
-            pids.append(stack.enter_context(servers.running(command, _answers(port))).pid)
-        formed = Cluster(ports, pids)
-        formed.form()
-        try:
-            yield formed
-        finally:
-            for client in formed.clients:
-                client.close()
-
-
-def _port_below_the_bus() -> int:
-    while (port := servers.free_port()) > 55_000:  # the nodes talk on port + 10000
-        pass
-    return port
 
 
 def _binary(make: str) -> str:
@@ -186,5 +129,3 @@ class Proxy:
             for ended in (sock, other):
                 self._pairs.pop(ended, None)
                 ended.close()
-
-
