@@ -32,7 +32,12 @@ class Change:
     def __init__(self, connection: sqlite3.Connection, limits: Limits, now: float) -> None:
         self._run, self._many = connection.execute, connection.executemany
         self._limits, self.now = limits, now
-        self._before = self._run("SELECT size, entries, version_us FROM totals").fetchone()
+        self._before: tuple[int, int, int] = self._run(
+            "SELECT size, entries, version_us FROM totals"
+        ).fetchone()
+        self._size: int
+        self._entries: int
+        self._version_us: int
         self._size, self._entries, self._version_us = self._before
         self._put_ids: set[int] = set()
         self.dropped: list[str] = []

@@ -297,7 +297,7 @@ def _incr(store: FileStore, key: str) -> Any:
         return ValueError
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_store__any_steps__as_a_dict_would(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any]

@@ -162,7 +162,7 @@ def test_process__killed_while_it_writes__everything_is_whole_or_missing(
 ) -> None:
     store.set("n", b"0", None)
     counted = 0
-    for round_ in range(5):
+    for round_ in range(4):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(location)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()

@@ -48,7 +48,7 @@ texts = st.text(alphabet="ab-]^\\é*?[", min_size=1, max_size=6)
 globs = st.text(alphabet="ab-]^\\é*?[", max_size=8)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(globs, st.lists(texts, min_size=1, max_size=12, unique=True))
 def test_compile_glob__any_pattern__as_valkey(counted: str, pattern: str, keys: list[str]) -> None:
     assert ours(pattern, keys) == in_valkey(counted, pattern, keys)
@@ -58,7 +58,7 @@ def test_compile_glob__many_stars__does_not_explode() -> None:
     assert not compile_glob("*a" * 50 + "*b")("a" * 5_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(globs, texts)
 def test_literal_prefix__every_match__begins_with_it(pattern: str, key: str) -> None:
     if compile_glob(pattern)(key):
