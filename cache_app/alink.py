@@ -163,7 +163,7 @@ class Pipe:
         self._timeout_s, self._dial_s = timeout_s, dial_s
         self._loop = loop = asyncio.get_running_loop()
         self.waiting: deque[asyncio.Future[Any] | Batch] = deque()
-        self.is_open, self.is_dialled = True, False
+        self.is_open, self.is_dialled, self._is_broken = True, False, False
         self._heard_at = loop.time()  # a reply came, or the first one became owed
         self._poll: select.poll | None = None
         self._outbox: list[bytes] = []
@@ -228,9 +228,12 @@ class Pipe:
                 await self._connection.send_packed_command(packed, check_health=False)
         except (redis.RedisError, OSError) as error:
             self._break(error)
+        except RuntimeError as error:  # uvloop's word for a transport that was closed under the writer
+            self._break(redis.ConnectionError(str(error)))
         finally:
             self.close(redis.ConnectionError("the event loop ended"))
-            await self._connection.disconnect(nowait=True)
+            # TLS says goodbye, and wants an answer: one that broke is not waited for.
+            await self._connection.disconnect(nowait=self._is_broken)
 
     async def _dial(self) -> None:
         try:
@@ -286,6 +289,7 @@ class Pipe:
     def _break(self, error: BaseException) -> None:
         if not self.is_open:
             return
+        self._is_broken = True
         if self.waiting:  # one that closes while nobody needs it has not failed
             self._told(error)
         self.close(error)

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 from django.conf import LazySettings
 
 from cache_app import connections
@@ -648,3 +650,90 @@ def test_conf__limits_of_the_site__hold_for_the_links(settings: LazySettings, pr
     settings.BRAIN = settings.BRAIN | {"CACHE": {"MAX_CONNECTIONS": 2, "POOL_WAIT_S": 0.07}}
     link = connections.link(f"redis://127.0.0.1:1/0?client_name={prefix.strip(':')}")
     assert (link._limit, link._wait_s) == (2, 0.07)
+
+
+# --- what it is dialled through ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that speaks TLS only; its certificate is in the URL."""
+    try:
+        binary = servers.binary("redis-server")
+    except servers.Missing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed, and CI is set: a missing service is a failure there")
+        pytest.skip(f"{missing} is not installed")
+    home, port = tmp_path_factory.mktemp("tls"), servers.free_port()
+    key, certificate = home / "key.pem", home / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cache"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    command = [binary, "--port", "0", "--tls-port", str(port), "--save", "", "--dir", str(home)]
+    command += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    command += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
+    with servers.running(command, servers.answers(port), log=home / "log"):
+        yield f"valkeys://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+
+
+@pytest.mark.service
+def test_tls__both_halves__many_calls_on_one_connection(
+    tls: str, half: asyncio.Runner | None, prefix: str
+) -> None:
+    both = Both(RedisStore(f"{tls}&client_name={prefix.strip(':')}"), half)
+    big = os.urandom(300_000)
+    for _ in range(20):
+        assert both.set(prefix, big, 60.0) is True
+        assert both.get(prefix) == big
+    assert both.get_many([prefix] * 3) == [big] * 3
+    known = connections.client(tls).client_list()
+    assert sum(one["name"] == prefix.strip(":") for one in known) == 1
+    connections.client(tls).connection_pool.disconnect()
+
+
+@pytest.mark.service
+def test_tls__certificate_that_nobody_vouches_for__is_store_failed(
+    tls: str, half: asyncio.Runner | None
+) -> None:
+    with pytest.raises(StoreFailed) as failed:
+        Both(RedisStore(tls.partition("?")[0]), half).get("k")
+    assert isinstance(failed.value.__cause__, redis.ConnectionError)
+
+
+def test_alink__on_uvloop__is_the_same(url: str, prefix: str) -> None:
+    store = RedisStore(url)
+
+    async def ask() -> None:
+        await store.aset_many([(f"{prefix}{n}", b"%d" % n, 60.0) for n in range(100)])
+        found = await asyncio.gather(*(store.aget(f"{prefix}{n}") for n in range(100)))
+        assert found == [b"%d" % n for n in range(100)]
+        _kill_others()
+        await asyncio.gather(*(store.aget(f"{prefix}{n}") for n in range(100)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
+def test_large_value__of_megabytes__comes_back_whole(both: Both, prefix: str) -> None:
+    big = os.urandom(1_500_000)
+    assert both.set(prefix, big, 60.0) is True
+    assert both.get(prefix) == big
+    assert both.get_many([prefix, prefix]) == [big, big]
+
+
+async def test_alink__value_of_megabytes_under_way__does_not_stop_the_loop(
+    store: RedisStore, prefix: str
+) -> None:
+    await store.aset(prefix, os.urandom(6_000_000), 60.0)
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            late.append(time.monotonic() - began)
+
+    ticking = asyncio.ensure_future(tick())
+    await store.aget(prefix)
+    ticking.cancel()
+    assert len(late) > 3
