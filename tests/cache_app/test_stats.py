@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_app import backends, connections, latencies, slow, stats, stats_store
@@ -191,6 +191,7 @@ def test_bounds__of_the_coarse_ones__are_bounds() -> None:
     assert set(latencies.COARSE_S) <= set(BOUNDS_S)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1.01e-6, 9.9), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))
 def test_quantile__any_durations__is_off_by_less_than_a_bucket(durations: list[float], share: float) -> None:
     found = Latencies()
@@ -210,6 +211,7 @@ def test_quantile__nothing_and_beyond_the_last_bound__are_told() -> None:
     assert found.cumulated()[-2:] == [("10", 0), ("+Inf", 1)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 20)), st.lists(st.floats(0, 20)))
 def test_add__two_histograms__as_if_counted_in_one(some: list[float], more: list[float]) -> None:
     one, other, both = Latencies(), Latencies(), Latencies()
