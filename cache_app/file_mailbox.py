@@ -13,7 +13,7 @@ import select
 import threading
 import weakref
 
-from .lock_waits import Waiters, process_name
+from .lock_waits import Waiters, process_name, started
 
 _SUFFIX = ".turn"
 _IDLE_MS = 10_000  # the thread ends after this time without waiters; the pipe stays
@@ -56,8 +56,7 @@ class Mailbox:
     def listen(self) -> None:
         with self._guard:
             if self._thread is None and self._ends:
-                self._thread = threading.Thread(target=self._run, name="cache-lock-turns", daemon=True)
-                self._thread.start()
+                self._thread = started(self._run, "cache-lock-turns")
 
     def tell(self, token: str) -> bool:
         """Wake the waiter with this token. False: its process is not there any more."""

@@ -8,6 +8,7 @@ import itertools
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Protocol
 
 _process = uuid.uuid4().hex[:16]
@@ -21,6 +22,16 @@ def process_name() -> str:
 
 def new_token() -> str:
     return f"{_process}:{next(_numbers)}"
+
+
+def started(run: Callable[[], None], name: str) -> threading.Thread | None:
+    """A daemon; None where no thread can begin any more: the interpreter ends, or the system's limit is reached."""
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
 
 
 class Waker(Protocol):

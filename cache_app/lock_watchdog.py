@@ -15,6 +15,8 @@ from typing import Protocol
 
 import structlog
 
+from .lock_waits import started
+
 log = structlog.get_logger(__name__)
 
 _IDLE_S = 10.0  # a thread with nothing to renew ends after this time
@@ -50,8 +52,7 @@ class Watchdog:
             self._due[id(lock)] = (due, weakref.ref(lock))
             if self._thread is None:
                 self._wakes_at = due
-                self._thread = threading.Thread(target=self._run, name="cache-lock-watchdog", daemon=True)
-                self._thread.start()
+                self._thread = started(self._run, "cache-lock-watchdog")
             elif due < self._wakes_at:
                 self._changed.notify()
         return entry

@@ -14,12 +14,13 @@ import math
 import os
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
 from .lock_rules import Answer, Ask
-from .lock_waits import TaskWaker, ThreadWaker, Waiters, new_token
+from .lock_steps import Awaited, Direct, Turns
+from .lock_waits import new_token
 from .lock_watchdog import LoopRenewal, Renewal, watchdog
 from .redis_locks import RedisTurns
 from .steps import Steps, adrive, drive
@@ -32,7 +33,6 @@ log = structlog.get_logger(__name__)
 MAX_HOLD_S = 600.0  # of a renewed lock that does not say
 _OUTAGE_PAUSE_S = 0.1
 _LOOK_S = 60.0  # a waiter looks again after this time, however long the lease is
-_leaving: set[asyncio.Task[None]] = set()
 
 
 class LockTimeout(TimeoutError):
@@ -41,30 +41,6 @@ class LockTimeout(TimeoutError):
 
 class LockLost(RuntimeError):
     """The lease ended before the work did: somebody else may have worked at the same time."""
-
-
-class Turns(Protocol):
-    """Where the holder and the waiters of one name are kept: Redis, this process, or a file."""
-
-    outage: tuple[type[Exception], ...]  # what passes by itself: a waiter goes on trying
-
-    @property
-    def waiters(self) -> Waiters: ...
-    def listen(self) -> None:
-        """From now on, or soon, `waiters` are rung when their turn comes. Returns at once."""
-
-    def attempt(self, ask: Ask) -> Answer: ...
-    async def aattempt(self, ask: Ask) -> Answer: ...
-    def free(self, token: str) -> bool: ...
-    async def afree(self, token: str) -> bool: ...
-    def leave(self, token: str) -> None:
-        """Also frees what the token may have been granted, or may yet be by an attempt that is under way."""
-
-    async def aleave(self, token: str) -> None: ...
-    def extend(self, token: str, lease_s: float) -> bool: ...
-    async def aextend(self, token: str, lease_s: float) -> bool: ...
-    def owner(self) -> str: ...
-    async def aowner(self) -> str: ...
 
 
 def cache_lock(
@@ -146,14 +122,14 @@ class CacheLock:
     # --- for threads -------------------------------------------------------------------------------------------------
     def acquire(self) -> Self:
         """Raises LockTimeout, and the store's own error where it is down (docs/cache.md)."""
-        drive(self._acquire(), _Direct(self._turns).perform)
+        drive(self._acquire(), Direct(self._turns).perform)
         if self.max_hold_s is not None:
             self._renewal = watchdog.watch(self, self._since + self.ttl_s / 3)
         return self
 
     def try_acquire(self) -> bool:
         """One attempt, whatever wait_s says. False: somebody holds it, or stands before us in the queue."""
-        granted = drive(self._try(), _Direct(self._turns).perform)
+        granted = drive(self._try(), Direct(self._turns).perform)
         if granted and self.max_hold_s is not None:
             self._renewal = watchdog.watch(self, self._since + self.ttl_s / 3)
         return bool(granted)
@@ -173,7 +149,8 @@ class CacheLock:
 
     def owned(self) -> bool:
         """Whether this object holds it now, as the store knows it. `is_lost` asks nobody."""
-        return self._token is not None and self._turns.owner() == self._token
+        token = self._held
+        return token is not None and self._turns.owner() == token
 
     def __enter__(self) -> Self:
         return self.acquire()
@@ -185,13 +162,13 @@ class CacheLock:
 
     # --- for tasks ---------------------------------------------------------------------------------------------------
     async def aacquire(self) -> Self:
-        await adrive(self._acquire(), _Awaited(self._turns).perform)
+        await adrive(self._acquire(), Awaited(self._turns).perform)
         if self.max_hold_s is not None:
             self._renewal = LoopRenewal(self, self._since + self.ttl_s / 3)
         return self
 
     async def atry_acquire(self) -> bool:
-        granted = await adrive(self._try(), _Awaited(self._turns).perform)
+        granted = await adrive(self._try(), Awaited(self._turns).perform)
         if granted and self.max_hold_s is not None:
             self._renewal = LoopRenewal(self, self._since + self.ttl_s / 3)
         return bool(granted)
@@ -201,7 +178,7 @@ class CacheLock:
         try:
             return self._freed(await self._turns.afree(token))
         except asyncio.CancelledError:
-            _Awaited(self._turns).leave(token)  # whether it was freed is not known
+            Awaited(self._turns).leave(token)  # whether it was freed is not known
             raise
 
     async def aextend(self, ttl_s: float | None = None) -> None:
@@ -212,7 +189,8 @@ class CacheLock:
         return bool(await self._turns.aowner())
 
     async def aowned(self) -> bool:
-        return self._token is not None and await self._turns.aowner() == self._token
+        token = self._held
+        return token is not None and await self._turns.aowner() == token
 
     async def __aenter__(self) -> Self:
         return await self.aacquire()
@@ -226,7 +204,12 @@ class CacheLock:
     @property
     def is_lost(self) -> bool:
         """The lease has ended, as far as this process knows, or the watchdog found another owner. Asks nobody."""
-        return self._was_lost or (self._token is not None and time.monotonic() >= self._ends)
+        return self._was_lost or (self._held is not None and time.monotonic() >= self._ends)
+
+    @property
+    def _held(self) -> str | None:
+        """The token. A fork copies the object, but what it holds stays the parent's."""
+        return self._token if self._pid == os.getpid() else None
 
     def renew(self) -> float | None:
         """For the watchdog: extends by this owner's token. Returns when to come again, None = never."""
@@ -284,7 +267,7 @@ class CacheLock:
             raise self._timeout()
 
     def _try(self) -> Steps:
-        if self._token is not None:
+        if self._held is not None:
             raise RuntimeError(f"lock {self.name!r} is held by this object already")
         token, began = new_token(), time.monotonic()
         try:
@@ -338,10 +321,10 @@ class CacheLock:
         return LockTimeout(f"lock {self.name!r} was not free within {self.wait_s:g} s")
 
     def _held_token(self) -> str:
-        # A fork copies the object, but what it holds stays the parent's.
-        if self._token is None or self._pid != os.getpid():
+        token = self._held
+        if token is None:
             raise RuntimeError(f"lock {self.name!r} is not held by this object")
-        return self._token
+        return token
 
     def _let_go(self) -> str:
         token = self._held_token()
@@ -370,58 +353,3 @@ class CacheLock:
 
     def _lost(self) -> LockLost:
         return LockLost(f"lock {self.name!r}: the lease of {self.ttl_s} s ended before the work did")
-
-
-class _Direct:
-    """The steps done by this thread."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        self._waker: ThreadWaker
-
-    def perform(self, step: tuple[Any, ...]) -> Any:
-        verb, argument = step
-        if verb == "attempt":
-            return self._turns.attempt(argument)
-        if verb == "wait":
-            return self._waker.wait(argument)
-        if verb == "enter":
-            self._waker = ThreadWaker()
-            self._turns.waiters.enter(argument, self._waker)
-            return self._turns.listen()
-        try:
-            self._turns.leave(argument)
-        except self._turns.outage:  # what it may hold ends with its lease
-            log.warning("lock_not_left")
-
-
-class _Awaited:
-    """The same steps on the event loop."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        self._waker: TaskWaker
-
-    async def perform(self, step: tuple[Any, ...]) -> Any:
-        verb, argument = step
-        if verb == "attempt":
-            return await self._turns.aattempt(argument)
-        if verb == "wait":
-            return await self._waker.wait(argument)
-        if verb == "enter":
-            self._waker = TaskWaker()
-            self._turns.waiters.enter(argument, self._waker)
-            return self._turns.listen()
-        await asyncio.shield(self.leave(argument))  # a second cancellation must not stop it
-
-    def leave(self, token: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._leave(token))
-        _leaving.add(task)
-        task.add_done_callback(_leaving.discard)
-        return task
-
-    async def _leave(self, token: str) -> None:
-        try:
-            await self._turns.aleave(token)
-        except self._turns.outage:
-            log.warning("lock_not_left")

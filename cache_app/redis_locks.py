@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 
 from . import addresses
 from .lock_rules import Answer, Ask, staggered_s
-from .lock_waits import Waiters, process_name
+from .lock_waits import Waiters, process_name, started
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class RedisTurns:
         # Braces: one slot in a cluster. Not below `prefix:`: clearing the cache leaves locks and fences alone.
         self.stem = f"{prefix}.lock:{{{name}}}"
         self._keys = [self.stem, f"{self.stem}:fence", f"{self.stem}:queue", f"{self.stem}:told"]
-        self._channel, self._counts = self._listener.stem, "0" if _is_cluster(server) else "1"
+        self._channel, self._counts = self._listener.stem, self._listener.counts
 
     @property
     def waiters(self) -> Waiters:
@@ -155,6 +155,8 @@ class Listener:
 
     def __init__(self, server: Server, prefix: str) -> None:
         self._server, self.stem = server, f"{prefix}.lock-turns:"
+        # Of those who heard a PUBLISH a node of a cluster counts only its own.
+        self.counts = "0" if addresses.parse(server.url).kind == addresses.CLUSTER else "1"
         self.hears = False
         self.reset()
 
@@ -169,8 +171,7 @@ class Listener:
         """Have the thread running. It rings all waiters once it hears, so nobody has to wait for that."""
         with self._guard:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="cache-lock-turns", daemon=True)
-                self._thread.start()
+                self._thread = started(self._run, "cache-lock-turns")
 
     def _run(self) -> None:
         failures = 0
@@ -236,10 +237,6 @@ def _listener(server: Server, prefix: str) -> Listener:
         found = _listeners.setdefault(key, Listener(server, prefix))
         _all_listeners.add(found)
     return found
-
-
-def _is_cluster(server: Server) -> bool:
-    return addresses.parse(server.url).kind == addresses.CLUSTER
 
 
 def _ms(seconds: float) -> int:
