@@ -64,6 +64,11 @@ class Call:
         self.cache, self.key, self.load, self.rules = cache, key, load, rules
         self.counts, self.name, self.tags = counts, name, tags
 
+    @property
+    def seat(self) -> tuple[str, str]:
+        """What it is in this process: keys are the same in every alias with the same prefix."""
+        return self.cache.alias, self.key
+
     def read(self) -> Read:
         return self.cache.read(self.key, self.tags)
 

@@ -57,6 +57,7 @@ def cached(
     sliding: bool = False,
     jitter: float | None = None,
     stale_s: float = 0.0,
+    retry_s: float = 1.0,
     soft_timeout_s: float | None = None,
     hard_timeout_s: float | None = None,
     early: float = BETA,
@@ -81,7 +82,8 @@ def cached(
     What happens around a load
         lock: one process loads and the others wait for it. In one process, one caller loads in any case.
         early: how eagerly a load starts in the background before the end of the life (early.py); 0 = never.
-        stale_s: for so long after its life a result answers when the function raises or takes too long.
+        stale_s: for so long after its life a result answers when the function raises or takes too long;
+            for retry_s after that it answers without trying.
         soft_timeout_s: then such a result answers. hard_timeout_s: then LoadTimeout is raised. The load goes on.
         warm: returns (args, kwargs) of the calls that `manage.py cache warm` makes.
 
@@ -100,6 +102,7 @@ def cached(
         sliding=sliding,
         jitter=jitter,
         stale_s=stale_s,
+        retry_s=retry_s,
         soft_timeout_s=soft_timeout_s,
         hard_timeout_s=hard_timeout_s,
         unless=unless,

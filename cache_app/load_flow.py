@@ -14,7 +14,7 @@ from typing import Any
 import redis
 import structlog
 
-from . import early, seldom
+from . import early, retries, seldom
 from . import rules as rulebook
 from .calls import HITS, Answer, Call, Landing, LoadFailed, LoadTimeout, Refused, left_s, settled
 from .codec import Meta, Uncacheable
@@ -67,6 +67,8 @@ def _missed(call: Call, read: Read | None) -> Steps:
     if read is not None:
         call.counts.add("misses")
     stale = read if read is not None and _may_serve(call, read) else None
+    if stale is not None and retries.is_held_off(call.seat, time.monotonic()):
+        return _stale(call, stale)
     patience_s = call.rules.patience_s(stale is not None)
     give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
     while True:
@@ -81,6 +83,8 @@ def _missed(call: Call, read: Read | None) -> Steps:
 
 def _refreshed(call: Call, old: Read) -> Steps:
     """Start a load ahead of the entry's end, unless one is under way. Nobody waits for it."""
+    if retries.is_held_off(call.seat, time.monotonic()):
+        return
     flight, leads = yield ("board",)
     if flight is None or not leads:
         return
@@ -199,10 +203,13 @@ def _loaded(call: Call, flight: Flight | None, storing: Storing | None) -> Steps
             value = yield ("load",)
     except Exception as error:  # noqa: BLE001  (an outcome: a value past its life may answer in its place)
         call.counts.add("load_errors")
-        if storing is not None and not storing.has_value:
+        if storing is not None and storing.has_value:
+            retries.hold_off(call.seat, time.monotonic() + call.rules.retry_s)
+        elif storing is not None:
             yield from _error_stored(call, error, storing.versions)
         return LoadFailed(error, error.__traceback__)
     load_s = time.perf_counter() - began
+    retries.forget(call.seat)
     call.counts.took("load", load_s)
     return (yield from _stored(call, value, storing, load_s))
 
@@ -282,17 +289,27 @@ def _answer(call: Call, outcome: Any, stale: Read | None) -> Answer:
         return outcome.own(call), outcome.meta, False, False
     if isinstance(outcome, Refused):
         raise outcome.error.with_traceback(outcome.traceback)
-    why = _why_stale(call, outcome, stale)
+    if outcome is None:
+        _gave_up(call, stale)
     if stale is None:
-        raise why.with_traceback(outcome.traceback if outcome else None)
-    call.counts.add("stale")
-    seldom.warn(log, "cache_stale_answered", function=call.name, why=type(why).__name__)
-    return stale.value, stale.meta, True, True
+        if outcome is None:
+            raise LoadTimeout(
+                f"{call.name} was not loaded within {call.rules.hard_timeout_s} s; its load goes on"
+            )
+        raise outcome.error.with_traceback(outcome.traceback)
+    why = "timeout" if outcome is None else type(outcome.error).__name__
+    seldom.warn(log, "cache_stale_answered", function=call.name, why=why)
+    return _stale(call, stale)
 
 
-def _why_stale(call: Call, outcome: LoadFailed | None, stale: Read | None) -> Exception:
-    if outcome is not None:
-        return outcome.error
+def _gave_up(call: Call, stale: Read | None) -> None:
+    """The load takes longer than this caller waits. The next ones need not wait for it at all."""
     is_soft = stale is not None and call.rules.soft_timeout_s is not None
     call.counts.add("soft_timeouts" if is_soft else "hard_timeouts")
-    return LoadTimeout(f"{call.name} was not loaded within {call.rules.hard_timeout_s} s; its load goes on")
+    if stale is not None:
+        retries.hold_off(call.seat, time.monotonic() + call.rules.retry_s)
+
+
+def _stale(call: Call, read: Read) -> Answer:
+    call.counts.add("stale")
+    return read.value, read.meta, True, True

@@ -40,7 +40,7 @@ class Direct:
         return getattr(self, step[0])(*step[1:])
 
     def board(self) -> tuple[Flight | None, bool]:
-        return flights.board(_seat(self.call), time.monotonic(), blocking=True)
+        return flights.board(self.call.seat, time.monotonic(), blocking=True)
 
     def detach(self, steps: Steps, is_apart: bool) -> bool:
         work = functools.partial(_ended, self.call, steps, self.perform)
@@ -86,7 +86,7 @@ class Awaited:
         return await getattr(self, step[0])(*step[1:])
 
     async def board(self) -> tuple[Flight | None, bool]:
-        return flights.board(_seat(self.call), time.monotonic(), blocking=False)
+        return flights.board(self.call.seat, time.monotonic(), blocking=False)
 
     async def detach(self, steps: Steps, is_apart: bool) -> bool:
         context = flights.apart() if is_apart else contextvars.copy_context()
@@ -117,10 +117,6 @@ class Awaited:
 
     async def write(self, value: Any, lives: Mapping[str, Any]) -> Any:
         return await self.call.awrite(value, **lives)
-
-
-def _seat(call: Call) -> tuple[str, str]:
-    return call.cache.alias, call.key
 
 
 def _lock(call: Call, wait_s: float) -> Any:

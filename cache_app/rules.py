@@ -21,6 +21,7 @@ class Rules:
     sliding: bool = False
     jitter: float | None = None
     stale_s: float = 0.0
+    retry_s: float = 1.0
     soft_timeout_s: float | None = None
     hard_timeout_s: float | None = None
     unless: Callable[[Any], object] | None = None
@@ -37,8 +38,8 @@ class Rules:
             given = getattr(self, name)
             if given is not None and not given > 0:
                 raise ValueError(f"{name} is a positive number of seconds")
-        if self.early < 0 or self.stale_s < 0:
-            raise ValueError("early and stale_s are at least 0")
+        if not min(self.early, self.stale_s, self.retry_s) >= 0:
+            raise ValueError("early, stale_s and retry_s are at least 0")
         if self.jitter is not None and not 0 <= self.jitter <= 0.5:
             raise ValueError("jitter is a share of the ttl, from 0 to 0.5")
         if self.soft_timeout_s is not None and not self.stale_s:

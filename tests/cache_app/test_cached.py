@@ -217,7 +217,7 @@ def test_cached__redis_down__the_loader_answers_is_counted_and_logged_once(lock:
         assert [function() for _ in range(3)] == ["value"] * 3
     assert loader.runs == 3
     assert (counted.store_errors, counted.misses) == (3, 0)
-    assert [line["event"] for line in lines] == ["cache_store_down"]
+    assert [line["event"] for line in lines].count("cache_store_down") == 1
 
 
 @pytest.mark.usefixtures("redis_down", "raising")
@@ -507,7 +507,7 @@ def test_errors__entry_names_a_class_that_is_not_listed__is_loaded_and_never_mad
 
 def test_errors__stale_entry_at_hand__is_not_given_up_for_one() -> None:
     loader = Loader(lambda run: "value" if run == 1 else Missing("x"))
-    function = wrapped(loader, ttl_s=0.03, stale_s=60, cache_errors=(Missing,), error_ttl_s=60)
+    function = wrapped(loader, ttl_s=0.03, stale_s=60, retry_s=0, cache_errors=(Missing,), error_ttl_s=60)
     function()
     time.sleep(0.04)
     assert [function(), function()] == ["value", "value"]
@@ -582,6 +582,7 @@ async def test_warm__coroutine_function__is_awaited() -> None:
         ({"jitter": 0.6}, ValueError),
         ({"early": -1}, ValueError),
         ({"stale_s": -1}, ValueError),
+        ({"retry_s": -1}, ValueError),
         ({"soft_timeout_s": 1}, ValueError),
         ({"hard_timeout_s": 0}, ValueError),
         ({"ttl_s": None, "sliding": True}, ValueError),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -95,3 +96,71 @@ def test_call_key__long_arguments__are_bounded_and_still_differ() -> None:
     other = keys.call_key("brain", "f", 1, {"text": "x" * 10_001})
     assert len(one) < 60
     assert one != other
+
+
+# --- the arguments of a call -----------------------------------------------------------------------------------------
+def plain(a: Any, b: Any = 2, *, c: Any = "x", d: Any = (1, 2)) -> None: ...
+
+
+def simple(a: Any, b: Any = 2, c: Any = None) -> None: ...
+
+
+def open_ended(a: Any, /, *rest: Any, **named: Any) -> None: ...
+
+
+def nothing() -> None: ...
+
+
+CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+    (plain, (1,), {}),
+    (plain, (1, 3), {"c": "y"}),
+    (plain, (), {"a": 1, "d": [1]}),
+    (simple, (1,), {}),
+    (simple, (1, 2, 3), {}),
+    (simple, (), {"c": 1, "a": {"x": 1}}),
+    (simple, (True,), {"b": 1.0}),
+    (open_ended, (1, 2, 3), {"x": 1}),
+    (open_ended, (1,), {}),
+    (nothing, (), {}),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs"), CALLS)
+def test_arguments__however_they_are_spelt__are_the_text_of_the_bound_call(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    expected = keys.call_key("p", "f", 1, bound.arguments).removeprefix("p:cached:f:1(").removesuffix(")")
+    assert keys.Arguments(signature).text(args, kwargs) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((1, 2, 3, 4), {}), ((1,), {"a": 2}), ((1,), {"z": 2}), ((), {"b": 1})],
+)
+def test_arguments__that_the_function_does_not_take__are_a_type_error_as_in_the_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError) as expected:
+        simple(*args, **kwargs)
+    with pytest.raises(TypeError) as caught:
+        keys.Arguments(inspect.signature(simple)).text(args, kwargs)
+    assert type(caught.value) is type(expected.value)
+
+
+def test_arguments__default_that_changes__is_looked_at_in_each_call() -> None:
+    kept: list[int] = []
+
+    def function(a: Any = kept) -> None: ...
+
+    arguments = keys.Arguments(inspect.signature(function))
+    assert arguments.text((), {}) == "a=[]"
+    kept.append(1)
+    assert arguments.text((), {}) == "a=[1]"
+
+
+def test_varied__surroundings__are_told_from_arguments() -> None:
+    assert keys.varied("a=1", ["en", 7]) == "a=1|'en'|7"
+    assert keys.varied("a='x'", ["y"]) != keys.varied("a='x|'", ["y"])

@@ -17,15 +17,17 @@ from cache_app.calls import LoadTimeout
 from .loaders import Counted, Loader, Thread, auntil, awrapped, in_threads, until, wrapped
 
 
-@pytest.fixture(params=["default", "memory"], autouse=True)
+@pytest.fixture(params=["default", "tiered", "memory"], autouse=True)
 def alias(request: pytest.FixtureRequest, settings: LazySettings, own_prefix: str) -> str:
     """Everything here holds on Redis with its leases and in memory with its local ones."""
     settings.CACHES = settings.CACHES | {
+        "tiered": settings.CACHES["default"]
+        | {"BACKEND": "cache_app.tiered.TieredCache", "KEY_PREFIX": f"{own_prefix}t"},
         "memory": {
             "BACKEND": "cache_app.memory.MemoryCache",
             "LOCATION": own_prefix,
             "KEY_PREFIX": own_prefix,
-        }
+        },
     }
     return str(request.param)
 
@@ -197,7 +199,7 @@ def test_early__off__the_end_is_a_miss(alias: str) -> None:
 # --- past its life ---------------------------------------------------------------------------------------------------
 def test_stale__loader_raises_past_its_life__the_entry_answers(alias: str) -> None:
     loader = Loader(lambda run: "value" if run == 1 else OSError("no"))
-    function = wrapped(loader, ttl_s=0.03, stale_s=60, alias=alias)
+    function = wrapped(loader, ttl_s=0.03, stale_s=60, retry_s=0, alias=alias)
     counted = Counted(function, alias)
     function()
     time.sleep(0.04)
@@ -223,6 +225,43 @@ async def test_stale__on_a_loop__the_entry_answers_all_who_wait(alias: str) -> N
     loader.may_end.set()
     assert await asyncio.gather(*tasks) == ["value"] * 20
     assert (loader.runs, counted.stale) == (2, 20)
+
+
+def test_stale__load_has_failed__is_not_tried_again_for_a_moment(alias: str) -> None:
+    loader = Loader(lambda run: OSError("no") if run == 2 else run)
+    function = wrapped(loader, ttl_s=0.03, stale_s=60, retry_s=0.2, alias=alias)
+    function()
+    time.sleep(0.04)
+    assert [function() for _ in range(20)] == [1] * 20
+    assert loader.runs == 2
+    time.sleep(0.2)
+    assert function() == 3
+    time.sleep(0.04)
+    assert function() == 4  # a success ends it
+
+
+def test_early__load_has_failed__is_not_tried_again_for_a_moment(alias: str) -> None:
+    loader = Loader(lambda run: "value" if run == 1 else OSError("no"), delay_s=0.01)
+    function = wrapped(loader, ttl_s=60, alias=alias, early=1e9)
+    for _ in range(20):
+        assert function() == "value"
+        until(lambda: flights.in_the_air() == 0)
+    assert loader.runs == 2
+
+
+def test_soft_timeout__load_hangs__the_next_callers_do_not_wait(alias: str) -> None:
+    loader = Loader(lambda run: run)
+    function = wrapped(loader, ttl_s=0.05, stale_s=60, soft_timeout_s=0.1, alias=alias, early=0)
+    function()
+    time.sleep(0.06)
+    loader.may_end.clear()
+    function()
+    began = time.monotonic()
+    assert [function() for _ in range(20)] == [1] * 20
+    assert time.monotonic() - began < 1.0
+    loader.may_end.set()
+    until(lambda: flights.in_the_air() == 0)
+    assert loader.runs == 2
 
 
 def test_stale__older_than_that__the_exception_goes_on(alias: str) -> None:
@@ -261,6 +300,18 @@ def test_soft_timeout__load_takes_longer__stale_at_once_then_the_new_one(alias: 
     until(lambda: flights.in_the_air() == 0)
     assert function.lookup().value == 2
     assert loader.runs == 2
+
+
+def test_hard_timeout__an_entry_past_its_life__answers(alias: str) -> None:
+    loader = Loader(lambda run: run)
+    function = wrapped(loader, ttl_s=0.03, stale_s=60, hard_timeout_s=0.25, alias=alias)
+    counted = Counted(function, alias)
+    function()
+    time.sleep(0.04)
+    loader.may_end.clear()
+    assert function.lookup().stale is True
+    assert counted.hard_timeouts == 1
+    loader.may_end.set()
 
 
 def test_hard_timeout__nothing_to_answer__raises_and_the_load_goes_on(alias: str) -> None:
@@ -518,7 +569,7 @@ def test_cancelled__loop_ends_with_a_load_in_the_background__quietly(alias: str)
 
     with structlog.testing.capture_logs() as lines:
         asyncio.run(main())
-    assert (flights.in_the_air(), lines) == (0, [])
+    assert (flights.in_the_air(), [line for line in lines if line["log_level"] != "info"]) == (0, [])
     until(lambda: not is_locked(function))
 
 
