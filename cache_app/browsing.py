@@ -306,6 +306,11 @@ def _told(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
+def in_words(count: int, is_exact: bool = True) -> str:
+    """ "1 key", "about 1,234 keys" """
+    return f"{'' if is_exact else 'about '}{count:,} key{'' if count == 1 else 's'}"
+
+
 def _counted(shelf: Shelf, pattern: str, most: int) -> tuple[int, bool, list[str]]:
     found, examined, sample = 0, 0, list[str]()
     last = Keys([], "", 0)

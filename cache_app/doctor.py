@@ -73,7 +73,7 @@ def _down(state: Standing) -> Finding:
 def _what(cache: BrainCache, state: Standing) -> Iterator[Finding]:
     if state.error:
         return
-    keys = f"{'' if state.keys_exact else 'about '}{state.keys:,} keys"
+    keys = browsing.in_words(state.keys or 0, state.keys_exact)
     told = f"{state.kind}, {keys}" + (", of this process alone" if state.is_of_process else "")
     if state.servers:
         told = f"{', '.join(sorted({found.server for found in state.servers}))}, {told}"

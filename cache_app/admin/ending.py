@@ -7,7 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from cache_app import operations, standing, stats
+from cache_app import browsing, operations, standing, stats
 from foundation import audit, roles
 
 from . import pages
@@ -62,7 +62,7 @@ def _clear(request: HttpRequest, alias: str) -> None:
         return
     with pages.told(request):
         removed = operations.clear(alias, **audit.by(request, "admin"))
-        messages.success(request, f"Removed {pages.keys(removed)} of {alias}.")
+        messages.success(request, f"Removed {browsing.in_words(removed)} of {alias}.")
 
 
 def _names(text: str) -> list[str]:

@@ -78,7 +78,7 @@ def delete(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and pattern:
         with pages.told(request):
             removed = operations.delete_pattern(alias, pattern, version, **audit.by(request, "admin"))
-            messages.success(request, f"Deleted {pages.keys(removed)} of {alias}.")
+            messages.success(request, f"Deleted {browsing.in_words(removed)} of {alias}.")
         return HttpResponseRedirect(reverse("cache-admin:keys") + pages.query({"alias": alias}))
     matching = None
     if pattern:

@@ -71,11 +71,6 @@ def told(request: HttpRequest) -> Iterator[None]:
         messages.error(request, f"The cache does not answer: {error}")
 
 
-def keys(count: int) -> str:
-    """ "1 key", "1,234 keys" """
-    return f"{count:,} key{'' if count == 1 else 's'}"
-
-
 def size(size_bytes: float | None) -> str:
     """340 B, 12.3 KiB, 1.2 GiB; a dash for none."""
     if size_bytes is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cache_app import operations, warming
+from cache_app import browsing, operations, warming
 from foundation import figures
 from foundation.commands import FAILED, OK, USAGE, BrainCommand, Failed
 
@@ -83,11 +83,11 @@ class ChangingVerbs:
     def _preview(self, alias: str, pattern: str) -> None:
         with answered():
             found = operations.preview(alias, pattern)
-        count = found.count if found.is_exact else f"about {found.count}"
         for key in found.sample:
             self._command.line(key)
         more = found.count - len(found.sample)
-        self._command.line(f"{count} keys match" + (f", {more} more than these" if more > 0 else ""))
+        told = f"{browsing.in_words(found.count, found.is_exact)} match{'es' if found.count == 1 else ''}"
+        self._command.line(told + (f", {more:,} more than these" if more > 0 else ""))
         self._command.document({"count": found.count, "is_exact": found.is_exact, "sample": found.sample})
 
     def clear(self, *, yes: bool, alias: str, **options: Any) -> int:
@@ -130,6 +130,6 @@ class ChangingVerbs:
         return FAILED if any(one.error for one in found) else OK
 
     def _removed(self, removed: int) -> int:
-        self._command.line(f"{removed} keys removed")
+        self._command.line(f"{browsing.in_words(removed)} removed")
         self._command.document({"removed": removed})
         return OK
