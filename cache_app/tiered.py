@@ -16,14 +16,15 @@ from django.core.cache.backends.base import default_key_func
 
 from . import stats
 from .addresses import CLUSTER, parse
-from .codec import Meta, Unreadable
+from .codec import Meta
+from .copies import copying
 from .entries import MISSING, Read, number_of
 from .l1 import L1
 from .memory import store_of
 from .options import Options
 from .redis import BrainRedisCache
 from .redis_store import RedisStore
-from .store import Held, Payload, Store
+from .store import Held, Store
 from .tiered_store import TieredStore
 from .tracking import Tracker, opener
 from .tracking_cluster import ClusterTracker, dialler, discovery
@@ -42,12 +43,14 @@ class TieredCache(BrainRedisCache):
         # A KEY_FUNCTION of their own may spell keys that do not begin with the prefix: then all keys are listened for.
         prefix = f"{self.key_prefix}:" if self.key_func is default_key_func else ""
         tracker = _tracker(l2, prefix, l1, options, stats.counts(alias))
-        return TieredStore(l1, l2, tracker, tag_stem=self.tag_key(""), copies=options.COPY)
+        copies = copying(options.SERIALIZER) if options.COPY else None
+        return TieredStore(l1, l2, tracker, tag_stem=self.tag_key(""), copying=copies)
 
     def _bind(self, location: Any, params: Mapping[str, Any]) -> None:
         super()._bind(location, params)
         self.store.codec = self.codec
         self._l1, self._tracker = self.store.l1, self.store.tracker
+        self._own = copying(self.options.SERIALIZER).loads if self.options.COPY else _itself
 
     # --- what memory can answer --------------------------------------------------------------------------------------
     def get(self, key: Any, default: Any = None, version: int | None = None, **_: Any) -> Any:
@@ -94,19 +97,13 @@ class TieredCache(BrainRedisCache):
         """The value, or MISSING: then L2 knows."""
         if time.monotonic() >= self._tracker.fresh_until:
             return MISSING
-        payload = self._l1.memory.get(full)
-        if payload is None:
+        found = self._l1.memory.get(full)
+        if type(found) is not Held:
             return MISSING
-        value, meta = self._opened(full, payload)
-        return value if meta is not None and (not meta.tags or self._is_near_current(meta)) else MISSING
-
-    def _opened(self, full: str, payload: Payload) -> tuple[Any, Meta | None]:
-        if type(payload) is Held:
-            return payload.value, payload.meta
-        try:
-            return self.codec.decode(full, payload)  # type: ignore[arg-type]
-        except Unreadable:  # L2 will say so too, and count it
-            return MISSING, None
+        meta: Any = found.meta  # memory keeps nothing without
+        if meta.tags and not self._is_near_current(meta):
+            return MISSING
+        return self._own(found.value)
 
     def _is_near_current(self, meta: Meta) -> bool:
         """Whether memory can say that no tag has been raised."""
@@ -130,14 +127,14 @@ class TieredCache(BrainRedisCache):
         if time.monotonic() >= self._tracker.fresh_until:
             return None
         memory = self._l1.memory
-        versions = {tag: number_of(memory.get(self.tag_key(tag))) for tag in tags}
-        payload = memory.get(full)
-        if payload is None or None in versions.values():
+        numbers: Any = {tag: number_of(memory.get(self.tag_key(tag))) for tag in tags}
+        found = memory.get(full)
+        if type(found) is not Held or None in numbers.values():
             return None
-        value, meta = self._opened(full, payload)
-        if meta is None or (meta.tags and not self._is_near_current(meta)):
+        meta: Any = found.meta
+        if not self._is_near_current(meta):
             return None
-        return Read(value, meta, True, versions, "l1")  # type: ignore[arg-type]
+        return Read(self._own(found.value), meta, True, numbers, "l1")
 
     def _slide(self, full: str, meta: Meta | None) -> None:
         if meta is not None and meta.sliding_s is not None and self.store.slides(full, meta.sliding_s):
@@ -159,3 +156,7 @@ def _tracker(l2: RedisStore, prefix: str, l1: L1, options: Options, counts: stat
         return ClusterTracker(discover, prefix, l1, ping_s=options.TRACKER_PING_S, on_loss=lost)
     connect = {name: opener(pool) for name, pool in l2.pools().items()}
     return Tracker(connect, prefix, l1, ping_s=options.TRACKER_PING_S, on_loss=lost)
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -10,8 +10,10 @@ import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
-from .codec import Codec, Meta, Unreadable
+from .codec import Codec, Meta, Uncacheable, Unreadable
+from .copies import Copying
 from .entries import wall_s
 from .l1 import L1, Changing, Flushing, life_s
 from .memory import estimate_bytes
@@ -23,7 +25,7 @@ _SLIDING_MAX = 10_000  # keys whose last touch is known; when there are more, so
 
 
 class TieredStore:
-    """tag_stem: what the keys of tag numbers begin with. copies: memory holds bytes; else what they decode to.
+    """tag_stem: what the keys of tag numbers begin with. copying: None = memory holds the values that it hands out.
 
     codec: set by whoever made the store, before it is read from.
     """
@@ -37,17 +39,17 @@ class TieredStore:
         tracker: Tracker,
         *,
         tag_stem: str,
-        copies: bool,
+        copying: Copying | None,
     ) -> None:
         self.l1, self.l2, self.tracker = l1, l2, tracker
-        self._tag_stem, self._copies = tag_stem, copies
+        self._tag_stem, self._copying = tag_stem, copying
         self._touched: dict[str, float] = {}
         self.last_known: Callable[[str], Payload | None] | None = getattr(l2, "last_known", None)
         _l1s.add(l1)
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def near(self, key: str) -> Payload | None:
-        """What memory holds, while it is known to be right."""
+        """What memory holds, while it is known to be right: the number of a tag, or an entry in memory's form."""
         if time.monotonic() < self.tracker.fresh_until:
             return self.l1.memory.get(key)
         return None
@@ -180,33 +182,34 @@ class TieredStore:
         return None
 
     def _kept(self, key: str, payload: Payload | None, token: int | None) -> Payload | None:
-        """The payload, or what memory has made of it."""
+        """What L2 gave, decoded if memory may keep it."""
         if token is None or type(payload) is not bytes:
             return payload
         if payload.isdigit():  # a counter changes too often, and its life is the store's secret
             if key.startswith(self._tag_stem):
                 self.l1.keep(key, payload, self.l1.ceiling_s, token)
             return payload
-        return self._copied(key, payload, token) if self._copies else self._held(key, payload, token)
-
-    def _copied(self, key: str, payload: bytes, token: int) -> Payload:
-        self._keep(key, payload, self.codec.describe(payload).meta, token)
-        return payload
-
-    def _held(self, key: str, payload: bytes, token: int) -> Payload:
         try:
             value, meta = self.codec.decode(key, payload)
-        except Unreadable:  # whoever decodes it counts it
+        except Unreadable:  # whoever decodes it next counts it
             return payload
-        held = Held(value, meta, estimate_bytes(value))
-        self._keep(key, held, meta, token)
-        return held
-
-    def _keep(self, key: str, payload: Payload, meta: Meta | None, token: int) -> None:
-        """Nothing is kept whose end is not known."""
         left_s = 0.0 if meta is None else life_s(meta, wall_s())
-        if left_s > 0:
-            self.l1.keep(key, payload, left_s, token)
+        if left_s > 0 and (near := self._near_form(payload, value, meta)) is not None:
+            self.l1.keep(key, near, left_s, token)
+        return Held(value, meta, len(payload))
+
+    def _near_form(self, payload: bytes, value: Any, meta: Meta | None) -> Held | None:
+        """None: memory would hand out something else than L2 does."""
+        copying = self._copying
+        if copying is None:
+            return Held(value, meta, estimate_bytes(value))
+        if self.codec.serializer == "json" and self.codec.describe(payload).serializer != "json":
+            return None  # of an alias that keeps Python's types, which JSON does not
+        try:
+            body = copying.dumps(value)
+        except Uncacheable:
+            return None
+        return Held(body, meta, len(body))
 
     def _numbers(self, keys: Sequence[str]) -> tuple[dict[str, Payload], list[str]]:
         """The numbers of tags that memory holds, and the keys to ask the shared store for."""

