@@ -61,26 +61,36 @@ class Counts:
 
     def __init__(self, alias: str, namespace: str) -> None:
         self.alias, self.namespace = alias, namespace
-        self._ticks = _Ticks()
-        self._amounts = _Amounts()
-        self._durations = _Aside()
+        self._ticks: dict[str, ticker[int]] = {}
+        self._amounts: dict[str, deque[float]] = {}
+        self._durations: dict[str, deque[float]] = {}
         self._sums: dict[str, int] = {}
         self._operations: dict[str, Latencies] = {}
 
     def add(self, event: str, n: int = 1) -> None:
         """ValueError for an event that is not in EVENTS."""
         if n == 1:
-            # One step of C code: no thread comes between. `+= 1` is a read and a write, and a lock costs three times this.
-            next(self._ticks[event])
+            try:
+                # One step of C code: no thread comes between. `+= 1` is a read and a write, and a lock costs three of this.
+                next(self._ticks[event])
+            except KeyError:
+                _begin()
+                next(self._ticks.setdefault(_known(event), ticker()))
             return
-        readings = self._amounts[event]
+        readings = self._amounts.get(event)
+        if readings is None:
+            _begin()
+            readings = self._amounts.setdefault(_known(event), deque())
         readings.append(n)
         if len(readings) > _FOLD_AT:
             self._fold(wait=False)
 
     def took(self, operation: str, seconds: float) -> None:
         """operation: "get", "set" … a fixed handful: each is a label."""
-        readings = self._durations[operation]
+        readings = self._durations.get(operation)
+        if readings is None:
+            _begin()
+            readings = self._durations.setdefault(operation, deque())
         readings.append(seconds)
         if len(readings) > _FOLD_AT:
             self._fold(wait=False)
@@ -105,6 +115,8 @@ class Counts:
 
     def _fold(self, *, wait: bool = True) -> None:
         """Add up the readings that were put aside. Without `wait`, not while somebody else does."""
+        if not (any(self._amounts.values()) or any(self._durations.values())):
+            return
         if not _guard.acquire(blocking=wait):
             return
         try:
@@ -115,33 +127,6 @@ class Counts:
                 histogram.note(_drained(durations))
         finally:
             _guard.release()
-
-
-class _Ticks(dict[str, "ticker[int]"]):
-    """Looking up an event that has not happened makes its ticker; setdefault, so that two threads get the same."""
-
-    __slots__ = ()
-
-    def __missing__(self, event: str) -> ticker[int]:
-        _known(event)
-        _begin()
-        return self.setdefault(event, ticker())
-
-
-class _Aside(dict[str, "deque[float]"]):
-    __slots__ = ()
-
-    def __missing__(self, name: str) -> deque[float]:
-        _begin()
-        return self.setdefault(name, deque())
-
-
-class _Amounts(_Aside):
-    __slots__ = ()
-
-    def __missing__(self, event: str) -> deque[float]:
-        _known(event)
-        return super().__missing__(event)
 
 
 def counts(alias: str, namespace: str = "") -> Counts:
@@ -211,9 +196,10 @@ def _counters() -> Iterator[Metric]:
     yield took
 
 
-def _known(event: str) -> None:
+def _known(event: str) -> str:
     if event not in EVENTS:
         raise ValueError(f"{event!r} is no event of the cache: use one of {', '.join(EVENTS)}")
+    return event
 
 
 def _begin() -> None:

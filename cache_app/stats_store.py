@@ -85,31 +85,37 @@ class Shipper:
         """Add what is new. Raises redis.RedisError, and then sends the same again the next time."""
         with self._sending:
             self._failed = True
-            while self._batch is not None or (rows := dict(islice(self._news(), _ROWS))):
-                if self._batch is None:
-                    self._number += 1
-                    self._batch = _Batch(self._number, rows)
-                self._add(link, self._batch)
-                self._batch = None
+            is_wanted = self._batch is None or self._add(link, self._batch)
+            news = self._news()
+            while is_wanted and (rows := dict(islice(news, _ROWS))):
+                self._number += 1
+                self._batch = _Batch(self._number, rows)
+                is_wanted = self._add(link, self._batch)
             slow.ship(link, key("slow"))
             self._failed = False
 
     def begin_anew(self, epoch: str) -> None:
         """Leave out what was counted so far: somebody has reset the totals."""
+        with self._sending:
+            self._leave_out(epoch)
+
+    def _leave_out(self, epoch: str) -> None:
         self._confirmed = dict(_readings())
         self._epoch, self._batch = epoch, None
 
-    def _add(self, link: Any, batch: _Batch) -> None:
+    def _add(self, link: Any, batch: _Batch) -> bool:
+        """False: the totals were reset meanwhile, and nothing of this news is wanted any more."""
         flat = [text for field, n in batch.rows.items() for text in (*field, str(n))]
         keys = [key("epoch"), key("counts"), key(f"added:{self._name}")]
         args = [self._epoch, str(batch.number), str(MAX_FIELDS), stats.OTHER, str(_KEPT_S), *flat]
         epoch, is_added = _run(link, ADD, keys, args)
         if not is_added:
-            self.begin_anew(epoch.decode())
-            return
-        self._epoch = epoch.decode()
+            self._leave_out(epoch.decode())
+            return False
+        self._epoch, self._batch = epoch.decode(), None
         for field, n in batch.rows.items():
             self._confirmed[field] = self._confirmed.get(field, 0) + n
+        return True
 
     def _news(self) -> Iterator[tuple[Field, int]]:
         for field, n in _readings():
