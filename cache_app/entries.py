@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 import structlog
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
@@ -26,8 +26,7 @@ def wall_s() -> float:
     return time.time_ns() / 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """What `read` found. A value whose life is over is found: whoever asked decides whether it may still serve.
 
     versions: of the tags asked for, as they were before the value was read. tier: "l1" or "l2".

@@ -45,15 +45,16 @@ def of(
         return found
     with _guard:
         if key not in _all:
-            _all[key] = _made(location, params, make_store)
+            _all[key] = _made(kind, location, params, make_store)
         return _all[key]
 
 
-def alias_of(location: Any, params: Mapping[str, Any]) -> str:
+def alias_of(kind: type, location: Any, params: Mapping[str, Any]) -> str:
     """The name under which CACHES lists these parameters; Django does not tell it to a backend."""
     for alias, listed in settings.CACHES.items():
         rest = {name: value for name, value in listed.items() if name not in ("BACKEND", "LOCATION")}
-        if rest == params and listed.get("LOCATION", "") == location:
+        is_kind = str(listed.get("BACKEND", "")).endswith(f"{kind.__module__}.{kind.__name__}")
+        if is_kind and rest == params and listed.get("LOCATION", "") == location:
             return str(alias)
     return str(params.get("KEY_PREFIX") or location)
 
@@ -69,8 +70,10 @@ def close_all(**_: Any) -> None:
                 close()
 
 
-def _made(location: Any, params: Mapping[str, Any], make_store: Callable[[str, Options], Store]) -> Shared:
-    alias = alias_of(location, params)
+def _made(
+    kind: type, location: Any, params: Mapping[str, Any], make_store: Callable[[str, Options], Store]
+) -> Shared:
+    alias = alias_of(kind, location, params)
     chosen, problems = options.read(alias, params.get("OPTIONS", {}))
     for problem in problems:
         if "KEYS" in problem.message:

@@ -21,7 +21,7 @@ from tests.servers import Missing
 
 from .outcome import Broken, Outcome
 
-NAMES = ("queue", "gateway")
+NAMES = ("queue", "gateway", "cache")
 COLUMNS = ("drill", "lost", "duplicated", "failed", "recovered_s", "passed")
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tests.drills.proxy import proxy
 from tests.drills.servers import Outage, Valkey
 
 from .drill import BOTH, drill
-from .proxy import proxy
 
 if TYPE_CHECKING:
     from tests.drills.outcome import Outcome
