@@ -10,13 +10,23 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from cache_app import cache_lock
+import pytest
+
+from cache_app import cache_lock, file_locks, redis_locks
 from cache_app.file_locks import file_lock
 from cache_app.local_locks import local_lock
 from cache_app.locks import CacheLock
 
 KINDS = ("redis", "local", "file")
 WAIT_S = 5.0  # for what must happen
+
+
+def stop_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not told waits until the test fails."""
+    monkeypatch.setattr(redis_locks, "_POLL_S", 30.0)
+    monkeypatch.setattr(redis_locks, "_DEAF_POLL_S", 30.0)
+    monkeypatch.setattr(file_locks, "_POLL_S", 30.0)
+    monkeypatch.setattr(file_locks, "_LONGEST_POLL_S", 30.0)
 
 
 class Locks:

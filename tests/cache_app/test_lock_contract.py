@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import time
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cache_app import LockTimeout, file_locks, redis_locks
+from cache_app import LockTimeout
 from cache_app.locks import LockLost
 
-from .lock_kinds import KINDS, WAIT_S, Door, Locks, queued, until
+from .lock_kinds import KINDS, WAIT_S, Door, Locks, queued, stop_polling, until
 
 
 @pytest.fixture(params=KINDS)
@@ -32,10 +31,7 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
 
 @pytest.fixture
 def nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is not told waits until the test fails."""
-    monkeypatch.setattr(redis_locks, "_POLL_S", 30.0)
-    monkeypatch.setattr(file_locks, "_POLL_S", 30.0)
-    monkeypatch.setattr(file_locks, "_LONGEST_POLL_S", 30.0)
+    stop_polling(monkeypatch)
 
 
 class TestContract:
@@ -137,7 +133,6 @@ class TestContract:
 
     def test_renew__holder_gone_without_release__the_lease_ends(self, locks: Locks, door: Door) -> None:
         door.acquire(locks.make(ttl_s=0.05, renew=True))
-        gc.collect()
         door.sleep(0.12)
         assert door.try_acquire(locks.make()) is True
 

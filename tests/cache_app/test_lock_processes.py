@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from cache_app.locks import LockLost
+from cache_app.locks import LockLost, LockTimeout
 
-from .lock_kinds import WAIT_S, Locks, queued, until
+from .lock_kinds import WAIT_S, Locks, queued, stop_polling, until
 
 FORK = multiprocessing.get_context("fork")
 IN_PROCESSES = ("redis", "file")
@@ -216,13 +216,13 @@ def test_counter__four_processes_of_threads_and_tasks__no_step_is_lost(
 
 @pytest.mark.parametrize("kind", ["redis", "local", "file"])
 def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
-    kind: str, prefix: str, tmp_path: Path, start: Start
+    kind: str, prefix: str, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stop_polling(monkeypatch)
     locks = Locks(kind, prefix, tmp_path / "cache")
-    lock = locks.make(ttl_s=0.2, renew=True).acquire()
-    waiter = threading.Thread(target=locks.make(wait_s=0.4).try_acquire)
-    waiter.start()
-    waiter.join()
+    lock = locks.make(ttl_s=0.3, renew=True).acquire()
+    with pytest.raises(LockTimeout):  # what rings the waiters runs
+        locks.make(wait_s=0.1).acquire()
 
     def child(line: Connection) -> None:
         try:

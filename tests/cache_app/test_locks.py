@@ -22,11 +22,11 @@ from cache_app.lock_rules import Ask
 from cache_app.lock_rules import Turns as PureTurns
 from cache_app.lock_waits import new_token, process_name
 from cache_app.locks import CacheLock, LockLost
-from cache_app.redis_locks import Listener, RedisTurns
+from cache_app.redis_locks import ATTEMPT, Listener, RedisTurns
 from cache_app.redis_store import RedisStore
 from tests import servers
 
-from .lock_kinds import until
+from .lock_kinds import stop_polling, until
 
 
 def test_cache_lock__held__others_time_out_with_a_timeout_error(prefix: str) -> None:
@@ -246,25 +246,28 @@ def test_cache_lock__scripts_forgotten__are_sent_again(prefix: str) -> None:
     assert lock.release() is True
 
 
-def test_cache_lock__subscription_cut__is_there_again_and_nobody_waits_longer_than_a_poll(
+def test_cache_lock__freed_while_the_subscription_is_cut__the_waiter_gets_it_when_it_stands_again(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    granted = threading.Event()
+
+    def wait() -> None:
+        with cache_lock(prefix):
+            granted.set()
+
     with cache_lock(prefix) as holder:
-        granted = threading.Event()
-
-        def wait() -> None:
-            with cache_lock(prefix):
-                granted.set()
-
         thread = threading.Thread(target=wait)
         thread.start()
         waiting(holder, 1)
-        channel = holder._turns._listener.stem + process_name()
+        time.sleep(0.05)
+        stop_polling(monkeypatch)
+        holder.extend()
+        holder._turns._listener.waiters.ring_all()  # from now on it does not poll
+        time.sleep(0.05)
         for found in client().client_list(_type="pubsub"):
             if found["name"] == "brain-cache-locks":
                 client().client_kill_filter(_id=found["id"])
-        until(lambda: client().pubsub_numsub(channel)[0][1] == 1)
-    assert granted.wait(0.5)
+    assert granted.wait(3)
     thread.join()
 
 
@@ -283,10 +286,25 @@ def test_listener__nobody_waits__ends_and_begins_again(prefix: str, monkeypatch:
         assert not listener.hears
 
 
-def test_attempt__many_in_one_millisecond__stand_in_the_order_in_which_they_came(prefix: str) -> None:
+def test_attempt__many_at_one_moment__stand_in_the_order_in_which_they_came(prefix: str) -> None:
     turns = turns_of(prefix)
     turns.attempt(ask(new_token()))
-    assert [turns.attempt(ask(f"p:{number}")).before for number in range(20)] == list(range(20))
+    with client().pipeline(transaction=True) as one_moment:  # for which the server's clock stands still
+        for number in range(20):
+            keys, *arguments = turns._attempt(ask(f"p:{number}"))
+            one_moment.eval(ATTEMPT.text, len(keys), *keys, *arguments)
+        assert [before for _, _, _, before in one_moment.execute()] == list(range(20))
+
+
+def test_leave__told_already__the_turn_goes_to_the_next(prefix: str) -> None:
+    turns = turns_of(prefix)
+    turns._counts = "0"
+    for token in ("a:1", "b:1", "c:1"):
+        turns.attempt(ask(token))
+    turns.free("a:1")
+    assert client().get(f"{turns.stem}:told").startswith(b"b:1 ")
+    turns.leave("b:1")
+    assert client().get(f"{turns.stem}:told").startswith(b"c:1 ")
 
 
 def test_leave__attempt_that_arrives_after_it__is_not_granted(prefix: str) -> None:
@@ -502,3 +520,5 @@ def test_rules__any_steps__say_the_same_as_the_scripts(
             pure.leave(token, now, tell)
             gone[stem] = gone.get(stem, 0) + 1
         assert turns.owner() == pure.owner
+        told = client().get(f"{turns.stem}:told") or b""
+        assert told.partition(b" ")[0].decode() == pure.told
