@@ -133,6 +133,10 @@ def test_backend__on_a_cluster__values_tags_structures_and_raw_client(
     with pytest.raises(redis.ResponseError):
         cache.sinter("s1", "s2")  # of two slots: only the caller can help that
     assert isinstance(cache.client.get_client(), redis.RedisCluster)
+    with cache.lock("job") as lock:
+        assert lock.owned()
+        assert cache.lock("job").try_acquire() is False
+    assert cache.lock("job").locked() is False
     cache.clear()
     assert cache.keys("*") == []
 

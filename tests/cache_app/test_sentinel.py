@@ -67,6 +67,8 @@ def test_backend__through_sentinel__works_in_both_halves(
     assert cache.client.get_client().get(cache.make_key("k")) == b"\xc0[2]"
     with group.primary.client() as primary:
         assert primary.exists(cache.make_key("k")) == 1
+    with cache.lock("job") as lock:
+        assert lock.owned()
 
 
 def test_default_url__alias_behind_sentinels__is_understood_by_the_clients(
