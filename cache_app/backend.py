@@ -223,15 +223,18 @@ class BrainCache(AsyncCalls):
     def read(self, full: str, tags: Sequence[str] = ()) -> Read:
         """In one round trip; raises StoreFailed, whatever the policy. An entry whose tags have moved on is not there."""
         began = time.perf_counter()
+        numbers: dict[str, int | None] = {}
         if tags:
             tag_keys = [self.tag_key(tag) for tag in tags]
             payload, *found = self.store.get_many([full, *tag_keys])
             numbers = self._completed(tag_keys, found)
         else:
-            payload, numbers = self.store.get(full), {}
+            payload = self.store.get(full)
         if self.is_remote:
             self._took("get", full, began)
         value, meta = self._open(full, payload)
+        if value is not MISSING and not tags and (meta is None or not (meta.tags or meta.sliding_s)):
+            return Read(value, meta, True, {}, self.tier)
         versions = {tag: numbers[self.tag_key(tag)] or 0 for tag in tags}
         if value is MISSING or (meta is not None and not self._tags_hold(meta, numbers)):
             return Read(None, None, False, versions, self.tier)

@@ -194,15 +194,18 @@ class AsyncCalls(Entries):
     # --- what loading asks -------------------------------------------------------------------------------------------
     async def aread(self, full: str, tags: Sequence[str] = ()) -> Read:
         began = time.perf_counter()
+        numbers: dict[str, int | None] = {}
         if tags:
             tag_keys = [self.tag_key(tag) for tag in tags]
             payload, *found = await self.store.aget_many([full, *tag_keys])
             numbers = await self._acompleted(tag_keys, found)
         else:
-            payload, numbers = await self.store.aget(full), {}
+            payload = await self.store.aget(full)
         if self.is_remote:
             self._took("get", full, began)
         value, meta = self._open(full, payload)
+        if value is not MISSING and not tags and (meta is None or not (meta.tags or meta.sliding_s)):
+            return Read(value, meta, True, {}, self.tier)
         versions = {tag: numbers[self.tag_key(tag)] or 0 for tag in tags}
         if value is MISSING or (meta is not None and not await self._atags_hold(meta, numbers)):
             return Read(None, None, False, versions, self.tier)

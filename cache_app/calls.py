@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -80,7 +80,7 @@ class Call:
         kinds = self.rules.cache_errors
         if not kinds or not read.is_found or rulebook.unwrapped(read.value, kinds)[0]:
             return read
-        return replace(read, value=None, meta=None, is_found=False)
+        return read._replace(value=None, meta=None, is_found=False)
 
     def write(self, value: Any, **lives: Any) -> Any:
         return self.cache.write(self.key, value, **lives)
