@@ -26,8 +26,9 @@ from .redis import BrainRedisCache
 from .redis_store import RedisStore
 from .store import Held, Store
 from .tiered_store import TieredStore
-from .tracking import Tracker, opener
+from .tracking import Tracker
 from .tracking_cluster import ClusterTracker, dialler, discovery
+from .tracking_line import opener
 
 
 class TieredCache(BrainRedisCache):
@@ -95,7 +96,8 @@ class TieredCache(BrainRedisCache):
     # --- parts -------------------------------------------------------------------------------------------------------
     def _near(self, full: str) -> Any:
         """The value, or MISSING: then L2 knows."""
-        if time.monotonic() >= self._tracker.fresh_until:
+        now = time.monotonic()
+        if now >= self._tracker.fresh_until and not self._tracker.look(now):
             return MISSING
         found = self._l1.memory.get(full)
         if type(found) is not Held:
@@ -124,7 +126,8 @@ class TieredCache(BrainRedisCache):
         return found, far
 
     def _near_read(self, full: str, tags: Sequence[str]) -> Read | None:
-        if time.monotonic() >= self._tracker.fresh_until:
+        now = time.monotonic()
+        if now >= self._tracker.fresh_until and not self._tracker.look(now):
             return None
         memory = self._l1.memory
         numbers: Any = {tag: number_of(memory.get(self.tag_key(tag))) for tag in tags}

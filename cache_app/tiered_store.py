@@ -50,9 +50,10 @@ class TieredStore:
     # --- reading -----------------------------------------------------------------------------------------------------
     def near(self, key: str) -> Payload | None:
         """What memory holds, while it is known to be right: the number of a tag, or an entry in memory's form."""
-        if time.monotonic() < self.tracker.fresh_until:
-            return self.l1.memory.get(key)
-        return None
+        now = time.monotonic()
+        if now >= self.tracker.fresh_until and not self.tracker.look(now):
+            return None
+        return self.l1.memory.get(key)
 
     def get(self, key: str) -> Payload | None:
         token = self._token(key)
@@ -176,7 +177,7 @@ class TieredStore:
     # --- parts -------------------------------------------------------------------------------------------------------
     def _token(self, key: str) -> int | None:
         """None: memory may keep nothing."""
-        if time.monotonic() < self.tracker.fresh_until:
+        if time.monotonic() < self.tracker.lease_until:
             return self.l1.token(key)
         self.tracker.start()
         return None

@@ -23,7 +23,8 @@ from redis.exceptions import ClusterDownError
 
 from . import seldom
 from .addresses import Node
-from .tracking import Connect, Line, Listener, Tracker, opener
+from .tracking import Listener, Tracker
+from .tracking_line import Connect, Line, opener
 
 log = structlog.get_logger(__name__)
 

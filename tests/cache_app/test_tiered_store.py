@@ -91,14 +91,21 @@ class Lease:
     """A tracker that is live for as long as the test says."""
 
     def __init__(self) -> None:
-        self.fresh_until = math.inf
+        self.lease_until = math.inf
         self.starts = 0
+
+    @property
+    def fresh_until(self) -> float:
+        return self.lease_until
+
+    def look(self, now: float) -> bool:
+        return now < self.lease_until
 
     def start(self) -> None:
         self.starts += 1
 
     def close(self) -> None:
-        self.fresh_until = -math.inf
+        self.lease_until = -math.inf
 
 
 class Tiers:
@@ -269,11 +276,11 @@ def test_read__tracker_is_lost_and_found_meanwhile__old_value_is_not_kept(tiers:
 
 
 def test_read__began_while_the_tracker_was_down__is_not_kept(tiers: Tiers, read: Read) -> None:
-    tiers.lease.fresh_until = -math.inf
+    tiers.lease.lease_until = -math.inf
     tiers.put("p:1:a", ["old"])
 
     def comes_up() -> None:
-        tiers.lease.fresh_until = math.inf
+        tiers.lease.lease_until = math.inf
 
     tiers.l2.during = comes_up
     read(tiers, "p:1:a")
@@ -309,7 +316,7 @@ async def test_aget__is_cancelled__leaves_nothing_behind(tiers: Tiers) -> None:
 def test_near__lease_is_over__is_nothing_though_memory_holds_it(tiers: Tiers) -> None:
     tiers.put("p:1:a", [1])
     tiers.store.get("p:1:a")
-    tiers.lease.fresh_until = time.monotonic() - 0.001
+    tiers.lease.lease_until = time.monotonic() - 0.001
     assert tiers.store.near("p:1:a") is None
     tiers.store.get("p:1:a")
     assert tiers.l2.asked == ["p:1:a", "p:1:a"]

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import redis
 from redis._parsers import _RESP3Parser
 
 from cache_app import tracking
-from cache_app.tracking import Pulse, Tracker, opener
+from cache_app.pulse import Pulse
+from cache_app.tracking import LOOK_S, Tracker
+from cache_app.tracking_line import Session, opener
 from tests import servers
 from tests.gateway.test_jwks import certificate as made_certificate
 
@@ -44,9 +47,16 @@ def start(prefix: str) -> Iterator[Start]:
     """A tracker that is live already; closed after the test."""
     made: list[Tracker] = []
 
-    def make(url: str, listener: tracking.Listener, *, prefix: str = prefix, **options: object) -> Tracker:
+    def make(
+        url: str,
+        listener: tracking.Listener,
+        *,
+        prefix: str = prefix,
+        ping_s: float = PING_S,
+        **options: object,
+    ) -> Tracker:
         pool = redis.ConnectionPool.from_url(url, socket_connect_timeout=1, socket_timeout=1)
-        tracker = Tracker({url: opener(pool)}, prefix, listener, ping_s=PING_S, **options)  # type: ignore[arg-type]
+        tracker = Tracker({url: opener(pool)}, prefix, listener, ping_s=ping_s, **options)  # type: ignore[arg-type]
         made.append(tracker)
         tracker.start()
         until(lambda: tracker.is_live)
@@ -74,7 +84,7 @@ def test_tracker__keys_of_the_prefix_change__are_told_and_others_are_not(
 def test_tracker__entry_expires_or_is_given_another_life__is_told(
     url: str, client: redis.Redis, start: Start, prefix: str
 ) -> None:
-    client.set(f"{prefix}short", 1, px=30)
+    client.set(f"{prefix}short", 1, px=400)
     client.set(f"{prefix}long", 1)
     heard = Heard()
     start(url, heard)
@@ -120,6 +130,86 @@ def test_tracker__database_is_flushed__flushes_and_stays_live(
     until(lambda: heard.flushes == 2)
     assert tracker.is_live
     assert losses == []
+
+
+# --- readers that look themselves ----------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def starved(heard: Heard, client: redis.Redis, prefix: str) -> Iterator[None]:
+    """The line's thread does not get to run, as on a busy machine."""
+    gate, is_held = threading.Event(), threading.Event()
+
+    def wait(self: Session) -> None:
+        is_held.set()
+        gate.wait(10)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Session, "wait", wait)
+        client.set(f"{prefix}wake up", 1)
+        assert is_held.wait(5)
+        until(lambda: heard.keys != [])
+        heard.keys.clear()
+        try:
+            yield
+        finally:
+            patched.undo()
+            gate.set()
+
+
+def test_look__thread_does_not_get_to_run__reader_obeys_what_has_arrived(
+    url: str, client: redis.Redis, start: Start, prefix: str
+) -> None:
+    heard = Heard()
+    tracker = start(url, heard, ping_s=3.0)
+    with starved(heard, client, prefix):
+        client.set(f"{prefix}a", 1)
+        assert heard.keys == []
+        now = time.monotonic()
+        assert tracker.look(now)
+        assert heard.keys == [f"{prefix}a"]
+        assert tracker.fresh_until == pytest.approx(now + LOOK_S)
+
+
+def test_look__more_has_arrived_than_a_reader_takes_on__leaves_it_to_the_thread(
+    url: str, client: redis.Redis, start: Start, prefix: str
+) -> None:
+    heard = Heard()
+    tracker = start(url, heard, ping_s=3.0)
+    with starved(heard, client, prefix):
+        for number in range(100):  # one by one: the server tells of each in a message of its own
+            client.set(f"{prefix}{number}", 1)
+        assert not tracker.look(time.monotonic())
+        assert 0 < len(heard.keys) < 100
+    until(lambda: len(heard.keys) == 100)
+    until(lambda: tracker.look(time.monotonic()))
+
+
+def test_look__listener_fails_under_a_reader__is_a_loss_and_the_line_is_made_anew(
+    url: str, client: redis.Redis, start: Start, prefix: str
+) -> None:
+    class Failing(Heard):
+        def drop(self, keys: Sequence[str]) -> None:
+            super().drop(keys)
+            if f"{prefix}a" in keys:
+                raise LookupError
+
+    heard, losses = Failing(), []
+    tracker = start(url, heard, ping_s=3.0, on_loss=lambda: losses.append(1))
+    with starved(heard, client, prefix):
+        client.set(f"{prefix}a", 1)
+        assert not tracker.look(time.monotonic())
+        assert not tracker.look(time.monotonic())
+    until(lambda: losses == [1])
+    until(lambda: tracker.look(time.monotonic()))
+
+
+def test_look__thread_is_at_it__memory_is_not_used_and_nobody_waits(url: str, start: Start) -> None:
+    tracker = start(url, Heard())
+    (line,) = tracker._lines.values()
+    with line._turn:
+        began = time.monotonic()
+        assert not tracker.look(began)
+        assert time.monotonic() - began < 0.05
+    assert tracker.look(time.monotonic())
 
 
 # --- losing the line -----------------------------------------------------------------------------------------------------
@@ -365,13 +455,13 @@ def _report(writing: int, tracker: Tracker, heard: Heard, prefix: str) -> None:
 # --- the pulse -----------------------------------------------------------------------------------------------------------
 def test_pulse__answers_come__asks_every_interval_and_proves_from_when_it_asked() -> None:
     pulse = Pulse(1.0, now=100.0)
-    assert (pulse.fresh_until, pulse.wait_s(100.2)) == (102.0, pytest.approx(0.8))
+    assert (pulse.lease_until, pulse.wait_s(100.2)) == (102.0, pytest.approx(0.8))
     assert not pulse.beats(100.9)
     assert pulse.beats(101.5)  # late: a stopped process
     assert not pulse.beats(101.6)  # one question at a time
-    assert pulse.fresh_until == 102.0  # asking proves nothing
+    assert pulse.lease_until == 102.0  # asking proves nothing
     pulse.answered()
-    assert pulse.fresh_until == 103.5
+    assert pulse.lease_until == 103.5
     assert not pulse.beats(102.4)
     assert pulse.beats(102.5)
 
