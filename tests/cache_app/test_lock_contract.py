@@ -136,6 +136,17 @@ class TestContract:
         door.sleep(0.12)
         assert door.try_acquire(locks.make()) is True
 
+    async def test_renew__holders_loop_stuck__the_lease_ends(self, locks: Locks) -> None:
+        lock = locks.make(ttl_s=0.2, renew=True)
+        await lock.aacquire()
+        time.sleep(0.3)
+        assert lock.is_lost is True
+        new = locks.make(wait_s=0)
+        await new.aacquire()
+        await asyncio.sleep(0.05)  # the timer that is long due finds that there is nothing to renew
+        assert await new.aowned() is True
+        assert await lock.arelease() is False
+
     def test_renew__lost_to_another__is_noticed_and_never_taken_back(self, locks: Locks, door: Door) -> None:
         lock, thief = locks.make(ttl_s=0.3, renew=True), locks.make(wait_s=0)
         door.acquire(lock)

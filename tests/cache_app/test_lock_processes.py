@@ -223,13 +223,15 @@ def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
     lock = locks.make(ttl_s=0.3, renew=True).acquire()
     with pytest.raises(LockTimeout):  # what rings the waiters runs
         locks.make(wait_s=0.1).acquire()
+    assert asyncio.run(locks.make("task's too").atry_acquire()) is True
 
     def child(line: Connection) -> None:
         try:
             lock.release()
         except RuntimeError as error:
             line.send((str(error), lock.owned(), lock.try_acquire()))
-        with locks.make("another", ttl_s=0.1, renew=True) as own:
+        line.send(asyncio.run(locks.make("task's").atry_acquire()))
+        with locks.make("another", ttl_s=0.1, renew=True) as own, locks.make("wanted"):
             threading.Thread(target=_late, args=(locks, line)).start()
             time.sleep(0.25)
             line.send((own.is_lost, own.owned()))
@@ -237,6 +239,7 @@ def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
 
     other = start(child)
     assert other.heard() == (f"lock {lock.name!r} is not held by this object", False, kind == "local")
+    assert other.heard() is True
     assert other.heard() == (False, True)
     assert other.heard() == "granted"
     assert lock.owned()
@@ -244,7 +247,7 @@ def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
 
 
 def _late(locks: Locks, line: Connection) -> None:
-    with locks.make("another"):
+    with locks.make("wanted"):
         line.send("granted")
 
 

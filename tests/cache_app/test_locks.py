@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from django.conf import LazySettings
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -478,6 +478,15 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
+@example(
+    steps=[
+        ("attempt", 0, False),
+        ("wait", 1, True),
+        ("free", 0, True),
+        ("attempt", 2, False),  # barges
+        ("wait", 1, True),  # has come, for nothing
+    ]
+)
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
