@@ -174,7 +174,7 @@ CACHES = {
     "default": {
         "BACKEND": "cache_app.redis.BrainRedisCache",
         "LOCATION": REDIS_URL,
-        "KEY_PREFIX": "brain",
+        "KEY_PREFIX": "brain-cache",  # "brain:" is the gateway's: clearing the cache must not empty its limits
         "TIMEOUT": 300,
     },
     "tiered": {  # this process's memory in front of Redis
@@ -183,11 +183,11 @@ CACHES = {
         "KEY_PREFIX": "brain-tiered",
         "TIMEOUT": 300,
     },
-    "memory": {"BACKEND": "cache_app.memory.MemoryCache", "KEY_PREFIX": "brain", "TIMEOUT": 300},
+    "memory": {"BACKEND": "cache_app.memory.MemoryCache", "KEY_PREFIX": "brain-cache", "TIMEOUT": 300},
     "files": {
         "BACKEND": "cache_app.file.FileCache",
         "LOCATION": str(BRAIN_DATA_DIR / "cache"),
-        "KEY_PREFIX": "brain",
+        "KEY_PREFIX": "brain-cache",
         "TIMEOUT": 300,
     },
 }

@@ -143,7 +143,7 @@ class BrainCache(AsyncCalls):
         except StoreFailed as failed:
             payloads = [self._last_known(failed, full) for full in asked]
         if self.is_remote:
-            self._took("get_many", next(iter(asked)), began)
+            self._fetched("get_many", next(iter(asked)), began, payloads)
         opened = {full: self._open(full, payload) for full, payload in zip(asked, payloads, strict=True)}
         found = {asked[full]: value for full, value in self._still_good(opened).items()}
         self.counts.add(self._hits, len(found))
@@ -231,7 +231,7 @@ class BrainCache(AsyncCalls):
         else:
             payload = self.store.get(full)
         if self.is_remote:
-            self._took("get", full, began)
+            self._fetched("get", full, began, (payload,))
         value, meta = self._open(full, payload)
         if value is not MISSING and not tags and (meta is None or not (meta.tags or meta.sliding_s)):
             return Read(value, meta, True, {}, self.tier)
@@ -277,7 +277,7 @@ class BrainCache(AsyncCalls):
             self._unreadable(error)
             return MISSING
         if self.is_remote:
-            self._took("get", full, began)
+            self._fetched("get", full, began, (payload,))
         value, meta = self._open(full, payload)
         if meta is None:
             return value
@@ -360,7 +360,7 @@ class BrainCache(AsyncCalls):
         if over:
             self.store.delete_many(over)
         self.store.set_many(kept)
-        self.counts.add("sets", len(kept))
+        self._wrote_many(kept)
 
     def _delete_many(self, full: list[str]) -> int:
         if not full:

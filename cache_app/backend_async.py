@@ -128,7 +128,7 @@ class AsyncCalls(Entries):
         except StoreFailed as failed:
             payloads = [self._last_known(failed, full) for full in asked]
         if self.is_remote:
-            self._took("get_many", next(iter(asked)), began)
+            self._fetched("get_many", next(iter(asked)), began, payloads)
         opened = {full: self._open(full, payload) for full, payload in zip(asked, payloads, strict=True)}
         found = {asked[full]: value for full, value in (await self._astill_good(opened)).items()}
         self.counts.add(self._hits, len(found))
@@ -202,7 +202,7 @@ class AsyncCalls(Entries):
         else:
             payload = await self.store.aget(full)
         if self.is_remote:
-            self._took("get", full, began)
+            self._fetched("get", full, began, (payload,))
         value, meta = self._open(full, payload)
         if value is not MISSING and not tags and (meta is None or not (meta.tags or meta.sliding_s)):
             return Read(value, meta, True, {}, self.tier)
@@ -243,7 +243,7 @@ class AsyncCalls(Entries):
             self._unreadable(error)
             return MISSING
         if self.is_remote:
-            self._took("get", full, began)
+            self._fetched("get", full, began, (payload,))
         value, meta = self._open(full, payload)
         if meta is None:
             return value
@@ -328,7 +328,7 @@ class AsyncCalls(Entries):
         if over:
             await self.store.adelete_many(over)
         await self.store.aset_many(kept)
-        self.counts.add("sets", len(kept))
+        self._wrote_many(kept)
 
     async def _adelete_many(self, full: list[str]) -> int:
         if not full:

@@ -154,9 +154,18 @@ class Entries(BaseCache):
         over = [full for full, _, life_s in items if life_s is not None and life_s <= 0]
         return over, [item for item in items if item[2] is None or item[2] > 0]
 
+    def _fetched(self, operation: str, full: str, began: float, payloads: Sequence[Payload | None]) -> None:
+        """What came from a store that is worth the clock."""
+        self._took(operation, full, began)
+        self.counts.add("bytes_read", sum(len(one) for one in payloads if type(one) is bytes))
+
+    def _wrote_many(self, items: Sequence[tuple[str, Payload, float | None]]) -> None:
+        self.counts.add("sets", len(items))
+        self.counts.add("bytes_written", sum(_size(payload) for _, payload, _ in items))
+
     def _wrote(self, payload: Payload) -> None:
         self.counts.add("sets")
-        self.counts.add("bytes_written", len(payload) if type(payload) is bytes else payload.size_bytes)  # type: ignore[union-attr]
+        self.counts.add("bytes_written", _size(payload))
 
     def _open(self, full: str, payload: Payload | None) -> tuple[Any, Meta | None]:
         """(MISSING, None) for nothing and for what cannot be read, which is counted."""
@@ -248,3 +257,7 @@ def number_of(payload: Payload | None) -> int | None:
     if type(payload) is bytes and payload.isdigit():
         return int(payload)
     return None
+
+
+def _size(payload: Payload) -> int:
+    return payload.size_bytes if isinstance(payload, Held) else len(payload)

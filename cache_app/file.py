@@ -304,6 +304,8 @@ class FileStore:
 class FileCache(BrainCache):
     """CACHES backend. LOCATION: a directory of its own, on a local disk."""
 
+    is_remote = True
+
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
         self._bind(location, params)

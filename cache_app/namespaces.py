@@ -6,6 +6,7 @@ Its number is a tag's: entries carry the one they were stored under, and raising
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -24,8 +25,9 @@ class Namespace:
     def __init__(self, cache: BrainCache, name: str) -> None:
         if not name:
             raise ValueError("a namespace needs a name")
-        self.cache, self.name, self.tag = cache, name, f"namespace:{name}"
-        self.counts = stats.counts(cache.alias, name)
+        self.cache = copy(cache)  # what it counts, it counts for the namespace
+        self.cache.counts = self.counts = stats.counts(cache.alias, name)
+        self.name, self.tag = name, f"namespace:{name}"
 
     # --- for threads -------------------------------------------------------------------------------------------------
     def get(self, key: Any, default: Any = None) -> Any:
@@ -43,12 +45,11 @@ class Namespace:
         tags: Sequence[str] = (),
         **options: Any,
     ) -> bool:
-        self.counts.add("sets")
         return self.cache.set(self._key(key), value, timeout, tags=(self.tag, *tags), **options)
 
     def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
         asked = {self._key(key): key for key in keys}
-        return self._counted(asked, self.cache.get_many(asked))
+        return {asked[key]: value for key, value in self.cache.get_many(asked).items()}
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
         return [key for key, value in data.items() if not self.set(key, value, timeout)]
@@ -58,7 +59,6 @@ class Namespace:
 
     def invalidate(self) -> bool:
         """End all of it. False: the store is down and that is ignored."""
-        self.counts.add("invalidations")
         return self.cache.invalidate_tags(self.tag)
 
     # --- for the event loop ------------------------------------------------------------------------------------------
@@ -77,12 +77,11 @@ class Namespace:
         tags: Sequence[str] = (),
         **options: Any,
     ) -> bool:
-        self.counts.add("sets")
         return await self.cache.aset(self._key(key), value, timeout, tags=(self.tag, *tags), **options)
 
     async def aget_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
         asked = {self._key(key): key for key in keys}
-        return self._counted(asked, await self.cache.aget_many(asked))
+        return {asked[key]: value for key, value in (await self.cache.aget_many(asked)).items()}
 
     async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
         return [key for key, value in data.items() if not await self.aset(key, value, timeout)]
@@ -91,7 +90,6 @@ class Namespace:
         return await self.cache.adelete(self._key(key))
 
     async def ainvalidate(self) -> bool:
-        self.counts.add("invalidations")
         return await self.cache.ainvalidate_tags(self.tag)
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -107,8 +105,3 @@ class Namespace:
             return default
         self.counts.add(f"hits_{read.tier}")
         return read.value
-
-    def _counted(self, asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[Any, Any]:
-        self.counts.add(f"hits_{self.cache.tier}", len(found))
-        self.counts.add("misses", len(asked) - len(found))
-        return {asked[full]: value for full, value in found.items()}

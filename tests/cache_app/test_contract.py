@@ -318,3 +318,19 @@ def test_counts__of_reads_and_writes__add_up(calls: Calls, cache: BrainCache) ->
     assert (grown["hits_l1"] + grown["hits_l2"], grown["misses"]) == (2, 2)
     assert (grown["sets"], grown["deletes"]) == (1, 1)
     assert grown["bytes_written"] > 0
+
+
+def test_counts__of_a_namespace__are_its_own_and_not_the_alias_s_as_well(
+    calls: Calls, cache: BrainCache, half: Any
+) -> None:
+    users = Calls(cache.namespace("users"), half)
+    before = dict(stats.snapshot().get(cache.alias, {}).get("", {}))
+    users.set("1", [1])
+    users.get("1")
+    users.get_many(["1", "2"])
+    users.delete("1")
+    users.invalidate()
+    own, outside = stats.snapshot()[cache.alias]["users"], stats.snapshot()[cache.alias].get("", {})
+    assert (own["sets"], own["deletes"], own["invalidations"]) == (1, 1, 1)
+    assert (own.get("hits_l1", 0) + own.get("hits_l2", 0), own["misses"]) == (2, 1)
+    assert outside == before
