@@ -14,7 +14,8 @@ from typing import Protocol
 from .codec import Meta
 from .store import Payload
 
-SLOTS = 4096  # a change voids the tokens of its slot: with 5,000 changes per second one read in 4,000 is kept in vain
+# A change voids the tokens of all keys in its slot: with 5,000 changes per second, one read of 0.2 ms in 4,000.
+SLOTS = 4096
 _SLOT = SLOTS - 1
 
 

@@ -25,7 +25,7 @@ from .tracking_line import Connect, Line
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.002  # for how long a reader of memory believes that nothing has arrived since somebody looked
+LOOK_S = 0.001  # for how long a reader of memory believes that nothing has arrived since somebody looked
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
 
 

@@ -2,6 +2,8 @@
 
 `run` counts stale reads, `staleness` measures how long a reader's memory is behind a writer's reply. For the tests,
 the drill and the benchmark; Django's settings have to be set up, and each process has a cache of its own.
+
+    python -m tests.cache_app.races [steps]        both, on a Valkey and on a Redis of its own
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import multiprocessing
+import os
 import random
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -221,3 +225,36 @@ def _until(happened: Callable[[], bool], within_s: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.0005)
+
+
+def main(steps: int) -> None:
+    from tests import environment
+    from tests.cache_app import tracked
+
+    for make in tracked.MAKES:
+        with tracked.server(make) as url:
+            os.environ["REDIS_URL"] = url
+            _settle_in()
+            print(make, run(steps, 4, url))
+            for pause_s in (0.0001, 0.0):
+                behind = staleness(300, url, pause_s=pause_s)
+                shares = {name: behind[int(len(behind) * share)] * 1000 for name, share in _SHARES.items()}
+                looks = "looks every 0.1 ms" if pause_s else "never lets go of its core"
+                text = ", ".join(f"{name} {ms:.2f} ms" for name, ms in shares.items())
+                print(f"{make}, a reader that {looks}: {text} after the writer's reply")
+    environment.pytest_unconfigure()
+
+
+_SHARES = {"p50": 0.5, "p99": 0.99, "most": 0.999}
+
+
+def _settle_in() -> None:
+    import django
+    import structlog
+
+    django.setup()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
