@@ -9,11 +9,10 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.utils.module_loading import import_string
 
-from . import backends, options
-from .connections import first_of
+from . import addresses, backends, options
 from .redis import BrainRedisCache
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+cluster", "valkey+cluster")
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 @register(Tags.caches)
@@ -37,9 +36,13 @@ def aliases_are_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def _location(alias: str, listed: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if not _is(listed["BACKEND"], BrainRedisCache):
         return
-    scheme = first_of(listed.get("LOCATION", "")).partition("://")[0]
-    if scheme not in SCHEMES:
-        hint = f"Begin it with one of {', '.join(f'{known}://' for known in SCHEMES)}."
+    kinds = ", ".join(f"{known}://" for known in SCHEMES)
+    hint = f"Begin it with one of {kinds}; redis+cluster:// and redis+sentinel:// name several servers."
+    try:
+        url = addresses.parse(addresses.of_alias(listed.get("LOCATION", ""), listed.get("OPTIONS", {}))).url
+    except (ValueError, IndexError, KeyError, TypeError):
+        url = ""
+    if url.partition("://")[0] not in SCHEMES:
         message = f"LOCATION of CACHES[{alias!r}] is not a Redis URL."
         yield Error(message, hint=_see(hint, "E002"), id="cache.E002")
 

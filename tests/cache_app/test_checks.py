@@ -47,6 +47,24 @@ def test_checks__one_thing_wrong__has_an_id_a_hint_and_an_anchor(
     assert f"docs/checks.md#cache-{id.lower()}" in message.hint
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"LOCATION": "valkeys+cluster://a:1,b:2"},
+        {"LOCATION": "redis+sentinel://a:1,b:2/service/0"},
+        {"LOCATION": "unix:///s?db=1"},
+        {"LOCATION": ["redis://a:1", "redis://b:1"]},
+        {"LOCATION": "redis://a:1", "OPTIONS": {"CLUSTER": True}},
+        {
+            "LOCATION": "redis://service/0",
+            "OPTIONS": {"SENTINELS": [("a", 1)], "SENTINEL_SERVICE": "service"},
+        },
+    ],
+)
+def test_checks__each_way_to_name_servers__is_silent(settings: Any, change: dict[str, Any]) -> None:
+    assert found(settings, "other", change) == []
+
+
 def test_read__what_django_redis_understands__is_left_to_it() -> None:
     chosen, problems = options.read("x", {"CONNECTION_POOL_KWARGS": {"max_connections": 5}, "COPY": False})
     assert (chosen.COPY, problems) == (False, [])

@@ -99,7 +99,7 @@ def count(out: TextIO) -> None:
 def load(out: TextIO) -> None:
     from cache_app import cached
 
-    @cached(ttl=0.5, key=lambda number: number, stale_s=30)
+    @cached(ttl=0.5, key=lambda number: number)
     def slowly(number: int) -> list[Any]:
         _say(out, do="loaded", key=f"l{number}")
         time.sleep(0.02)
