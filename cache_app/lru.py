@@ -29,10 +29,10 @@ class Lru:
         return self._overflow()
 
     def read(self, entries: Collection[Entry]) -> None:
-        move = self._entries.order.move_to_end
+        order = self._entries.order
         for entry in entries:
-            if entry.segment is not None:
-                move(entry.key)
+            if entry.segment is self._entries:  # not removed, nor of a store that was emptied meanwhile
+                order.move_to_end(entry.key)
 
     def remove(self, entry: Entry) -> None:
         self._entries.drop(entry)

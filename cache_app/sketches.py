@@ -32,9 +32,12 @@ class Frequencies:
     def raise_to(self, hashed: int, frequency: int) -> None:
         """frequency: 0 to 255. Lower counts of other keys in the same place are taken up with it."""
         counts, mask = self._counts, self._mask
-        for place in (hashed & mask, (hashed >> 32) & mask):
-            if counts[place] < frequency:
-                counts[place] = frequency
+        place = hashed & mask
+        if counts[place] < frequency:
+            counts[place] = frequency
+        place = (hashed >> 32) & mask
+        if counts[place] < frequency:
+            counts[place] = frequency
 
     def halve(self) -> None:
         self._counts = self._counts.translate(_HALVES)  # at the speed of memory: no loop over the counters
