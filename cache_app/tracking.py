@@ -119,12 +119,12 @@ class Tracker:
         with self._lock:
             line.lease_until = -math.inf
             self._weigh()
-        self.listener.flush()  # after the lease: a reader that still saw it finds what it finds, and fills nothing
-        if was_live:
-            self._on_loss()
-            log.warning("cache_tracker_lost", server=line.name, error=type(error).__name__)
-        else:
+        if not was_live:  # nothing has been kept since it was lost
             seldom.warn(log, "cache_tracker_down", server=line.name, error=str(error)[:200])
+            return
+        self.listener.flush()  # after the lease: a reader that still saw it finds what it finds, and keeps nothing
+        self._on_loss()
+        log.warning("cache_tracker_lost", server=line.name, error=type(error).__name__)
 
     def accepts(self, answer: Any) -> bool:
         """Whether the answer to the heartbeat says that the line may stay."""
