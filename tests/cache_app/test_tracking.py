@@ -269,7 +269,7 @@ def test_tracker__server_dies_and_comes_back_empty__is_down_meanwhile_and_begins
         until(lambda: tracker.is_live)
         client.set(f"{prefix}a", 1)
         until(lambda: heard.keys == [f"{prefix}a"])
-    assert heard.flushes == flushes + 2
+        assert heard.flushes == flushes + 2
 
 
 def test_tracker__line_goes_silent__is_not_live_after_twice_the_ping_and_lost_after_thrice(
