@@ -12,7 +12,7 @@ from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 from tests import servers
 
-from . import down, loaders, locks, plain, tiers
+from . import down, hit_ratio, loaders, locks, plain, tiers
 
 UNEQUAL = (
     "Ours counts hits, misses, bytes and latencies in every call; django-redis, Django and cashews count nothing.",
@@ -32,6 +32,7 @@ PARTS: dict[str, Part] = {
     "increments": loaders.increments,
     "down": down.down,
     "locks": locks.figures,
+    "hits": hit_ratio.figures,
 }
 
 

@@ -75,11 +75,17 @@ def memory(url: str, folder: Path, *, quick: bool) -> Iterator[Figure]:
             for name in _order(names, number):
                 fewer = n // 20 if name == "django_redis" else n
                 took[name].append(known[name].ask("tight", call="get", size="100B", n=fewer)["p50_us"])
+                if name.startswith("brain_tiered"):
+                    cached = known[name].ask("tight", call="cached", size="100B", n=n // 4)["p50_us"]
+                    took.setdefault(f"{name} @cached", []).append(cached)
     texts = {name: median(values, "µs") for name, values in took.items()}
     middle = {name: sorted(values)[len(values) // 2] for name, values in took.items()}
     copied, held = "brain_tiered", "brain_tiered_reference"
     yield judged("L1 hit, copied", middle[copied], "µs", 6.0, {copied: texts[copied]}, at_most=True)
     yield judged("L1 hit, by reference", middle[held], "µs", 2.5, {held: texts[held]}, at_most=True)
+    for side, how in ((copied, "copied"), (held, "by reference")):
+        name = f"{side} @cached"
+        yield judged(f"@cached hit in L1, {how}", middle[name], "µs", None, {side: texts[name]})
     for peer, goal in (("django_redis", 25.0), ("django_locmem", None)):
         ratio = middle[peer] / middle[copied]
         yield judged(f"L1 hit, copied ({peer})", ratio, "x", goal, {copied: texts[copied], peer: texts[peer]})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.cache.values import SMALL
+
 from .brain import configure
 
 OPTIONS: dict[str, object] = {}
@@ -19,5 +21,11 @@ class Side:
             cache.aget,
             cache.aset,
         )
+        from cache_app import cached
+
+        def load(key: str) -> object:
+            return SMALL
+
+        self.cached = cached(ttl=300)(load)
         cache.get("first")  # begins the tracking
         time.sleep(0.5)
