@@ -126,6 +126,8 @@ class Link:
         except BaseException as error:
             self._failed(connection, error)
             raise
+        if any(isinstance(reply, redis.ReadOnlyError) for reply in replies):
+            self._leave_replica(connection)
         self._done(connection)
         return replies
 
@@ -192,7 +194,7 @@ class Link:
         """Leave nothing behind: a connection with half a reply on it would answer the next caller with it."""
         if isinstance(error, redis.ResponseError):
             if isinstance(error, redis.ReadOnlyError):
-                connection.disconnect()  # the name leads to another primary by now
+                self._leave_replica(connection)
             self._done(connection)
             return
         if not counts(error):  # this thread was interrupted
@@ -202,6 +204,11 @@ class Link:
             return
         self._drop(connection)
         failed(self, monotonic(), error)
+
+    def _leave_replica(self, connection: Any) -> None:
+        """It was the primary's: the name leads to another one by now, for the idle connections as well."""
+        connection.disconnect()
+        self._drop_idle()
 
     def _drop(self, connection: Any) -> None:
         """One connection broke: the idle ones most likely did as well."""

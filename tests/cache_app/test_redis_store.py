@@ -529,6 +529,16 @@ def test_read_only__other_primary_behind_the_same_name__is_dialled_anew(half: as
         assert server.connections == 2
 
 
+def test_read_only__in_a_pipeline__the_next_one_dials_anew(half: asyncio.Runner | None) -> None:
+    """Deleting and invalidating only, a process would never come to the new primary."""
+    with scripted(lambda _: b"-READONLY You can't write against a read only replica.\r\n") as server:
+        both = Both(RedisStore(server.url), half)
+        for step in (lambda: both.delete_many(["a"]), lambda: both.raise_versions(["a"])):
+            with pytest.raises(StoreFailed):
+                step()
+        assert server.connections == 2
+
+
 def test_is_misuse__errors_about_the_command__and_no_others() -> None:
     assert is_misuse(redis.ResponseError("WRONGTYPE Operation against a key"))
     assert is_misuse(redis.ResponseError("ERR syntax error"))
