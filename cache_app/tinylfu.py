@@ -34,6 +34,9 @@ class TinyLfu:
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries, self._max_bytes = max_entries, max_bytes
         capacity = max(1, min(max_entries, max_bytes // _LEAST_ENTRY_BYTES))
+        self._fewest = (
+            capacity // 64
+        )  # halving goes through all counts: not every few reads of a cache that is near empty
         self._frequencies, self._latest = Frequencies(capacity), Latest(capacity // _SPAN)
         self._favourites: Favourites | None = None  # their number is known when the cache is full
         self._window, self._probation, self._protected = Segment(), Segment(), Segment()
@@ -91,7 +94,7 @@ class TinyLfu:
         """A key comes (back): what is remembered of it."""
         self._inserted += 1
         self._requests += 1
-        if self._requests >= _PERIOD * self._count:
+        if self._requests >= _PERIOD * max(self._count, self._fewest):
             self._requests = 0
             self._age += 1
             self._frequencies.halve()
