@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import structlog
 
 from benchmarks.figures import Figure, judged
 
@@ -11,6 +14,7 @@ from .sides.brain import configure
 
 
 def tiers(url: str, folder: Path, *, quick: bool) -> Iterator[Figure]:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is the figures'
     configure(url, "tiers", "cache_app.tiered.TieredCache", {})
     from tests.cache_app import races  # it needs settings
 
