@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
@@ -35,6 +36,8 @@ class ProxiedMiddleware:
 
 
 def _view(request: HttpRequest) -> Callable[[HttpRequest], HttpResponseBase] | None:
+    if request.path.startswith(settings.STATIC_URL):
+        return None  # WhiteNoise's: no pattern names its files, so the gateway's would take them
     try:
         match = resolve(request.path_info)
     except Resolver404:

@@ -23,3 +23,10 @@ def test_proxied__our_own_page__has_them(client: Client) -> None:
 @pytest.mark.parametrize("path", ["/nothing/of/ours", "/admin/login/"])
 def test_proxied__foreign_host__400_for_both(client: Client, path: str) -> None:
     assert client.get(path, headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_proxied__file_of_the_admin__served_by_whitenoise(client: Client) -> None:
+    answer = client.get("/static/brain/admin.css")
+    answer.close()
+    assert (answer.status_code, answer["Content-Type"]) == (200, 'text/css; charset="utf-8"')
+    assert client.get("/static/brain/nothing.css")["Content-Type"] == "application/problem+json"
