@@ -331,15 +331,48 @@ class BrainCache(AsyncCalls):
         versions = self._versions(tags) if tags else None
         payload = self._pack(full, value, self._meta(value, life_s, versions, sliding))
         done = self.store.set(full, payload, life_s, only=only)
+        if not done and only == NEW:
+            done = self._took_place(full, payload, life_s)
         if self.is_remote:
             self._took("set", full, began)
-        self._wrote(payload)
+        if done:
+            self._wrote(payload)
         return done
 
     def _over_at_once(self, full: str, only: str) -> bool:
         if only == NEW:
-            return self.store.get(full) is None
+            return (self._vacant(full))[0]
         return self.store.delete_many([full]) > 0 or only != EXISTING
+
+    def _took_place(self, full: str, payload: Payload, life_s: float | None) -> bool:
+        """What answers nobody (its tag has moved on, it cannot be read) is no reason to refuse a new one."""
+        is_vacant, left = self._vacant(full)
+        if not is_vacant:
+            return False
+        if left is None:
+            return self.store.set(full, payload, life_s, only=NEW)
+        return self._replaced(full, left, payload, life_s)
+
+    def _vacant(self, full: str) -> tuple[bool, Payload | None]:
+        """Whether a reader finds nothing there, and what stands there all the same."""
+        try:
+            payload = self._stored(full)
+        except Unreadable:  # a set or a hash: not ours to replace
+            return False, None
+        value, meta = self._open(full, payload)
+        if value is MISSING or meta is None:
+            return value is MISSING, payload
+        return self._is_over(meta) or not self._tags_hold(meta, {}), payload
+
+    def _stored(self, full: str) -> Payload | None:
+        """As it is in the store that all processes share."""
+        return self.store.get(full)
+
+    def _replaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        """Put it in the place of `old`. False: something else stands there by now. Redis does it in one step."""
+        if self._stored(full) != old:
+            return False
+        return self.store.set(full, payload, life_s, only=EXISTING)
 
     def _versions(self, tags: Sequence[str]) -> dict[str, int]:
         return dict(zip(tags, self.store.versions([self.tag_key(tag) for tag in tags]), strict=True))

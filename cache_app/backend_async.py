@@ -298,15 +298,48 @@ class AsyncCalls(Entries):
         versions = await self._aversions(tags) if tags else None
         payload = self._pack(full, value, self._meta(value, life_s, versions, sliding))
         done = await self.store.aset(full, payload, life_s, only=only)
+        if not done and only == NEW:
+            done = await self._atook_place(full, payload, life_s)
         if self.is_remote:
             self._took("set", full, began)
-        self._wrote(payload)
+        if done:
+            self._wrote(payload)
         return done
 
     async def _aover_at_once(self, full: str, only: str) -> bool:
         if only == NEW:
-            return await self.store.aget(full) is None
+            return (await self._avacant(full))[0]
         return await self.store.adelete_many([full]) > 0 or only != EXISTING
+
+    async def _atook_place(self, full: str, payload: Payload, life_s: float | None) -> bool:
+        """What answers nobody (its tag has moved on, it cannot be read) is no reason to refuse a new one."""
+        is_vacant, left = await self._avacant(full)
+        if not is_vacant:
+            return False
+        if left is None:
+            return await self.store.aset(full, payload, life_s, only=NEW)
+        return await self._areplaced(full, left, payload, life_s)
+
+    async def _avacant(self, full: str) -> tuple[bool, Payload | None]:
+        """Whether a reader finds nothing there, and what stands there all the same."""
+        try:
+            payload = await self._astored(full)
+        except Unreadable:  # a set or a hash: not ours to replace
+            return False, None
+        value, meta = self._open(full, payload)
+        if value is MISSING or meta is None:
+            return value is MISSING, payload
+        return self._is_over(meta) or not await self._atags_hold(meta, {}), payload
+
+    async def _astored(self, full: str) -> Payload | None:
+        """As it is in the store that all processes share."""
+        return await self.store.aget(full)
+
+    async def _areplaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        """Put it in the place of `old`. False: something else stands there by now. Redis does it in one step."""
+        if await self._astored(full) != old:
+            return False
+        return await self.store.aset(full, payload, life_s, only=EXISTING)
 
     async def _aversions(self, tags: Sequence[str]) -> dict[str, int]:
         numbers = await self.store.aversions([self.tag_key(tag) for tag in tags])

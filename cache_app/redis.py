@@ -22,7 +22,7 @@ from .entries import MISSING, Read, wall_s
 from .last_known import LastKnown
 from .options import Options, keys_of
 from .redis_store import RedisStore
-from .store import Store, StoreFailed
+from .store import Payload, Store, StoreFailed
 
 _MEMBER = "\0member"  # in the signature of what stands in sets, hashes and lists: no key is spelt like that
 _OF_DJANGO_REDIS = ("SERIALIZER", "COMPRESSOR", "CLIENT_CLASS", "CONNECTION_FACTORY", "SENTINELS")
@@ -109,6 +109,18 @@ class BrainRedisCache(BrainCache, RedisCache):
             return await super()._atouch(full, life_s)
         except Unreadable:
             return await self.store.aexpire(full, life_s)
+
+    def _stored(self, full: str) -> Payload | None:
+        return self.servers.get(full)
+
+    async def _astored(self, full: str) -> Payload | None:
+        return await self.servers.aget(full)
+
+    def _replaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        return self.servers.replace(full, old, payload, life_s)
+
+    async def _areplaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        return await self.servers.areplace(full, old, payload, life_s)
 
     def read(self, full: str, tags: Sequence[str] = ()) -> Read:
         try:

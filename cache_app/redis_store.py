@@ -43,6 +43,14 @@ INCR = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 return redis.call('INCRBY', KEYS[1], ARGV[1])
 """)
+# By its digest: what is there is not sent back to the server.
+REPLACE = Script("""
+local there = redis.call('GET', KEYS[1])
+if not there or redis.sha1hex(there) ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+""")
 # Microseconds since the epoch have 51 bits: a double holds them exactly.
 _NOW = """
 local time = redis.call('TIME')
@@ -146,6 +154,10 @@ class RedisStore:
             self._known.keep(key, payload)
         return done
 
+    def replace(self, key: str, old: Any, payload: Any, ttl_s: float | None) -> bool:
+        """In one step. False: something else than `old` stands there, or nothing."""
+        return bool(self._do(self._replace(key, old, payload, ttl_s)))
+
     def set_many(self, items: Sequence[tuple[str, Any, float | None]]) -> None:
         self._do(self._set_many(items))
 
@@ -222,6 +234,9 @@ class RedisStore:
             self._known.keep(key, payload)
         return reply is not None
 
+    async def areplace(self, key: str, old: Any, payload: Any, ttl_s: float | None) -> bool:
+        return bool(await self._ado(self._replace(key, old, payload, ttl_s)))
+
     async def aset_many(self, items: Sequence[tuple[str, Any, float | None]]) -> None:
         await self._ado(self._set_many(items))
 
@@ -269,6 +284,14 @@ class RedisStore:
             raise _failed(error) from error
 
     # --- what both have in common --------------------------------------------------------------------------------------
+    def _replace(self, key: str, old: bytes, payload: bytes, ttl_s: float | None) -> Steps:
+        digest = hashlib.sha1(old, usedforsecurity=False).hexdigest()
+        life_ms = "" if ttl_s is None else _milliseconds(ttl_s)
+        is_done = (yield from self._scripted(REPLACE, [key], digest, payload, life_ms))[0]
+        if self._known is not None and is_done:
+            self._known.keep(key, payload)
+        return is_done
+
     def _set_many(self, items: Sequence[tuple[str, Any, float | None]]) -> Steps:
         for some in _chunks(items):
             _all_good((yield [("SET", key, payload, *_life(ttl_s)) for key, payload, ttl_s in some]))

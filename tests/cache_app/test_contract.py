@@ -82,6 +82,24 @@ def test_add__there_is_one__is_refused(calls: Calls) -> None:
     assert calls.get("k") == [1]
 
 
+def test_add__what_is_there_answers_nobody__takes_its_place(calls: Calls) -> None:
+    """Else get_or_set would load with every call until the store lets go of it."""
+    calls.set("k", [1], None, tags=["t"])
+    calls.invalidate_tags("t")
+    assert calls.add("k", [2], 0) is True
+    assert calls.get_or_set("k", [3]) == [3]
+    assert calls.get("k") == [3]
+    assert 290 < calls.ttl("k") <= 300
+    assert calls.add("k", [4]) is False
+
+
+def test_add__refused__is_no_entry_written(calls: Calls, cache: BrainCache) -> None:
+    calls.add("k", [1])
+    before = cache.counts.events()["sets"]
+    assert calls.add("k", [2]) is False
+    assert cache.counts.events()["sets"] == before
+
+
 def test_set__xx__only_replaces(calls: Calls) -> None:
     assert calls.set("k", [1], xx=True) is False
     assert calls.get("k") is None

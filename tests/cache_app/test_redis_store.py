@@ -529,6 +529,17 @@ def test_read_only__other_primary_behind_the_same_name__is_dialled_anew(half: as
         assert server.connections == 2
 
 
+def test_replace__is_only_done_while_the_old_one_is_there(both: Both, prefix: str) -> None:
+    assert both.replace(prefix, b"old", b"new", 5.0) is False
+    both.set(prefix, b"old", None)
+    assert both.replace(prefix, b"old", b"new", 5.0) is True
+    assert both.replace(prefix, b"old", b"newer", None) is False
+    assert both.get(prefix) == b"new"
+    assert 4 < both.ttl_s(prefix) <= 5
+    assert both.replace(prefix, b"new", b"newer", None) is True
+    assert both.ttl_s(prefix) == math.inf
+
+
 def test_read_only__in_a_pipeline__the_next_one_dials_anew(half: asyncio.Runner | None) -> None:
     """Deleting and invalidating only, a process would never come to the new primary."""
     with scripted(lambda _: b"-READONLY You can't write against a read only replica.\r\n") as server:
