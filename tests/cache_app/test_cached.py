@@ -479,7 +479,7 @@ def test_errors__of_a_listed_class__are_kept_and_made_anew() -> None:
 @pytest.mark.parametrize(
     "error",
     [ValueError("x"), MissingToo("x"), Missing(object()), Missing((1, 2)), Missing(float("nan")), Picky(3)],
-    ids=repr,
+    ids=["not listed", "subclass", "no JSON", "a tuple", "no number", "own constructor"],
 )
 def test_errors__not_listed_or_not_to_be_made_anew__are_not_kept(error: Exception) -> None:
     loader = Loader(error)
