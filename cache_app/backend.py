@@ -95,6 +95,8 @@ class BrainCache(AsyncCalls):
             if left_s is None:
                 return 0.0
             meta = self._open(full, self.store.get(full))[1]
+            if meta is not None and self._is_dead(meta):
+                return 0.0
         except StoreFailed as failed:
             return float(self._failed(failed, 0.0))
         return self._left_s(left_s, meta)
@@ -362,7 +364,11 @@ class BrainCache(AsyncCalls):
         value, meta = self._open(full, payload)
         if value is MISSING or meta is None:
             return value is MISSING, payload
-        return self._is_over(meta) or not self._tags_hold(meta, {}), payload
+        return self._is_dead(meta), payload
+
+    def _is_dead(self, meta: Meta) -> bool:
+        """Its life is over, or a tag of it has moved on."""
+        return self._is_over(meta) or not self._tags_hold(meta, {})
 
     def _stored(self, full: str) -> Payload | None:
         """As it is in the store that all processes share."""
@@ -380,13 +386,15 @@ class BrainCache(AsyncCalls):
     def _touch(self, full: str, life_s: float | None) -> bool:
         if life_s is not None and life_s <= 0:
             return self.store.delete_many([full]) > 0
-        value, meta = self._open(full, self.store.get(full))
-        if value is MISSING or (meta is not None and self._is_over(meta)):
+        old = self._stored(full)
+        value, meta = self._open(full, old)
+        if old is None or value is MISSING or (meta is not None and self._is_dead(meta)):
             return False
         if meta is None or meta.expires_at is None:
             return self.store.expire(full, life_s)
         payload = self._pack(full, value, self._relived(meta, life_s))
-        return self.store.set(full, payload, life_s, only=EXISTING)
+        self._replaced(full, old, payload, life_s)  # if not, another write came after this touch
+        return True
 
     def _store_items(self, items: Sequence[tuple[str, Payload, float | None]]) -> None:
         over, kept = self._sorted(items)

@@ -83,6 +83,8 @@ class AsyncCalls(Entries):
             if left_s is None:
                 return 0.0
             meta = self._open(full, await self.store.aget(full))[1]
+            if meta is not None and await self._ais_dead(meta):
+                return 0.0
         except StoreFailed as failed:
             return float(self._failed(failed, 0.0))
         return self._left_s(left_s, meta)
@@ -329,7 +331,11 @@ class AsyncCalls(Entries):
         value, meta = self._open(full, payload)
         if value is MISSING or meta is None:
             return value is MISSING, payload
-        return self._is_over(meta) or not await self._atags_hold(meta, {}), payload
+        return await self._ais_dead(meta), payload
+
+    async def _ais_dead(self, meta: Meta) -> bool:
+        """Its life is over, or a tag of it has moved on."""
+        return self._is_over(meta) or not await self._atags_hold(meta, {})
 
     async def _astored(self, full: str) -> Payload | None:
         """As it is in the store that all processes share."""
@@ -348,13 +354,15 @@ class AsyncCalls(Entries):
     async def _atouch(self, full: str, life_s: float | None) -> bool:
         if life_s is not None and life_s <= 0:
             return await self.store.adelete_many([full]) > 0
-        value, meta = self._open(full, await self.store.aget(full))
-        if value is MISSING or (meta is not None and self._is_over(meta)):
+        old = await self._astored(full)
+        value, meta = self._open(full, old)
+        if old is None or value is MISSING or (meta is not None and await self._ais_dead(meta)):
             return False
         if meta is None or meta.expires_at is None:
             return await self.store.aexpire(full, life_s)
         payload = self._pack(full, value, self._relived(meta, life_s))
-        return await self.store.aset(full, payload, life_s, only=EXISTING)
+        await self._areplaced(full, old, payload, life_s)  # if not, another write came after this touch
+        return True
 
     async def _astore_items(self, items: Sequence[tuple[str, Payload, float | None]]) -> None:
         over, kept = self._sorted(items)

@@ -169,6 +169,14 @@ def test_touch__changes_the_life_alone(calls: Calls) -> None:
     assert calls.get("k") is None
 
 
+def test_touch__tag_has_moved_on__there_is_nothing_to_touch(calls: Calls) -> None:
+    calls.set("k", [1], 50, tags=["t"])
+    assert calls.touch("k", 60) is True
+    assert 50 < calls.ttl("k") <= 60
+    calls.invalidate_tags("t")
+    assert (calls.ttl("k"), calls.touch("k", 60)) == (0, False)
+
+
 def test_sliding__is_read_in_time__lives_on(calls: Calls) -> None:
     calls.set("k", [1], 0.4, sliding=True)
     for _ in range(4):

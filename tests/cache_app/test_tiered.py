@@ -247,6 +247,22 @@ def test_key_function__keys_do_not_begin_with_the_prefix__changes_are_seen(
     shared.close_all()
 
 
+def test_touch__set_between_its_read_and_its_write__leaves_the_new_value(
+    cache: TieredCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.set("a", ["old"], 60)
+    replaced = cache._replaced
+
+    def late(*arguments: Any) -> bool:
+        cache.set("a", ["new"], 70)
+        return replaced(*arguments)
+
+    monkeypatch.setattr(cache, "_replaced", late)
+    assert cache.touch("a", 50) is True
+    assert cache.get("a") == ["new"]
+    assert 60 < cache.ttl("a") <= 70
+
+
 # --- sliding -------------------------------------------------------------------------------------------------------------
 def test_sliding__read_from_memory__lives_on_and_redis_is_touched_once_in_a_quarter(
     cache: TieredCache, monkeypatch: Any
