@@ -133,7 +133,9 @@ class Entries(BaseCache):
         now, life_s = wall_s(), None if ttl_s is None else self._life_s(ttl_s, jitter)
         ends = None if life_s is None or sliding else now + life_s
         meta = Meta(now, ends, load_s, versions or {}, life_s if sliding else None)
-        return self._pack(full, value, meta), None if life_s is None else life_s + keep_s
+        # What slides ends where the store lets go of it: kept for longer, it would be fresh for longer.
+        kept_s = None if life_s is None else life_s + keep_s * (not sliding)
+        return self._pack(full, value, meta), kept_s
 
     @staticmethod
     def _relived(meta: Meta, life_s: float | None) -> Meta:

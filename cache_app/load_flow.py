@@ -223,7 +223,10 @@ def _stored(call: Call, value: Any, storing: Storing | None, load_s: float) -> S
         if storing is None or (yield from _has_newer(call, storing)):
             return Landing(form, Meta(now, now), payload=_payload(call, form))
         life_s = rules.life_s(value, conf().DEFAULT_TTL_S)
-        first = yield "write", form, _lives(rules, life_s, storing.versions) | {"load_s": load_s}
+        lives = _lives(rules, life_s, storing.versions) | {"load_s": load_s}
+        if rules.is_negative(value):
+            lives["sliding"] = False  # else it would be asked for again and again, and never be looked for
+        first = yield "write", form, lives
     except Uncacheable as error:
         raise Uncacheable(f"{call.name} returned what its cache cannot hold: {error}") from error
     except StoreFailed as failed:
@@ -246,7 +249,8 @@ def _error_stored(call: Call, error: Exception, versions: Mapping[str, int]) -> 
     if form is None:
         return
     try:
-        yield "write", form, _lives(rules, rules.error_ttl_s, versions) | {"keep_s": 0.0}
+        lives = _lives(rules, rules.error_ttl_s, versions)
+        yield "write", form, lives | {"keep_s": 0.0, "sliding": False}
     except StoreFailed:  # the caller gets the loader's error, not this one
         call.counts.add("store_errors")
 

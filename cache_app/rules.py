@@ -48,6 +48,8 @@ class Rules:
             raise ValueError("negative needs negative_ttl_s")
         if self.sliding and self.ttl_s is None:
             raise ValueError("sliding needs a ttl: what lives for ever does not slide")
+        if self.sliding and self.stale_s:
+            raise ValueError("sliding goes without stale_s: nothing of the entry is left after its life")
         self._check_errors()
 
     def _check_errors(self) -> None:
@@ -63,10 +65,13 @@ class Rules:
         return self.soft_timeout_s is not None or self.hard_timeout_s is not None
 
     def life_s(self, value: Any, default_s: float) -> float | None:
-        is_negative = self.negative or _is_none
-        if self.negative_ttl_s is not None and is_negative(value):
+        if self.is_negative(value):
             return self.negative_ttl_s
         return default_s if self.ttl_s is DEFAULT else self.ttl_s
+
+    def is_negative(self, value: Any) -> bool:
+        """Whether it lives for negative_ttl_s."""
+        return self.negative_ttl_s is not None and bool((self.negative or _is_none)(value))
 
     def patience_s(self, has_stale: bool) -> float | None:
         """How long a caller waits for the load."""

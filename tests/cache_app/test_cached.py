@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import threading
 import time
@@ -436,6 +437,18 @@ def test_sliding__is_read_in_time__lives_on() -> None:
     assert loader.runs == 2
 
 
+@pytest.mark.parametrize("is_error", [False, True])
+def test_sliding__negative_results_and_errors__end_all_the_same(is_error: bool) -> None:
+    loader = Loader(KeyError("k") if is_error else None)
+    kept = {"cache_errors": (KeyError,), "error_ttl_s": 0.3} if is_error else {"negative_ttl_s": 0.3}
+    function = wrapped(loader, ttl_s=60, sliding=True, **kept)
+    for _ in range(4):
+        with contextlib.suppress(KeyError):
+            function()
+        time.sleep(0.15)
+    assert loader.runs > 1
+
+
 def test_jitter__many_calls__end_apart_and_never_later() -> None:
     function = wrapped(Loader(), ttl_s=1000, jitter=0.5)
     lives = []
@@ -586,6 +599,7 @@ async def test_warm__coroutine_function__is_awaited() -> None:
         ({"soft_timeout_s": 1}, ValueError),
         ({"hard_timeout_s": 0}, ValueError),
         ({"ttl_s": None, "sliding": True}, ValueError),
+        ({"sliding": True, "stale_s": 5}, ValueError),
         ({"cache_errors": (OSError,)}, ValueError),
         ({"error_ttl_s": 5}, ValueError),
         ({"cache_errors": ("OSError",), "error_ttl_s": 5}, TypeError),

@@ -177,6 +177,17 @@ def test_touch__tag_has_moved_on__there_is_nothing_to_touch(calls: Calls) -> Non
     assert (calls.ttl("k"), calls.touch("k", 60)) == (0, False)
 
 
+def test_write__slides_and_may_serve_when_stale__is_not_fresh_for_longer(
+    calls: Calls, cache: BrainCache
+) -> None:
+    full = cache.full_key("k")
+    calls.write(full, [1], ttl_s=0.3, keep_s=60, sliding=True)
+    assert calls.read(full).is_found
+    calls.write(full, [1], ttl_s=0.3, keep_s=60, sliding=True)
+    time.sleep(0.4)
+    assert not calls.read(full).is_found
+
+
 def test_sliding__is_read_in_time__lives_on(calls: Calls) -> None:
     calls.set("k", [1], 0.4, sliding=True)
     for _ in range(4):
