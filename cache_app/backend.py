@@ -45,12 +45,12 @@ class BrainCache(AsyncCalls):
         jitter: float | None = None,
         nx: bool = False,
         xx: bool = False,
-        **_: Any,
+        client: Any = None,
     ) -> bool:
         """False: there was one already (nx), there was none (xx), or the store is down and that is ignored.
 
         tags: invalidating any of them ends the entry. sliding: each read begins its life anew.
-        jitter: share of the timeout that is taken off at random; default OPTIONS["JITTER"].
+        jitter: share of the timeout that is taken off at random; default OPTIONS["JITTER"]. client: django-redis'; unused.
         """
         full, only = self.full_key(key, version), NEW if nx else EXISTING if xx else ""
         try:
@@ -153,14 +153,28 @@ class BrainCache(AsyncCalls):
         return found
 
     def set_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **_: Any
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Sequence[str] = (),
+        sliding: bool = False,
+        jitter: float | None = None,
+        client: Any = None,
     ) -> list[Any]:
-        """In one round trip. Returns the keys that could not be stored."""
+        """In one round trip, with tags in two. Returns the keys that could not be stored."""
         if not data:
             return []
-        items = [self._item(self.full_key(key, version), value, timeout) for key, value in data.items()]
         began = time.perf_counter()
         try:
+            versions = self._versions(tags) if tags else None
+            items = [
+                self._item(
+                    self.full_key(key, version), value, self._life_s(timeout, jitter), versions, sliding
+                )
+                for key, value in data.items()
+            ]
             self._store_items(items)
         except StoreFailed as failed:
             return list(self._failed(failed, list(data)))
@@ -381,7 +395,8 @@ class BrainCache(AsyncCalls):
         return self.store.set(full, payload, life_s, only=EXISTING)
 
     def _versions(self, tags: Sequence[str]) -> dict[str, int]:
-        return dict(zip(tags, self.store.versions([self.tag_key(tag) for tag in tags]), strict=True))
+        numbers = self.store.versions(self._tag_keys(tags))
+        return dict(zip(tags, numbers, strict=True))
 
     def _touch(self, full: str, life_s: float | None) -> bool:
         if life_s is not None and life_s <= 0:

@@ -39,7 +39,7 @@ class AsyncCalls(Entries):
         jitter: float | None = None,
         nx: bool = False,
         xx: bool = False,
-        **_: Any,
+        client: Any = None,
     ) -> bool:
         full, only = self.full_key(key, version), NEW if nx else EXISTING if xx else ""
         try:
@@ -138,13 +138,27 @@ class AsyncCalls(Entries):
         return found
 
     async def aset_many(
-        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **_: Any
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        tags: Sequence[str] = (),
+        sliding: bool = False,
+        jitter: float | None = None,
+        client: Any = None,
     ) -> list[Any]:
         if not data:
             return []
-        items = [self._item(self.full_key(key, version), value, timeout) for key, value in data.items()]
         began = time.perf_counter()
         try:
+            versions = await self._aversions(tags) if tags else None
+            items = [
+                self._item(
+                    self.full_key(key, version), value, self._life_s(timeout, jitter), versions, sliding
+                )
+                for key, value in data.items()
+            ]
             await self._astore_items(items)
         except StoreFailed as failed:
             return list(self._failed(failed, list(data)))
@@ -348,7 +362,7 @@ class AsyncCalls(Entries):
         return await self.store.aset(full, payload, life_s, only=EXISTING)
 
     async def _aversions(self, tags: Sequence[str]) -> dict[str, int]:
-        numbers = await self.store.aversions([self.tag_key(tag) for tag in tags])
+        numbers = await self.store.aversions(self._tag_keys(tags))
         return dict(zip(tags, numbers, strict=True))
 
     async def _atouch(self, full: str, life_s: float | None) -> bool:

@@ -79,6 +79,11 @@ class Entries(BaseCache):
         """Where the tag's number is kept. Raising it ends every entry that was stored under a lower one."""
         return f"{self.key_prefix}:tag:{tag}"
 
+    def _tag_keys(self, tags: Sequence[str]) -> list[str]:
+        if isinstance(tags, str):
+            raise TypeError("tags is a sequence of texts, not one text")
+        return [self.tag_key(tag) for tag in tags]
+
     def own_key(self, full: str, version: int | None = None) -> str:
         """What `full_key` was made of."""
         if self._is_plain:
@@ -114,9 +119,15 @@ class Entries(BaseCache):
     def _pack(self, full: str, value: Any, meta: Meta | None) -> Payload:
         return self.codec.encode(full, value, meta)
 
-    def _item(self, full: str, value: Any, timeout: Any) -> tuple[str, Payload, float | None]:
-        life_s = self._life_s(timeout)
-        return full, self._pack(full, value, self._meta(value, life_s, None, sliding=False)), life_s
+    def _item(
+        self,
+        full: str,
+        value: Any,
+        life_s: float | None,
+        versions: Mapping[str, int] | None,
+        sliding: bool,
+    ) -> tuple[str, Payload, float | None]:
+        return full, self._pack(full, value, self._meta(value, life_s, versions, sliding)), life_s
 
     def _to_write(
         self,

@@ -51,8 +51,11 @@ class Namespace:
         asked = {self._key(key): key for key in keys}
         return {asked[key]: value for key, value in self.cache.get_many(asked).items()}
 
-    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
-        return [key for key, value in data.items() if not self.set(key, value, timeout)]
+    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, **options: Any) -> list[Any]:
+        """Returns the keys that could not be stored. options: as of `cache.set_many`."""
+        given = {self._key(key): key for key in data}
+        items = {name: data[key] for name, key in given.items()}
+        return [given[name] for name in self.cache.set_many(items, timeout, **self._tagged(options))]
 
     def delete(self, key: Any) -> bool:
         return self.cache.delete(self._key(key))
@@ -83,8 +86,12 @@ class Namespace:
         asked = {self._key(key): key for key in keys}
         return {asked[key]: value for key, value in (await self.cache.aget_many(asked)).items()}
 
-    async def aset_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT) -> list[Any]:
-        return [key for key, value in data.items() if not await self.aset(key, value, timeout)]
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, **options: Any
+    ) -> list[Any]:
+        given = {self._key(key): key for key in data}
+        items = {name: data[key] for name, key in given.items()}
+        return [given[name] for name in await self.cache.aset_many(items, timeout, **self._tagged(options))]
 
     async def adelete(self, key: Any) -> bool:
         return await self.cache.adelete(self._key(key))
@@ -95,6 +102,9 @@ class Namespace:
     # --- parts -------------------------------------------------------------------------------------------------------
     def _key(self, key: Any) -> str:
         return f"{self.name}:{key}"
+
+    def _tagged(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"tags": (self.tag, *options.get("tags", ()))}
 
     def _full(self, key: Any) -> str:
         return self.cache.full_key(self._key(key))

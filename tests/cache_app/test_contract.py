@@ -234,6 +234,25 @@ def test_many__set_get_delete__in_one_go(calls: Calls) -> None:
     assert (calls.get_many([]), calls.set_many({}), calls.delete_many([])) == ({}, [], 0)
 
 
+def test_set_many__tags_and_sliding__are_obeyed(calls: Calls) -> None:
+    assert calls.set_many({"a": 1, "b": [2]}, 60, tags=["t"], jitter=0.5) == []
+    assert calls.set_many({"c": [3]}, 60, sliding=True) == []
+    assert calls.get_many(["a", "b", "c"]) == {"a": 1, "b": [2], "c": [3]}
+    calls.invalidate_tags("t")
+    assert calls.get_many(["a", "b", "c"]) == {"c": [3]}
+
+
+@pytest.mark.parametrize("wrong", [{"ttl": 1}, {"tag": "t"}, {"tags": "text"}], ids=repr)
+def test_set__what_it_does_not_know__is_refused_rather_than_forgotten(
+    calls: Calls, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError):
+        calls.set("k", [1], **wrong)
+    with pytest.raises(TypeError):
+        calls.set_many({"k": [1]}, **wrong)
+    assert calls.get("k") is None
+
+
 def test_clear__neighbour_with_a_longer_prefix__stays(
     cache: BrainCache, calls: Calls, kind: str, own_prefix: str, tmp_path: Path, half: Any
 ) -> None:
