@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from . import stats
-from .entries import Entries, Read
+from .entries import MISSING, Entries, Read
 from .store import StoreFailed
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ class Namespace:
 
     # --- for threads -------------------------------------------------------------------------------------------------
     def get(self, key: Any, default: Any = None) -> Any:
+        full = self._full(key)
         try:  # with its number in one round trip
-            return self._found(self.cache.read(self._full(key), (self.tag,)), default)
+            return self._found(self.cache.read(full, (self.tag,)), default)
         except StoreFailed as failed:
-            return self.cache._failed(failed, default)
+            return self._last_known(failed, full, default)
 
     def set(
         self,
@@ -66,10 +67,11 @@ class Namespace:
 
     # --- for the event loop ------------------------------------------------------------------------------------------
     async def aget(self, key: Any, default: Any = None) -> Any:
+        full = self._full(key)
         try:
-            return self._found(await self.cache.aread(self._full(key), (self.tag,)), default)
+            return self._found(await self.cache.aread(full, (self.tag,)), default)
         except StoreFailed as failed:
-            return self.cache._failed(failed, default)
+            return self._last_known(failed, full, default)
 
     async def aset(
         self,
@@ -108,6 +110,10 @@ class Namespace:
 
     def _full(self, key: Any) -> str:
         return self.cache.full_key(self._key(key))
+
+    def _last_known(self, failed: StoreFailed, full: str, default: Any) -> Any:
+        value, meta = self.cache._open(full, self.cache._last_known(failed, full))
+        return self._found(Read(value, meta, value is not MISSING, {}, self.cache.tier), default)
 
     def _found(self, read: Read, default: Any) -> Any:
         if not read.is_found or (read.meta is not None and Entries._is_over(read.meta)):

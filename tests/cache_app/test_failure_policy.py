@@ -260,7 +260,11 @@ def test_stale__server_stops__reads_are_what_this_process_saw_last(half: asyncio
         ask(cache, half, "set", (("gone", [3]), {}, None))
         ask(cache, half, "delete", (("gone",), {}, None))
         ask(cache, half, "get", (("a",), {}, None))
+        users: Any = cache.namespace("users")
+        ask(users, half, "set", (("1", [4]), {}, None))
     assert ask(cache, half, "get", (("a",), {}, None)) == [1]
+    assert ask(users, half, "get", (("1",), {}, None)) == [4]
+    assert ask(users, half, "get", (("2", "nothing"), {}, None)) == "nothing"
     assert ask(cache, half, "get", (("tagged",), {}, None)) == [2]
     assert ask(cache, half, "get", (("gone", "nothing"), {}, None)) == "nothing"
     assert ask(cache, half, "get_many", ((["a", "gone", "tagged"],), {}, None)) == {"a": [1], "tagged": [2]}
