@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from .globs import compile_glob
 
+_all: weakref.WeakSet[LastKnown] = weakref.WeakSet()
 _ENTRY_BYTES = 200  # of the dict, the tuple and the key's object, about
 
 
@@ -18,8 +21,10 @@ class LastKnown:
     def __init__(self, max_bytes: int, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_bytes, self._max_age_s, self._clock = max_bytes, max_age_s, clock
         self.reset()
+        _all.add(self)
 
     def reset(self) -> None:
+        """Empty. In a forked child: the thread that held the lock, in the middle of a change, is not in it."""
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -74,3 +79,11 @@ class LastKnown:
 
 def _size(key: str, payload: bytes) -> int:
     return len(key) + len(payload) + _ENTRY_BYTES
+
+
+def _forked() -> None:
+    for known in list(_all):
+        known.reset()
+
+
+os.register_at_fork(after_in_child=_forked)

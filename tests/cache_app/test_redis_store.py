@@ -575,6 +575,21 @@ def test_fork__child_and_parent__use_their_own_connections(store: RedisStore, pr
     assert store.get(prefix) == b"100"
 
 
+def test_fork__last_known_values_are_being_changed__child_does_not_wait_for_ever(
+    url: str, prefix: str
+) -> None:
+    known = LastKnown(100_000, 60.0)
+    store = RedisStore(url, known=known)
+    with known._lock:  # by a thread that the child does not have
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            store.set(prefix, b"child", None)
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get(prefix) == b"child"
+
+
 def test_fork__breaker_is_open_and_its_lock_taken__child_begins_anew(url: str, prefix: str) -> None:
     store = RedisStore(url, failures=1, open_s=77.0)
     store.set(prefix, b"1", None)
