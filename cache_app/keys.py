@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+_DEFAULT_DB = "default"  # the rows of others have the same primary keys
 MAX_ARGUMENTS = 120  # characters; longer ones are replaced by their digest
 
 
@@ -121,15 +122,17 @@ def _canonical(value: Any) -> str:
         case None | bool():
             return repr(value)
         case Enum():
-            return f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"
+            if value.name is None:  # of a Flag: no bit that has a name
+                return f"{_kind(value)}({canonical(value.value)})"
+            return f"{_kind(value)}.{value.name}"
         case int():
-            return int.__repr__(value)
+            return f"{_kind(value)}({int.__repr__(value)})"
         case float():
-            return float.__repr__(value)
-        case str():
-            return str.__repr__(value)
+            return f"{_kind(value)}({float.__repr__(value)})"
+        case str():  # one that is safe in HTML as it stands is another than the text that is not
+            return f"{_kind(value)}({str.__repr__(value)})"
         case bytes():
-            return bytes.__repr__(value)
+            return f"{_kind(value)}({bytes.__repr__(value)})"
         case datetime():
             return f"datetime({value.isoformat()},{value.tzinfo},{value.fold})"
         case date() | time():
@@ -150,6 +153,10 @@ def _canonical(value: Any) -> str:
     return _saved_row(value)
 
 
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 def _joined(values: tuple[Any, ...] | list[Any]) -> str:
     return ",".join(canonical(item) for item in values)
 
@@ -159,4 +166,5 @@ def _saved_row(value: Any) -> str:
     label, key = getattr(getattr(value, "_meta", None), "label_lower", None), getattr(value, "pk", None)
     if label is None or key is None:
         raise Unkeyable(f"no cache key from a {type(value).__qualname__}: give @cached a key= function")
-    return f"{label}({canonical(key)})"
+    db = getattr(getattr(value, "_state", None), "db", None) or _DEFAULT_DB
+    return f"{label}({canonical(key)})" if db == _DEFAULT_DB else f"{label}@{db}({canonical(key)})"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.utils.safestring import SafeString
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,14 @@ from cache_app import keys
 
 class Colour(enum.IntEnum):
     RED = 1
+
+
+class Rights(enum.IntFlag):
+    READ = 1
+
+
+class Whole(int):
+    pass
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.decimals(allow_nan=False)
@@ -41,12 +50,29 @@ def test_canonical__two_values__one_text_only_when_they_are_the_same(left: Any, 
     assert (keys.canonical(left) == keys.canonical(right)) == (typed(left) == typed(right))
 
 
+def test_canonical__flags_without_a_name__differ() -> None:
+    flags = [Rights(0), Rights(8), Rights(16), Rights(9), Rights.READ]
+    assert len({keys.canonical(flag) for flag in flags}) == len(flags)
+
+
+def test_canonical__rows_of_two_databases__differ() -> None:
+    def row(db: str | None) -> Any:
+        return SimpleNamespace(
+            _meta=SimpleNamespace(label_lower="shop.order"), pk=7, _state=SimpleNamespace(db=db)
+        )
+
+    assert keys.canonical(row("default")) == keys.canonical(row(None)) == "shop.order(7)"
+    assert keys.canonical(row("tenant")) == "shop.order@tenant(7)"
+
+
 def test_canonical__look_alikes__differ() -> None:
     alike = [
         1,
         True,
         1.0,
+        Whole(1),
         "1",
+        SafeString("1"),
         b"1",
         Decimal(1),
         Colour.RED,
