@@ -14,6 +14,7 @@ import structlog
 
 from . import seldom
 from .backend import BrainCache
+from .lock_waits import started
 from .store import StoreFailed
 
 log = structlog.get_logger(__name__)
@@ -78,8 +79,7 @@ def _keep(cache: BrainCache, tags: list[str]) -> None:
             _requests += 1
             _waiting[cache, tag] = _requests
         if _thread is None:
-            _thread = threading.Thread(target=_run, name="cache-late-invalidations", daemon=True)
-            _thread.start()
+            _thread = started(_run, "cache-late-invalidations")  # if it cannot, the next one tries again
 
 
 def _run() -> None:

@@ -27,6 +27,7 @@ from django.core.cache import InvalidCacheBackendError
 from . import backends, connections, seldom, slow, stats
 from .conf import conf
 from .latencies import Latencies
+from .lock_waits import started
 from .redis_store import Script
 from .shelves import link_of
 from .tallies import Tallies, Tally
@@ -208,9 +209,7 @@ class Housekeeper:
 
     def start(self) -> None:
         if self._thread is None and self.is_wanted:
-            self._thread = threading.Thread(target=self._run, name="cache-stats", daemon=True)
-            with contextlib.suppress(RuntimeError):  # at the interpreter's end nothing starts any more
-                self._thread.start()
+            self._thread = started(self._run, "cache-stats")
 
     def stop(self) -> None:
         """Flush for the last time; a Redis that hangs holds the process up for _EXIT_S."""

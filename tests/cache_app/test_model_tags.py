@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,24 @@ def test_late__asked_for_again_while_it_is_made_up_for__is_done_again(failing: A
     failing.store.meanwhile = lambda: None
     assert late.try_again() is True
     assert failing.store.taken == [failing.tag_key(tag) for tag in ("a", "b", "b")]
+
+
+def test_late__no_thread_can_be_started__the_next_one_tries_again(
+    failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(late, "_thread", None)
+    monkeypatch.setattr(late, "FIRST_PAUSE_S", 0.01)
+    failing.store.failures = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert late.raise_tags(failing, ["a"]) is False
+    assert late.waiting() == 1
+    assert late.raise_tags(failing, ["b"]) is False
+    until(lambda: late.waiting() == 0)
+    assert set(failing.store.taken) == {failing.tag_key("a"), failing.tag_key("b")}
 
 
 def test_late__no_room__is_said_and_the_ones_before_stay(
