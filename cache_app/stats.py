@@ -134,6 +134,9 @@ def counts(alias: str, namespace: str = "") -> Counts:
     found = _counts.get((alias, namespace))
     if found is not None:
         return found
+    namespace = namespace.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # neither Redis nor Prometheus takes others
     with _guard:
         if namespace and _namespaces.get(alias, 0) >= MAX_NAMESPACES and (alias, namespace) not in _counts:
             namespace = OTHER

@@ -273,6 +273,17 @@ def test_totals__two_processes__are_added_up() -> None:
     assert stats_store.of_process()["a", "users"].events == {"misses": 8}
 
 
+def test_flush__name_that_is_no_text__does_not_keep_the_others_out() -> None:
+    stats.counts("a", "\ud800").add("loads")
+    stats.counts("a", "b").add("loads", 2)
+    assert stats_store.flush() is True
+    assert {name: tally.events for (_, name), tally in stats_store.totals().tallies.items()} == {
+        "b": {"loads": 2},
+        "\\ud800": {"loads": 1},
+    }
+    assert stats.counts("a", "\ud800").events() == {"loads": 1}
+
+
 def test_flush__more_rows_than_one_script_takes__all_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats_store, "_ROWS", 3)
     for number in range(10):
