@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 Node = tuple[str, int]
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")  # of one server
 SINGLE, CLUSTER, SENTINEL = "single", "cluster", "sentinel"
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}  # redis-py knows the protocol, not the name
 _PORTS = {CLUSTER: 6379, SENTINEL: 26379}
@@ -69,6 +70,15 @@ def of_alias(location: Any, options: Mapping[str, Any]) -> str:
     """
     listed = _listed(location)
     return _with_login(_named(listed, options), options)
+
+
+def names_servers(location: Any, options: Mapping[str, Any]) -> bool:
+    """Whether LOCATION and OPTIONS name servers that can be dialled."""
+    try:
+        url = parse(of_alias(location, options)).url
+    except (ValueError, IndexError, KeyError, TypeError):
+        return False
+    return url.partition("://")[0] in SCHEMES
 
 
 def _named(listed: list[str], options: Mapping[str, Any]) -> str:

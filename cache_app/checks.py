@@ -12,8 +12,6 @@ from django.utils.module_loading import import_string
 from . import addresses, backends, options
 from .redis import BrainRedisCache
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
-
 
 @register(Tags.caches)
 def default_cache_is_on_redis(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -36,13 +34,9 @@ def aliases_are_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def _location(alias: str, listed: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if not _is(listed["BACKEND"], BrainRedisCache):
         return
-    kinds = ", ".join(f"{known}://" for known in SCHEMES)
+    kinds = ", ".join(f"{known}://" for known in addresses.SCHEMES)
     hint = f"Begin it with one of {kinds}; redis+cluster:// and redis+sentinel:// name several servers."
-    try:
-        url = addresses.parse(addresses.of_alias(listed.get("LOCATION", ""), listed.get("OPTIONS", {}))).url
-    except (ValueError, IndexError, KeyError, TypeError):
-        url = ""
-    if url.partition("://")[0] not in SCHEMES:
+    if not addresses.names_servers(listed.get("LOCATION", ""), listed.get("OPTIONS", {})):
         message = f"LOCATION of CACHES[{alias!r}] is not a Redis URL."
         yield Error(message, hint=_see(hint, "E002"), id="cache.E002")
 

@@ -5,6 +5,7 @@ A thin face over the CACHES backends. What it chose is what `@cached` and `cache
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import backends, options
+from . import addresses, backends, options
 from .backend import BrainCache
 from .connections import default_url, key_prefix
 
@@ -25,6 +26,7 @@ KINDS = {
     "memory": "cache_app.memory.MemoryCache",
     "file": "cache_app.file.FileCache",
 }
+ON_REDIS = ("redis", "tiered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +102,41 @@ class Cache:
 
 
 def initialize_cache(config: CacheConfig | None = None) -> Cache:
-    """Raises ImproperlyConfigured for a backend or an option that does not exist."""
+    """Raises ImproperlyConfigured for a backend or an option that does not exist, and for a value that cannot be meant."""
     chosen = config or CacheConfig()
     path = KINDS.get(chosen.backend)
     if path is None:
         raise ImproperlyConfigured(
             f"CacheConfig(backend={chosen.backend!r}): use one of {', '.join(map(repr, KINDS))}."
         )
-    _, problems = options.read("default", chosen.options)
+    _, problems = options.read("default", chosen.options, "CacheConfig.options")
     if problems:
-        raise ImproperlyConfigured(f"CacheConfig.options: {problems[0].message} {problems[0].hint}")
+        raise ImproperlyConfigured(f"{problems[0].message} {problems[0].hint}")
+    if not _is_life(chosen.default_ttl):
+        raise ImproperlyConfigured(
+            f"CacheConfig(default_ttl={chosen.default_ttl!r}): give it in seconds, or None for ever."
+        )
+    location = chosen.location or _location(chosen.backend)
+    if chosen.backend in ON_REDIS and not addresses.names_servers(location, chosen.options):
+        raise ImproperlyConfigured(
+            "CacheConfig.location is not a Redis URL: begin it with one of "
+            f"{', '.join(f'{scheme}://' for scheme in addresses.SCHEMES)}."
+        )
     params: dict[str, Any] = {
         "KEY_PREFIX": chosen.key_prefix or key_prefix(),
         "TIMEOUT": chosen.default_ttl,
         "OPTIONS": dict(chosen.options),
     }
-    made: BrainCache = import_string(path)(chosen.location or _location(chosen.backend), params)
+    made: BrainCache = import_string(path)(location, params)
+    made.default_timeout = chosen.default_ttl  # Django takes whole seconds alone
     backends.choose(made)
     return Cache(made)
+
+
+def _is_life(ttl_s: object) -> bool:
+    if ttl_s is None:
+        return True
+    return isinstance(ttl_s, int | float) and not isinstance(ttl_s, bool) and 0 < ttl_s < math.inf
 
 
 def _location(kind: str) -> str:

@@ -72,9 +72,12 @@ class Options:
 OURS = frozenset(field.name for field in fields(Options))
 
 
-def read(alias: str, values: object) -> tuple[Options, list[Problem]]:
-    """The options of CACHES[alias], and what is wrong with them; a wrong value keeps its default."""
-    where = f"CACHES[{alias!r}]['OPTIONS']"
+def read(alias: str, values: object, where: str = "") -> tuple[Options, list[Problem]]:
+    """The options of CACHES[alias], and what is wrong with them; a wrong value keeps its default.
+
+    where: what the problems call them, if they do not stand in CACHES.
+    """
+    where = where or f"CACHES[{alias!r}]['OPTIONS']"
     if not isinstance(values, Mapping):
         return read_from(where, Options, values)
     ours = {name: value for name, value in values.items() if name in OURS}

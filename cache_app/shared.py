@@ -50,13 +50,21 @@ def of(
 
 
 def alias_of(kind: type, location: Any, params: Mapping[str, Any]) -> str:
-    """The name under which CACHES lists these parameters; Django does not tell it to a backend."""
+    """The name under which CACHES lists these parameters; Django does not tell it to a backend.
+
+    Else that of the same keys: what `initialize_cache` makes of them counts as the alias does.
+    """
+    same_keys = []
     for alias, listed in settings.CACHES.items():
         rest = {name: value for name, value in listed.items() if name not in ("BACKEND", "LOCATION")}
         is_kind = str(listed.get("BACKEND", "")).endswith(f"{kind.__module__}.{kind.__name__}")
-        if is_kind and rest == params and listed.get("LOCATION", "") == location:
+        if not is_kind or listed.get("LOCATION", "") != location:
+            continue
+        if rest == params:
             return str(alias)
-    return str(params.get("KEY_PREFIX") or location)
+        if rest.get("KEY_PREFIX", "") == params.get("KEY_PREFIX", ""):
+            same_keys.append(str(alias))
+    return same_keys[0] if same_keys else str(params.get("KEY_PREFIX") or location)
 
 
 def close_all(**_: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.core.exceptions import ImproperlyConfigured
 
 from cache_app import CacheConfig, backends, cache_lock, cached, initialize_cache, shared
@@ -94,7 +95,11 @@ def test_decorator__of_a_plain_function__works_the_same_way(config: dict[str, An
     [
         (CacheConfig(backend="memcached"), "'redis', 'tiered', 'memory', 'file'"),
         (CacheConfig(options={"COMPRESSER": "zstd"}), "Did you mean 'COMPRESSOR'"),
-        (CacheConfig(options={"SERIALIZER": "pickle"}), "KEYS"),
+        (CacheConfig(options={"SERIALIZER": "pickle"}), "CacheConfig.options has pickle and no KEYS"),
+        (CacheConfig(default_ttl=-1), "default_ttl=-1"),
+        (CacheConfig(default_ttl="60"), "in seconds, or None"),  # type: ignore[arg-type]
+        (CacheConfig(location="http://cache"), "begin it with one of redis://"),
+        (CacheConfig(backend="tiered", location="cache:6379"), "is not a Redis URL"),
     ],
 )
 def test_initialize_cache__what_does_not_exist__is_said_with_what_does(
@@ -102,3 +107,17 @@ def test_initialize_cache__what_does_not_exist__is_said_with_what_does(
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=word):
         initialize_cache(config)
+
+
+def test_initialize_cache__the_keys_of_an_alias__counts_as_the_alias(
+    config: dict[str, Any], settings: LazySettings
+) -> None:
+    cache = initialize_cache(CacheConfig(**config, default_ttl=60))
+    prefix = settings.CACHES["default"]["KEY_PREFIX"]  # also the name of what no alias keeps
+    assert cache.backend.alias == ("default" if config["backend"] == "redis" else prefix)
+
+
+async def test_default_ttl__a_part_of_a_second__is_not_cut_down_to_none() -> None:
+    cache = initialize_cache(CacheConfig(backend="memory", default_ttl=0.5))
+    await cache.set("a", 1)
+    assert await cache.get("a") == 1
