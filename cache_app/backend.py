@@ -10,7 +10,6 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .backend_async import AsyncCalls
 from .codec import Meta, Unreadable
-from .connections import everything_of
 from .entries import MISSING, Read, numbers_of
 from .store import EXISTING, NEW, Payload, StoreFailed
 
@@ -189,7 +188,8 @@ class BrainCache(AsyncCalls):
     def clear(self, **_: Any) -> bool:
         """Remove what stands under KEY_PREFIX, in every version, and nothing else."""
         try:
-            self.store.delete_matching(everything_of(self.key_prefix))
+            for pattern in self.everything():
+                self.store.delete_matching(pattern)
         except StoreFailed as failed:
             return bool(self._failed(failed, neutral=False))
         return True

@@ -12,7 +12,6 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .codec import Meta, Unreadable
-from .connections import everything_of
 from .entries import MISSING, Entries, Read, numbers_of
 from .store import EXISTING, NEW, Payload, StoreFailed
 
@@ -171,7 +170,8 @@ class AsyncCalls(Entries):
 
     async def aclear(self, **_: Any) -> bool:
         try:
-            await self.store.adelete_matching(everything_of(self.key_prefix))
+            for pattern in self.everything():
+                await self.store.adelete_matching(pattern)
         except StoreFailed as failed:
             return bool(self._failed(failed, neutral=False))
         return True

@@ -10,15 +10,20 @@ from typing import Any, ClassVar, NamedTuple
 
 import structlog
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.utils.module_loading import import_string
 
 from . import seldom, shared, slow, stats
 from .codec import Codec, Meta, Unreadable
-from .connections import glob_escape
+from .connections import everything_of, glob_escape
 from .options import Options
 from .store import Held, Payload, Store, StoreFailed
 
 log = structlog.get_logger(__name__)
 MISSING: Any = object()
+
+
+def _own_part(full: str) -> str:
+    return full.split(":", 2)[-1]
 
 
 def wall_s() -> float:
@@ -59,6 +64,10 @@ class Entries(BaseCache):
         self.store, self.counts = found.store, found.counts
         self._hits = f"hits_{self.tier}"
         self._is_plain = self.key_func is default_key_func
+        reverse = (
+            params.get("OPTIONS", {}).get("REVERSE_KEY_FUNCTION") or _own_part
+        )  # django-redis' name for it
+        self._reverse: Callable[[str], Any] = reverse if callable(reverse) else import_string(reverse)
         self._stem = f"{self.key_prefix}:{self.version}:"
 
     def _make_store(self, alias: str, options: Options) -> Store:
@@ -88,12 +97,23 @@ class Entries(BaseCache):
         """What `full_key` was made of."""
         if self._is_plain:
             return full.removeprefix(self.full_key("", version))
-        return full.split(":", 2)[-1]
+        return str(self._reverse(full))
 
     def pattern(self, pattern: str, version: int | None = None) -> str:
         """The glob of the full keys whose own part matches."""
-        number = self.version if version is None else version
-        return f"{glob_escape(self.key_prefix)}:{number}:{pattern}"
+        number, prefix = self.version if version is None else version, glob_escape(self.key_prefix)
+        return (
+            f"{prefix}:{number}:{pattern}" if self._is_plain else str(self.key_func(pattern, prefix, number))
+        )
+
+    def everything(self) -> list[str]:
+        """The globs of all keys under KEY_PREFIX. Raises ValueError where KEY_FUNCTION leaves the prefix out."""
+        globs, prefix = [everything_of(self.key_prefix)], glob_escape(self.key_prefix)
+        if not self._is_plain:
+            globs.append(str(self.key_func("*", prefix, "*")))
+            if not prefix or prefix not in globs[-1]:
+                raise ValueError("KEY_FUNCTION leaves KEY_PREFIX out: other aliases' keys may be spelt alike")
+        return globs
 
     # --- lives -------------------------------------------------------------------------------------------------------
     def _life_s(self, timeout: Any, jitter: float | None = None) -> float | None:

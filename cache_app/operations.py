@@ -17,7 +17,6 @@ from foundation import audit
 
 from . import backends, browsing, stats_store
 from .backend import BrainCache
-from .connections import everything_of
 from .store import StoreFailed
 
 _NAMED = 20  # keys that an audit entry names
@@ -126,7 +125,7 @@ def clear(alias: str, *, actor: Any, source: str, **request: Any) -> int:
     """Remove every key under the alias' prefix, in every version, and nothing else; how many."""
     cache = cache_of(alias)
     with asking():
-        removed = cache.store.delete_matching(everything_of(cache.key_prefix))
+        removed = sum(cache.store.delete_matching(pattern) for pattern in cache.everything())
     cache.counts.add("deletes", removed)
     _record("cache.clear", alias, {"prefix": cache.key_prefix, "removed": removed}, actor, source, request)
     return removed

@@ -274,6 +274,30 @@ def test_delete_pattern__special_characters__means_them(calls: Calls) -> None:
     assert calls.keys() == ["v:1"]
 
 
+def spelt(key: str, prefix: str, version: Any) -> str:
+    return f"{version}|{prefix}|{key}"
+
+
+def read_back(full: str) -> str:
+    return full.split("|", 2)[2]
+
+
+@pytest.mark.parametrize("kind", ["redis", "memory", "file"])
+def test_key_function__its_keys__are_listed_and_removed(own_prefix: str, tmp_path: Path, kind: str) -> None:
+    made = make(kind, own_prefix, tmp_path / "files", REVERSE_KEY_FUNCTION=read_back)
+    made.key_func, made._is_plain = spelt, False
+    made.set_many({"a1": 1, "a2": 2, "b": [3]})
+    made.set("b", 4, version=2)
+    assert sorted(made.keys("a*")) == ["a1", "a2"]
+    assert made.delete_pattern("a*") == 2
+    assert made.clear() is True
+    assert (made.get("b"), made.get("b", version=2)) == (None, None)
+    made.key_func = lambda key, prefix, version: f"{version}|{key}"
+    with pytest.raises(ValueError, match="KEY_PREFIX"):
+        made.clear()
+    shared.close_all()
+
+
 # --- tags and namespaces ---------------------------------------------------------------------------------------------
 def test_tags__one_is_invalidated__its_entries_are_gone_in_every_way_of_reading(calls: Calls) -> None:
     calls.set("a", [1], tags=["red"])

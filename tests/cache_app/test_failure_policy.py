@@ -111,7 +111,16 @@ TABLE: dict[str, Call] = {
 }
 # These talk to no server.
 QUIET = {
-    *("full_key", "make_key", "validate_key", "make_and_validate_key", "tag_key", "own_key", "pattern"),
+    *(
+        "everything",
+        "full_key",
+        "make_key",
+        "validate_key",
+        "make_and_validate_key",
+        "tag_key",
+        "own_key",
+        "pattern",
+    ),
     *("get_backend_timeout", "namespace", "lock", "close", "aclose", "pack_member", "unpack_members"),
 }
 # These tell whoever calls them of the failure, whatever the policy: loading decides by itself.
