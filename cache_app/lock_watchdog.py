@@ -7,6 +7,7 @@ thread that is stuck is renewed until the lock's `max_hold_s`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from .lock_waits import started
 
 log = structlog.get_logger(__name__)
 
+_numbers = itertools.count(1)
 _IDLE_S = 10.0  # a thread with nothing to renew ends after this time
 
 
@@ -47,15 +49,15 @@ class Watchdog:
         self._wakes_at = 0.0
 
     def watch(self, lock: Renewable, due: float) -> Renewal:
-        entry = _Entry(self, id(lock))
+        number = next(_numbers)  # not the lock's id: freed and taken again, it is another entry
         with self._changed:
-            self._due[id(lock)] = (due, weakref.ref(lock))
+            self._due[number] = (due, weakref.ref(lock))
             if self._thread is None:
                 self._wakes_at = due
                 self._thread = started(self._run, "cache-lock-watchdog")
             elif due < self._wakes_at:
                 self._changed.notify()
-        return entry
+        return _Entry(self, number)
 
     def forget(self, number: int) -> None:
         with self._changed:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 from cache_app.local_locks import LocalTurns, Room, local_lock
 from cache_app.lock_rules import Ask
+from cache_app.lock_watchdog import Watchdog
 from cache_app.locks import CacheLock
 
 from .lock_kinds import until
@@ -137,3 +139,32 @@ def test_loop_ended_under_a_waiter__its_turn_goes_to_the_next() -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine.close()
     assert len(room.waiters) == 0
+
+
+class Slow:
+    """A lock whose first renewal is answered when it has been freed and taken again."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_go, self.renewed = threading.Event(), threading.Event(), threading.Event()
+
+    def renew(self) -> float | None:
+        if self.asked.is_set():
+            self.renewed.set()
+            return None
+        self.asked.set()
+        assert self.may_go.wait(5)
+        return None  # its token has gone
+
+    async def arenew(self) -> float | None:
+        raise AssertionError
+
+
+def test_watchdog__freed_and_taken_again_during_a_renewal__the_new_hold_is_renewed() -> None:
+    watchdog, lock = Watchdog(), Slow()
+    first = watchdog.watch(lock, time.monotonic())
+    assert lock.asked.wait(5)
+    first.cancel()
+    second = watchdog.watch(lock, time.monotonic() + 0.05)
+    lock.may_go.set()
+    assert lock.renewed.wait(5)
+    second.cancel()
