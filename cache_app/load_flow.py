@@ -44,7 +44,7 @@ def answering(call: Call, found: Read | StoreFailed) -> Steps:
     if isinstance(found, StoreFailed):
         call.store_failed(found)
         known = call.last_known()
-        if known is not None:
+        if known is not None and call.usable(known).is_found:
             call.counts.add("stale")
             return settled(call, (known.value, known.meta, True, True))
         return settled(call, (yield from _missed(call, None)))

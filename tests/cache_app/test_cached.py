@@ -15,9 +15,12 @@ import redis
 import structlog
 
 from cache_app import backends, cached, decorators, flights, stats
+from cache_app.calls import Call
 from cache_app.codec import Uncacheable
 from cache_app.connections import client
+from cache_app.entries import Read
 from cache_app.keys import Unkeyable
+from cache_app.store import StoreFailed
 from tests import servers
 
 from .loaders import Counted, Loader, Thread, awrapped, until, wrapped
@@ -253,7 +256,7 @@ def test_families__after_calls__carry_the_counts_per_function() -> None:
         sample.name: sample.value
         for family in stats.families()
         for sample in family.samples
-        if sample.labels.get("namespace") == function.name
+        if (sample.labels.get("alias"), sample.labels.get("namespace")) == ("default", function.name)
     }
     assert samples["brain_cache_hits_l2_total"] == counts["hits_l2"] >= 1
     assert samples["brain_cache_loads_total"] == counts["loads"] >= 1
@@ -569,6 +572,20 @@ def test_store_down__alias_answers_with_the_last_known__so_does_a_cached_functio
     assert (found.value, found.hit, found.stale, loader.runs) == ({"a": 1}, True, True, 1)
     assert function(7) == {"a": 1}
     assert loader.runs == 2
+
+
+def test_store_down__last_known_is_an_exception_of_another_code__is_no_answer(
+    own_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = Loader({"a": 1})
+    function = wrapped(loader, ttl_s=60, cache_errors=(KeyError,), error_ttl_s=5)
+    monkeypatch.setattr(Call, "last_known", lambda call: Read({"error": "old.Gone"}, None, True, {}))
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise StoreFailed from redis.ConnectionError("down")
+
+    monkeypatch.setattr(backends.backend(), "read", down)
+    assert function() == {"a": 1}
 
 
 # --- warm ------------------------------------------------------------------------------------------------------------
