@@ -87,10 +87,10 @@ def _memory(cache: BrainCache, state: Standing) -> Iterator[Finding]:
             # A laptop's server may grow; one that others depend on takes its machine with it.
             level = Level.WARNING if _is_production() else Level.OK
             hint = "Set maxmemory: without it the server grows until the machine stops it."
-            yield Finding(level, about, f"{_mib(found.used_memory_bytes)} used, no limit", hint)
+            yield Finding(level, about, f"{_size(found.used_memory_bytes)} used, no limit", hint)
             continue
         ratio = found.memory_ratio or 0.0
-        told = f"{_mib(found.used_memory_bytes)} of {_mib(found.max_memory_bytes)} used ({ratio:.0%})"
+        told = f"{_size(found.used_memory_bytes)} of {_size(found.max_memory_bytes)} used ({ratio:.0%})"
         hint = "Give it more, or shorten TTLs: the admin's page of the alias shows what is big."
         is_high = ratio >= HIGH_MEMORY
         yield Finding(Level.WARNING if is_high else Level.OK, about, told, hint if is_high else "")
@@ -124,7 +124,7 @@ def _fragmentation(cache: BrainCache, state: Standing) -> Iterator[Finding]:
     for found in state.servers:
         if found.fragmentation is None or found.used_memory_bytes < _WORTH_BYTES:
             continue  # of a small server it says nothing
-        told = f"{found.fragmentation:.2f}: {_mib(found.resident_bytes)} resident"
+        told = f"{found.fragmentation:.2f}: {_size(found.resident_bytes)} resident"
         is_high = found.fragmentation > _FRAGMENTED
         hint = "CONFIG SET activedefrag yes, or restart the server at a quiet hour." if is_high else ""
         level = Level.WARNING if is_high else Level.OK
@@ -141,7 +141,7 @@ def _clock(cache: BrainCache, state: Standing) -> Iterator[Finding]:
         off_s = before + took_s / 2 - (seconds + micros / 1e6)
         is_off = abs(off_s) > CLOCK_S
         hint = "Have both follow NTP: entries end by the clock of whoever reads them." if is_off else ""
-        told = f"this host's is {off_s:+.3f} s from the server's"
+        told = f"the server's is {abs(off_s):.3f} s {'behind' if off_s > 0 else 'ahead of'} this host's"
         yield Finding(Level.WARNING if is_off else Level.OK, f"{state.alias}: clock", told, hint)
 
 
@@ -189,7 +189,7 @@ def _files(cache: BrainCache, state: Standing) -> Iterator[Finding]:
         hint = "Give each user that runs the platform a directory of its own."
         yield Finding(Level.WARNING, about, f"{directory} belongs to user {found.st_uid}", hint)
     disk = shutil.disk_usage(directory)
-    told = f"{_mib(disk.free)} of {_mib(disk.total)} free"
+    told = f"{_size(disk.free)} of {_size(disk.total)} free"
     if disk.free < _FULL_DISK * disk.total:
         hint = "A full disk makes every write fail: free some, or lower MAX_BYTES."
         yield Finding(Level.WARNING, f"{state.alias}: disk", told, hint)
@@ -205,7 +205,8 @@ def _statistics() -> Iterator[Finding]:
         yield Finding(Level.OK, "statistics", "of each process alone: the default cache is no Redis")
     elif not found.is_shared:
         hint = "Nothing is lost: the counts are added when Redis answers again."
-        yield Finding(Level.WARNING, "statistics", f"{stats_store.backlog():,} counts wait for Redis", hint)
+        told = f"of this process alone: Redis does not answer, {stats_store.backlog():,} counts wait for it"
+        yield Finding(Level.WARNING, "statistics", told, hint)
     else:
         yield Finding(Level.OK, "statistics", "of all processes, in Redis")
 
@@ -235,8 +236,8 @@ def _is_production() -> bool:
     return bool(getattr(settings, "PRODUCTION", not settings.DEBUG))
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:,.1f} MiB"
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:,.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
 _LOOKS: tuple[Callable[[Any, Standing], Iterator[Finding]], ...] = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -56,6 +57,17 @@ def asking() -> Iterator[None]:
 def told(error: BaseException) -> str:
     """One line. redis-py names hosts and never passwords."""
     return f"{type(error).__name__}: {error}".partition("\n")[0][:300].removesuffix(": ")
+
+
+def statistics(alias: str = "") -> stats_store.Totals:
+    """What was counted, of all aliases or of one. Raises UnknownAlias for one of which neither CACHES nor a count tells."""
+    found = stats_store.totals()
+    if not alias:
+        return found
+    tallies = {key: tally for key, tally in found.tallies.items() if key[0] == alias}
+    if not tallies:
+        cache_of(alias)
+    return replace(found, tallies=tallies)
 
 
 def set_value(

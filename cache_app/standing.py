@@ -18,6 +18,7 @@ from .memory import MemoryStore
 from .shelves import link_of
 
 REDIS, TIERED, MEMORY, FILE = "redis", "tiered", "memory", "file"
+UNLISTED = "not in CACHES"
 OF_PROCESS = "of this process alone"
 
 
@@ -75,6 +76,11 @@ class Standing:
 
 def all_aliases() -> list[Standing]:
     return [of(alias) for alias in operations.aliases()]
+
+
+def unlisted(alias: str) -> Standing:
+    """Of a cache that code made for itself (`initialize_cache`): its counts are known, and nothing else."""
+    return Standing(alias, UNLISTED, prefix="", serializer="", compressor=None, on_down="")
 
 
 def of(alias: str) -> Standing:

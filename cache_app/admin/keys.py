@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cache_app import browsing, operations, standing
@@ -60,8 +60,9 @@ def entry(request: HttpRequest) -> HttpResponse:
     found = None
     with pages.told(request):
         found = browsing.look(operations.cache_of(alias), key, version)
-        if found is None:
-            raise Http404(f"There is no key {key!r} in {alias}")
+        if found is None:  # it may have ended since the list was shown
+            messages.warning(request, f"{key} is not there any more.")
+            return HttpResponseRedirect(back)
     may_see = roles.allows(request.user, roles.OPERATOR)
     return pages.shown(
         request, "entry.html", "Cache entry", alias=alias, back=back,
@@ -130,7 +131,7 @@ def _facts(found: Entry) -> list[tuple[str, str]]:
         ("Form", row.codec),
         ("Full key", row.full),
     ]
-    if row.ttl_s == row.left_s:
+    if facts[0][1] == facts[1][1]:
         del facts[1]
     return [fact for fact in facts if fact[1] != figures.NONE]
 

@@ -61,7 +61,12 @@ def found() -> dict[str, Any]:
     sums = by_alias(totals.tallies)
     return {
         "aliases": [
-            _section(one, sums.pop(one.alias, Tally()), totals.tallies) for one in standing.all_aliases()
+            *(_section(one, sums.pop(one.alias, Tally()), totals.tallies) for one in standing.all_aliases()),
+            *(
+                _section(standing.unlisted(alias), tally, totals.tallies)
+                for alias, tally in sorted(sums.items())
+                if tally.events
+            ),
         ],
         "is_shared": totals.is_shared,
         "has_redis": stats_store.is_there(),
@@ -80,6 +85,7 @@ def _section(one: Standing, tally: Tally, tallies: Tallies) -> dict[str, Any]:
     namespaces.sort(key=lambda item: (-item[1].lookups, item[0]))
     return {
         "alias": one,
+        "has_pages": one.kind != standing.UNLISTED,
         "keys": reverse("cache-admin:keys") + pages.query({"alias": one.alias}),
         "memory": reverse("cache-admin:memory") + pages.query({"alias": one.alias}),
         "tone": "bad" if one.error else "warn" if one.degraded else "good",

@@ -156,8 +156,9 @@ class StatisticsView(APIView):
     )
     def get(self, request: Request) -> Response:
         alias = asked(request, ["alias"])["alias"]
-        found = stats_store.totals()
-        tallies = {key: tally for key, tally in sorted(found.tallies.items()) if alias in ("", key[0])}
+        with told():
+            found = operations.statistics(alias)
+        tallies = dict(sorted(found.tallies.items()))
         return Response(
             {
                 "is_shared": found.is_shared,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from argparse import ArgumentParser
+import math
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,31 @@ from foundation.commands import USAGE, Failed
 
 def add_alias(parser: ArgumentParser) -> None:
     parser.add_argument("--alias", default="default", help="of CACHES (default: default)")
+
+
+def name(text: str) -> str:
+    """argparse's type of a tag and of a namespace."""
+    if not text.strip():
+        raise ArgumentTypeError("a name has at least one character")
+    return text
+
+
+def positive(text: str) -> int:
+    """argparse's type of a count."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """argparse's type of a duration."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found
 
 
 def trace() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The verbs of `manage.py cache` that change something; each change is audited, and nothing is removed without --yes."""
+"""The verbs of `manage.py cache` that change something; each change is audited, and only keys that are named go without --yes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cache_app import browsing, operations, warming
 from foundation import figures
 from foundation.commands import FAILED, OK, USAGE, BrainCommand, Failed
 
+from . import asking
 from .asking import add_alias, answered, trace
 
 
@@ -22,7 +23,7 @@ class ChangingVerbs:
         )
         put.add_argument("key")
         put.add_argument("value", metavar="JSON")
-        put.add_argument("--ttl", type=float, metavar="SECONDS", help="without it: for ever")
+        put.add_argument("--ttl", type=asking.seconds, metavar="SECONDS", help="without it: for ever")
         add_alias(put)
         delete = self._command.verb(
             "delete", self.delete, "Delete keys, or all that a pattern matches, counted first."
@@ -39,7 +40,7 @@ class ChangingVerbs:
         add_alias(clear)
         for verb, run, what in (("tag", self.tag, "tags"), ("namespace", self.namespace, "namespaces")):
             parser = self._command.verb(verb, run, f"Invalidate {what}: every entry under them ends at once.")
-            parser.add_argument("names", nargs="+", metavar="NAME")
+            parser.add_argument("names", nargs="+", type=asking.name, metavar="NAME")
             add_alias(parser)
         warm = self._command.verb("warm", self.warm, "Load what is decorated with @cached(warm=…).")
         warm.add_argument("names", nargs="*", metavar="NAME", help="of functions; default: all of them")
@@ -49,8 +50,6 @@ class ChangingVerbs:
             decoded = json.loads(value)
         except ValueError as error:
             raise Failed(f"the value is no JSON: {error}", "Quote text twice: '\"text\"'.", USAGE) from error
-        if ttl is not None and not ttl > 0:
-            raise Failed("--ttl is more than 0", "Leave it out to store it for ever.", USAGE)
         with answered():
             operations.set_value(alias, key, decoded, ttl_s=ttl, **trace())
         self._command.line(f"{key} is stored")
@@ -117,6 +116,10 @@ class ChangingVerbs:
             wanted = warming.chosen(names)
         except warming.UnknownFunction as error:
             raise Failed(str(error), "see: manage.py cache warm", USAGE) from error
+        if not wanted:
+            self._command.line("nothing to warm: no function that is imported here has @cached(warm=…)")
+            self._command.document([])
+            return OK
         found = []
         with self._command.progress("warming", len(wanted)) as advance:
             for name in wanted:

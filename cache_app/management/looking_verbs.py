@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from cache_app.tallies import Tally, by_alias
 from foundation import figures
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
 
+from . import asking
 from .asking import add_alias, answered, trace
 
 _SHOWN = ("loads", "coalesced", "stale", "load_errors", "corrupt", "store_errors")
@@ -33,7 +34,7 @@ class LookingVerbs:
             "keys", self.keys, "List keys. Example: manage.py cache keys 'user:*' --limit 20"
         )
         keys.add_argument("pattern", nargs="?", default="", help="a glob, or what keys begin with")
-        keys.add_argument("--limit", type=_positive, default=100)
+        keys.add_argument("--limit", type=asking.positive, default=100, help="(default 100)")
         add_alias(keys)
         get = self._command.verb("get", self.get, "One entry: what it says of itself, and its value.")
         get.add_argument("key")
@@ -46,15 +47,16 @@ class LookingVerbs:
 
     def _bench(self, parser: ArgumentParser) -> None:
         parser.add_argument("--seconds", type=_seconds, default=0.5, help="of each operation (default 0.5)")
-        parser.add_argument("--bytes", type=_positive, default=100, help="of a value (default 100)")
+        parser.add_argument("--bytes", type=asking.positive, default=100, help="of a value (default 100)")
         add_alias(parser)
 
     def stats(self, *, alias: str | None, reset: bool, **options: Any) -> None:
         if reset:
             self._reset(alias)
             return
-        found = stats_store.totals()
-        tallies = {key: tally for key, tally in found.tallies.items() if alias in (None, key[0])}
+        with answered():
+            found = operations.statistics(alias or "")
+        tallies = found.tallies
         self._command.line(_scope(found), style="dim")
         columns = [
             "alias",
@@ -95,6 +97,10 @@ class LookingVerbs:
                 found = browsing.page(cache, pattern, "", cursor, min(limit, browsing.LONGEST_PAGE))
                 rows, cursor, is_more = rows + found.rows, found.cursor, bool(found.cursor)
         shown = rows[:limit]
+        if not shown:
+            self._command.line(f"no such key in {alias}" if pattern else f"{alias} has no keys")
+            self._command.document([])
+            return
         self._command.table(
             ["key", "ttl", "bytes", "codec"],
             [[row.key, _left(row), row.memory_bytes or row.size_bytes, row.codec] for row in shown],
@@ -177,15 +183,8 @@ def _left(row: browsing.Row) -> str | None:
     return "over" if row.is_over else figures.duration(row.left_s)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= _MOST_S:
-        raise ValueError(text)
-    return number
+    found = asking.seconds(text)
+    if found > _MOST_S:
+        raise ArgumentTypeError(f"at most {_MOST_S:g}")
+    return found

@@ -8,7 +8,7 @@ from django.conf import LazySettings
 from django.test import Client
 from django.urls import reverse
 
-from cache_app import backends, slow, stats_store
+from cache_app import backends, slow, stats, stats_store
 from cache_app.admin import pages
 from cache_app.backend import BrainCache
 from foundation import roles
@@ -124,6 +124,18 @@ def test_statistics__after_reads__ratios_of_aliases_and_namespaces(
     assert "Reset…" not in text(viewer.get(at("statistics")))
 
 
+def test_statistics__of_a_cache_that_code_made__are_shown_without_links(
+    viewer: Client, cache: BrainCache
+) -> None:
+    stats_store.reset()
+    stats.counts("made-in-code").add("hits_l1", 7)
+    found = text(viewer.get(at("statistics-live")))
+    section = found[found.index("made-in-code") :]
+    assert "not in CACHES" in section
+    assert "7 hits" in section
+    assert "<a " not in section
+
+
 def test_reset__asked_and_done__begins_anew(operator: Client, cache: BrainCache) -> None:
     cache.get("missing")
     assert "Reset…" in text(operator.get(at("statistics")))
@@ -178,7 +190,9 @@ def test_entry__value__for_operators_and_masked(viewer: Client, operator: Client
     assert "A read finds it." in seen
     cache.invalidate_tags("t")
     assert "invalidated since" in text(operator.get(address))
-    assert operator.get(at("entry", key="missing")).status_code == 404
+    assert messages(operator.get(at("entry", key="missing"), follow=True)) == [
+        "missing is not there any more."
+    ]
 
 
 def test_entry__deleted__is_gone_and_audited(viewer: Client, operator: Client, cache: BrainCache) -> None:

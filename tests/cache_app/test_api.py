@@ -91,9 +91,13 @@ def test_stats__after_reads__ratios_by_alias_and_namespace(
     named = {(one["alias"], one["namespace"]): one for one in found["namespaces"]}
     assert named["default", "users"]["hit_ratio"] == 0.5
     assert found["aliases"][0]["operations"]["get"]["count"] >= 2
-    assert viewer.get(f"{BASE}/stats?alias=other").json()["namespaces"] == []
+    assert {one["alias"] for one in viewer.get(f"{BASE}/stats?alias=default").json()["namespaces"]} == {
+        "default"
+    }
+    assert "other" in problem(viewer.get(f"{BASE}/stats?alias=other"), 404)["detail"]
     assert operator.post(f"{BASE}/stats/reset").status_code == 204
-    assert viewer.get(f"{BASE}/stats").json()["namespaces"] == []
+    for query in ("", "?alias=default"):
+        assert viewer.get(f"{BASE}/stats{query}").json()["namespaces"] == []
     assert AuditEntry.objects.get().action == "cache.reset_statistics"
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
-from cache_app import backends, stats_store
+from cache_app import backends, stats_store, warming
 from cache_app.backend import BrainCache
 from foundation.commands import Failed
 from foundation.models import AuditEntry
@@ -96,9 +96,10 @@ def test_stats__after_reads__by_alias_and_namespace(cache: BrainCache) -> None:
     found = document("stats")
     assert found["is_shared"] is True
     assert {one["namespace"]: one["hit_ratio"] for one in found["statistics"]}["users"] == 1.0
-    assert document("stats", "--alias", "other")["statistics"] == []
+    assert document("stats", "--alias", "default")["statistics"] == found["statistics"]
+    assert refused("stats", "--alias", "other").returncode == 2
     assert document("stats", "--reset") == {"reset": True}
-    assert document("stats")["statistics"] == []
+    assert document("stats")["statistics"] == document("stats", "--alias", "default")["statistics"] == []
     assert AuditEntry.objects.get().action == "cache.reset_statistics"
     assert refused("stats", "--reset", "--alias", "default").returncode == 2
 
@@ -113,6 +114,10 @@ def test_keys__pattern_and_limit__lists_them(cache: BrainCache) -> None:
     assert len(document("keys", "user:*", "--limit", "5")) == 5
     assert [row["key"] for row in document("keys", "oth")] == ["other"]
     assert refused("keys", "--alias", "nobody").returncode == 2
+    assert run("keys", "nothing:*") == (0, "no such key in default\n")
+    assert document("keys", "nothing:*") == []
+    with pytest.raises(CommandError, match="'0' is no whole number above 0"):
+        run("keys", "--limit", "0")
 
 
 def test_get__value__masked_unless_raw(cache: BrainCache) -> None:
@@ -133,7 +138,9 @@ def test_set__json__is_stored_for_a_time(cache: BrainCache) -> None:
     run("set", "text", '"x"')
     assert cache.ttl("text") is None
     assert refused("set", "a", "not json").returncode == 2
-    assert refused("set", "a", "1", "--ttl", "0").returncode == 2
+    for ttl in ("0", "inf", "nan", "x"):
+        with pytest.raises(CommandError, match="no number of seconds above 0"):
+            run("set", "a", "1", "--ttl", ttl)
     assert [entry.action for entry in AuditEntry.objects.all()] == ["cache.set", "cache.set"]
     assert AuditEntry.objects.filter(source="cli").count() == 2
 
@@ -175,10 +182,19 @@ def test_tag_and_namespace__named__end_their_entries(cache: BrainCache) -> None:
     assert users.get("1") == 1
     assert document("namespace", "users") == {"namespaces": ["users"]}
     assert users.get("1") is None
+    for verb in ("tag", "namespace"):
+        with pytest.raises(CommandError, match="a name has at least one character"):
+            run(verb, "users", "")
 
 
 def test_warm__unknown_function__is_wrong_usage() -> None:
     assert refused("warm", "no.such.function").returncode == 2
+
+
+def test_warm__nothing_to_warm__says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "warmable", dict)
+    assert "nothing to warm" in run("warm")[1]
+    assert document("warm") == []
 
 
 def test_bench__an_alias__figures_and_no_keys_left(cache: BrainCache) -> None:
