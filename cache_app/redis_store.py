@@ -421,7 +421,7 @@ def _all_good(replies: list[Any]) -> list[Any]:
 
 def _strings(replies: list[Any]) -> list[bytes | None]:
     """As MGET answers: what is no string is None."""
-    return _all_good([None if is_misuse(reply) else reply for reply in replies])
+    return _all_good([None if is_wrong_type(reply) else reply for reply in replies])
 
 
 def _texts(page: list[bytes]) -> list[str]:
@@ -439,7 +439,6 @@ def _nothing(key: str) -> None:
 
 # --- errors ----------------------------------------------------------------------------------------------------------------
 
-_MISUSE = ("WRONGTYPE", "ERR ")
 _NO_INTEGER = ("not an integer", "overflow", "WRONGTYPE")
 
 
@@ -447,7 +446,12 @@ def is_misuse(reply: Any) -> bool:
     """An error reply that says something about the command, not about the server: WRONGTYPE, no integer, CROSSSLOT."""
     if isinstance(reply, redis.DataError | redis.exceptions.ClusterCrossSlotError):
         return True
-    return type(reply) is redis.ResponseError and str(reply).startswith(_MISUSE)
+    # redis-py takes the word ERR off the text.
+    return is_wrong_type(reply) or (type(reply) is redis.ResponseError and reply.status_code == "ERR")
+
+
+def is_wrong_type(reply: Any) -> bool:
+    return type(reply) is redis.ResponseError and str(reply).startswith("WRONGTYPE")
 
 
 def _failed(error: Exception) -> StoreFailed:
@@ -455,4 +459,4 @@ def _failed(error: Exception) -> StoreFailed:
 
 
 def _of_a_read(error: Exception) -> Exception:
-    return Unreadable("foreign") if is_misuse(error) else _failed(error)
+    return Unreadable("foreign") if is_wrong_type(error) else _failed(error)

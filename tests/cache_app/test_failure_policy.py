@@ -257,6 +257,14 @@ def test_method__wrong_use__raises_whatever_the_policy(half: asyncio.Runner | No
         ask(cache, half, "zadd", (("k", {}), {}, None))
 
 
+def test_ignore__the_call_is_wrong_and_the_server_is_well__is_said(own_prefix: str) -> None:
+    cache: Any = made(connections.default_url(), "ignore")
+    cache.hset("h", "f", "text")
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        cache.hincrby("h", "f")
+    cache.delete("h")
+
+
 # --- stale ---------------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 import uvloop
 from django.conf import LazySettings
+from redis._parsers.base import BaseParser
 
 from cache_app import connections
 from cache_app.breaker import Breaker
@@ -551,10 +552,13 @@ def test_read_only__in_a_pipeline__the_next_one_dials_anew(half: asyncio.Runner 
 
 
 def test_is_misuse__errors_about_the_command__and_no_others() -> None:
-    assert is_misuse(redis.ResponseError("WRONGTYPE Operation against a key"))
-    assert is_misuse(redis.ResponseError("ERR syntax error"))
-    assert not is_misuse(redis.ResponseError("MISCONF no disk"))
-    assert not is_misuse(redis.ConnectionError("ERR max number of clients reached"))
+    as_read = BaseParser.parse_error
+    assert is_misuse(as_read("WRONGTYPE Operation against a key"))
+    assert is_misuse(as_read("ERR hash value is not an integer"))
+    assert is_misuse(as_read("CROSSSLOT Keys in request don't hash to the same slot"))
+    assert not is_misuse(as_read("MISCONF no disk"))
+    assert not is_misuse(as_read("ERR max number of clients reached"))
+    assert not is_misuse(as_read("BUSY Redis is busy running a script"))
 
 
 # --- forks ---------------------------------------------------------------------------------------------------------------
