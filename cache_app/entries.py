@@ -121,6 +121,8 @@ class Entries(BaseCache):
         life_s = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         if life_s is None:
             return None
+        if life_s != life_s:  # else it would live for ever
+            raise ValueError("a timeout that is not a number")
         share = self.options.JITTER if jitter is None else jitter
         return float(life_s) if not share or life_s <= 0 else life_s * (1 - random.random() * share)  # noqa: S311
 

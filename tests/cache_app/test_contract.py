@@ -146,6 +146,17 @@ def test_timeout__nothing_or_less__is_over_at_once(calls: Calls, timeout: int) -
     assert calls.get("a") is None
 
 
+def test_timeout__not_a_number__is_refused(calls: Calls) -> None:
+    for method, arguments in (
+        ("set", ("k", [1])),
+        ("add", ("k", [1])),
+        ("touch", ("k",)),
+        ("set_many", ({"k": 1},)),
+    ):
+        with pytest.raises(ValueError, match="not a number"):
+            getattr(calls, method)(*arguments, float("nan"))
+
+
 def test_ttl__of_each_kind_of_life__says_it(calls: Calls) -> None:
     calls.set("default", [1])
     calls.set("ever", [1], None)
