@@ -77,13 +77,18 @@ def _one_of(pattern: bytes, position: int) -> tuple[bytes, int]:
             position += 1
             break
         elif left >= 3 and pattern[position + 1] == ord("-"):
-            low, high = sorted((sign, pattern[position + 2]))
-            members.update(range(low, high + 1))
+            low, high = sorted((_signed(sign), _signed(pattern[position + 2])))
+            members.update(byte & 0xFF for byte in range(low, high + 1))
             position += 3
         else:
             members.add(sign)
             position += 1
     return _class(members, is_negated), position
+
+
+def _signed(byte: int) -> int:
+    """Ranges compare C's plain chars, which are signed where Redis is usually built (x86)."""
+    return byte - 256 if byte > 127 else byte
 
 
 def _class(members: set[int], is_negated: bool) -> bytes:

@@ -149,6 +149,7 @@ class Session:
         """Connects."""
         self._line, self._tracker, self._connection = line, tracker, connection
         self._failure: Exception | None = None
+        self._may_have_more = False  # read from the socket, and not obeyed yet: no poll tells of that
         connection.connect()
         parser: Any = connection._get_parser()
         parser.set_invalidation_push_handler(_as_it_is)
@@ -158,6 +159,8 @@ class Session:
 
     def wait(self) -> None:
         """Until something arrives, or there is something else to do."""
+        if self._may_have_more:
+            return
         self._for_thread.poll(self.pulse.wait_s(time.monotonic()) * 1000)
 
     def go_on(self, now: float) -> None:
@@ -173,7 +176,9 @@ class Session:
     def catches_up(self) -> bool:
         """Whether everything that has arrived is obeyed now. Raises nothing: what fails ends the line's own thread."""
         try:
-            return self._failure is None and (not self._for_readers.poll(0) or self._obey())
+            if self._failure is not None:
+                return False
+            return self._obey() if self._may_have_more or self._for_readers.poll(0) else True
         except Exception as error:  # noqa: BLE001  (the message is lost: whatever it was, the line is made anew)
             self._failure = error
             self._line.close_socket()
@@ -193,9 +198,11 @@ class Session:
 
     def _obey(self) -> bool:
         """False: there may be more."""
+        self._may_have_more = True
         for _ in range(_AT_ONCE):
             message = _read(self._connection)
             if message is _NOTHING:
+                self._may_have_more = False
                 return True
             self._take(message)
         return False
