@@ -82,6 +82,10 @@ class Shipper:
         """Whether the last attempt failed."""
         return self._failed
 
+    def missed(self) -> None:
+        """A question of the same Redis failed: without news `send` asks nothing, and would not know."""
+        self._failed = True
+
     def send(self, link: Any) -> None:
         """Add what is new. Raises redis.RedisError, and then sends the same again the next time."""
         with self._sending:
@@ -173,10 +177,12 @@ def of_process() -> Tallies:
 
 
 def slow_operations() -> list[slow.Slow]:
-    """Of all processes, or of this one where Redis does not answer; the newest first."""
+    """Of all processes, or of this one where Redis does not answer (`is_failing`); the newest first."""
     if flush():
-        with contextlib.suppress(redis.RedisError, OSError):
+        try:
             return slow.shared(_link(), key("slow"))
+        except (redis.RedisError, OSError):
+            _shipper.missed()
     return slow.recent()
 
 

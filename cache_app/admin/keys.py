@@ -23,7 +23,7 @@ def page(request: HttpRequest) -> HttpResponse:
     alias = pages.alias_of(request)
     asked = {name: request.GET.get(name, "")[: browsing.LONGEST_PATTERN] for name in ("pattern", "version")}
     cursor = request.GET.get("cursor", "")
-    rows: list[Row] = []
+    rows: list[Row] | None = None
     following = ""
     with pages.told(request):
         try:
@@ -41,7 +41,7 @@ def page(request: HttpRequest) -> HttpResponse:
         kind=standing.kind_of(operations.cache_of(alias)),
         asked=asked,
         versions=_versions(asked["version"]),
-        rows=[_row(alias, row) for row in rows],
+        rows=None if rows is None else [_row(alias, row) for row in rows],
         first=pages.query(given) if cursor else "",
         following=pages.query({**given, "cursor": following}) if following else "",
         delete=reverse("cache-admin:delete") + pages.query(given),

@@ -22,14 +22,14 @@ _SLOW_EVERY_S = 5
 def page(request: HttpRequest) -> HttpResponse:
     alias = pages.alias_of(request)
     found = standing.of(alias)
-    rows: list[browsing.Row] = []
+    rows: list[browsing.Row] | None = None
     among = 0
     with pages.told(request):
         rows, among = browsing.biggest(operations.cache_of(alias))
     return pages.shown(
         request, "memory.html", "Cache memory", alias=alias, aliases=operations.aliases(), found=found,
         servers=[(server, _facts(server)) for server in found.servers], held=_held(found),
-        rows=[_row(alias, row) for row in rows], among=among,
+        rows=None if rows is None else [_row(alias, row) for row in rows], among=among,
     )  # fmt: skip
 
 
@@ -81,8 +81,9 @@ def _row(alias: str, row: browsing.Row) -> dict[str, Any]:
 
 def _slow() -> dict[str, Any]:
     now = timezone.now()
+    found = stats_store.slow_operations()
     return {
-        "rows": [_told(one, now.timestamp()) for one in stats_store.slow_operations()],
+        "rows": [_told(one, now.timestamp()) for one in found],
         "slow_ms": conf().SLOW_MS,
         "is_shared": not stats_store.is_failing() and stats_store.is_there(),
         "updated": now,

@@ -92,6 +92,9 @@ def test_pages__that_change__are_for_operators(name: str, viewer: Client, operat
 def test_pages__redis_gone__say_so_and_stand(name: str, viewer: Client) -> None:
     found = text(viewer.get(at(name)))
     assert "answer" in found or name.startswith("slow")
+    assert "of all processes" not in found
+    assert "No such key" not in found  # nobody knows
+    assert "Biggest keys" not in found
 
 
 @pytest.mark.usefixtures("redis_down")
