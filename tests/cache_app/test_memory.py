@@ -1,0 +1,270 @@
+"""Memory as a store: bounds, ends, threads, forks."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache_app.memory import MemoryStore, estimate_bytes
+from cache_app.store import EXISTING, NEW, Held
+
+POLICIES = ["tinylfu", "lru"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def counting() -> tuple[dict[str, int], Any]:
+    counts: dict[str, int] = {}
+
+    def count(event: str, n: int) -> None:
+        counts[event] = counts.get(event, 0) + n
+
+    return counts, count
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["set", "set", "set", "get", "delete", "incr", "expire", "tick", "versions", "raise"]
+        ),
+        st.integers(0, 30),
+        st.integers(0, 4_000),
+    ),
+    max_size=200,
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=80, deadline=None)
+@given(steps=steps)
+def test_store__any_steps__keeps_to_its_bounds_and_never_answers_what_is_over(
+    policy: str, steps: Any
+) -> None:
+    clock = Clock()
+    store = MemoryStore(20_000, 12, policy, clock=clock)
+    model: dict[str, tuple[bytes, float]] = {}
+    for verb, number, amount in steps:
+        key = f"k{number}"
+        if verb == "set":
+            payload, ttl_s = b"x" * amount, None if amount % 3 else 1.0 + amount % 7
+            store.set(key, payload, ttl_s)
+            model[key] = (payload, math.inf if ttl_s is None else clock.now + ttl_s)
+        elif verb == "get":
+            found = store.get(key)
+            if found is not None:
+                assert model[key][0] == found
+                assert model[key][1] > clock.now
+        elif verb == "delete":
+            store.delete_many([key])
+            model.pop(key, None)
+        elif verb == "expire" and store.expire(key, 2.0):
+            model[key] = (model[key][0], clock.now + 2.0)
+        elif verb == "tick":
+            clock.now += amount / 1000
+        elif verb in ("versions", "raise"):
+            tag = f"t{number}"
+            store.raise_versions([tag]) if verb == "raise" else store.versions([tag])
+        assert len(store) <= 12
+        assert 0 <= store.size_bytes <= 20_000
+    store.delete_matching("*")
+    clock.now += 100
+    for _ in range(30):  # writes sweep what is over
+        store.set("last", b"", None)
+    assert len(store) == 1
+    store.delete_many(["last"])
+    assert (len(store), store.size_bytes) == (0, 0)
+
+
+def test_store__entry_larger_than_all_of_it__is_not_kept_and_the_old_one_is_gone(policy: str) -> None:
+    store = MemoryStore(10_000, 100, policy)
+    store.set("k", b"small", None)
+    store.set("k", b"x" * 20_000, None)
+    assert store.get("k") is None
+    assert (len(store), store.size_bytes) == (0, 0)
+
+
+def test_store__too_many__evicts_and_says_so(policy: str) -> None:
+    counts, count = counting()
+    store = MemoryStore(2**30, 100, policy, count=count)
+    for number in range(250):
+        store.set(f"k{number}", b"x", None)
+    assert len(store) == 100
+    assert counts == {"evictions": 150}
+
+
+def test_lru__read_lately__stays_and_the_oldest_goes() -> None:
+    store = MemoryStore(2**30, 3, "lru")
+    for key in "abc":
+        store.set(key, b"x", None)
+    store.get("a")
+    store.set("d", b"x", None)
+    assert sorted(store.scan("*")) == ["a", "c", "d"]
+
+
+def test_tinylfu__a_scan_comes_by__what_is_used_often_stays() -> None:
+    store = MemoryStore(2**30, 100, "tinylfu")
+    often = [f"often{number}" for number in range(60)]
+    for _ in range(8):
+        for key in often:
+            if store.get(key) is None:
+                store.set(key, b"x", None)
+    for number in range(3_000):
+        store.set(f"once{number}", b"x", None)
+    kept = sum(store.get(key) is not None for key in often)
+    assert kept >= 50
+    lru = MemoryStore(2**30, 100, "lru")
+    for key in [*often * 8, *(f"once{number}" for number in range(3_000))]:
+        lru.set(key, b"x", None)
+    assert sum(lru.get(key) is not None for key in often) == 0
+
+
+# --- ends ------------------------------------------------------------------------------------------------------------
+def test_store__end_comes__is_a_miss_and_the_next_write_makes_room(policy: str) -> None:
+    clock = Clock()
+    counts, count = counting()
+    store = MemoryStore(2**30, 100, policy, count=count, clock=clock)
+    for number in range(10):
+        store.set(f"k{number}", b"x", 5.0)
+    clock.now += 4.9
+    assert store.get("k0") == b"x"
+    assert store.ttl_s("k0") == pytest.approx(0.1)
+    clock.now += 2.0
+    assert store.get("k0") is None
+    assert (store.ttl_s("k0"), list(store.scan("*"))) == (None, [])
+    store.set("other", b"x", None)
+    assert len(store) == 1
+    assert counts == {"expired": 10}
+    assert store.ttl_s("other") == math.inf
+
+
+def test_store__only__asks_what_is_still_there(policy: str) -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock, policy=policy)
+    assert store.set("k", b"1", 1.0, only=EXISTING) is False
+    assert store.set("k", b"1", 1.0, only=NEW) is True
+    assert store.set("k", b"2", 1.0, only=NEW) is False
+    clock.now += 1.5
+    assert store.set("k", b"3", None, only=EXISTING) is False
+    assert store.set("k", b"3", None, only=NEW) is True
+    assert store.get("k") == b"3"
+
+
+def test_incr__keeps_the_end_and_refuses_what_is_no_number(policy: str) -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock, policy=policy)
+    store.set("n", b"41", 10.0)
+    assert store.incr("n", 1) == 42
+    assert store.ttl_s("n") == pytest.approx(10.0)
+    assert store.incr("none", 1) is None
+    store.set("t", b"\xc0text", None)
+    with pytest.raises(ValueError):
+        store.incr("t", 1)
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+def test_versions__clock_stands_still_or_goes_back__never_the_same_number_twice() -> None:
+    moment = [1000.0]
+    store = MemoryStore(wall=lambda: moment[0])
+    (first,) = store.versions(["t"])
+    assert first == 1_000_000_000
+    assert store.versions(["t"]) == [first]
+    store.raise_versions(["t"])
+    (second,) = store.versions(["t"])
+    moment[0] = 10.0
+    store.raise_versions(["t"])
+    (third,) = store.versions(["t"])
+    store.delete_many(["t"])
+    (again,) = store.versions(["t"])
+    assert first < second < third < again
+
+
+# --- threads and forks -----------------------------------------------------------------------------------------------
+def test_store__eight_threads_at_once__bounds_hold_and_no_count_is_lost(policy: str) -> None:
+    store = MemoryStore(200_000, 50, policy)
+    store.set("n", b"0", None)
+    errors: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(400):
+                key = f"k{chance.randrange(100)}"
+                store.set(key, b"x" * chance.randrange(500), chance.choice([None, 0.001, 5.0]))
+                store.get(key)
+                store.delete_many([f"k{chance.randrange(100)}"])
+                if store.incr("n", 1) is None:
+                    store.set("n", b"0", None, only=NEW)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(store) <= 50
+    assert store.size_bytes <= 200_000
+    store.delete_matching("*")
+    for _ in range(50):
+        store.set("last", b"", None)
+
+
+def test_fork__while_a_thread_writes__child_goes_on(policy: str) -> None:
+    store = MemoryStore(2**20, 100, policy)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for number in range(200):
+                store.set(f"k{number}", b"x" * 50, 1.0)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    for number in range(300):
+                        store.set(f"c{number}", b"y", None)
+                    code = 0 if store.get("c299") == b"y" and len(store) <= 100 else 2
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+def test_estimate__values_by_reference__count_by_what_they_hold() -> None:
+    small, large = {"a": 1}, {"rows": [{"text": f"{number}" * 20} for number in range(1_000)]}
+    assert 100 < estimate_bytes(small) < 1_000
+    assert estimate_bytes(large) > 100_000
+    store = MemoryStore(50_000, 10)
+    assert store.set("large", Held(large, None, estimate_bytes(large)), None) is False
+    assert store.get("large") is None
+    value = [1]
+    value.append(value)  # type: ignore[arg-type]
+    assert estimate_bytes(value) > 50
