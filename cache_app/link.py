@@ -56,7 +56,10 @@ class Link:
         self._idle: deque[tuple[float, Any]] = deque()  # when it was used last; pop and append are atomic
         # Weak: one that an interrupted thread lost on its way back does not count for ever.
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._free = threading.Condition(threading.Lock())
+        # `with` on the lock itself: on the way into a Condition, which is Python code, an exception that a signal handler
+        # or another thread raises here would leave it taken for ever.
+        self._guard = threading.Lock()
+        self._free = threading.Condition(self._guard)
         self._waiting = 0
 
     def close(self) -> None:
@@ -155,7 +158,7 @@ class Link:
         return connection
 
     def _make_or_wait(self) -> Any:
-        with self._free:
+        with self._guard:
             if len(self._made) < self._limit:
                 connection = self._make()
                 self._made.add(connection)
@@ -182,7 +185,7 @@ class Link:
     def _give(self, connection: Any) -> None:
         self._idle.append((monotonic(), connection))
         if self._waiting:
-            with self._free:
+            with self._guard:
                 self._free.notify()
 
     def _done(self, connection: Any) -> None:

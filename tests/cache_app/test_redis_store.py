@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -290,6 +291,24 @@ def test_link__thread_is_interrupted_between_command_and_reply__nobody_gets_its_
     monkeypatch.undo()
     assert store.get(f"{prefix}yours") == b"yours"
     assert len(store.link._made) == 1
+
+
+def test_link__thread_is_interrupted_on_its_way_to_the_lock__others_get_it(
+    store: RedisStore, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytecode of Condition.__enter__ can be interrupted when it has the lock; that of a lock's own cannot."""
+    store.link.reset()
+
+    def interrupted(condition: threading.Condition) -> None:
+        condition._lock.acquire()  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "__enter__", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            store.get(prefix)
+    assert store.link._guard.acquire(timeout=1)
+    store.link._guard.release()
 
 
 def test_link__connections_that_interrupted_threads_lost__do_not_use_up_the_limit(
