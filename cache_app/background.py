@@ -31,14 +31,15 @@ class Threads:
 
     def __init__(self, limit: Callable[[], int], idle_s: float = IDLE_S) -> None:
         self._limit, self._idle_s = limit, idle_s
-        self._changed = threading.Condition()
+        self._guard = threading.RLock()  # entered itself: link.py says why
+        self._changed = threading.Condition(self._guard)
         self._waiting: deque[tuple[Context, Callable[[], object]]] = deque()
         self._alive = self._idle = 0
         self._inside = threading.local()
 
     def submit(self, context: Context, work: Callable[[], object]) -> bool:
         """False: there is no room for it."""
-        with self._changed:
+        with self._guard:
             if len(self._waiting) >= BACKLOG:
                 return False
             if len(self._waiting) >= self._idle and self._alive < self._limit() and not self._started():
@@ -68,7 +69,7 @@ class Threads:
             connections.close_all()
 
     def _next(self) -> tuple[Context, Callable[[], object]] | None:
-        with self._changed:
+        with self._guard:
             while not self._waiting:
                 self._idle += 1
                 was_told = self._changed.wait(self._idle_s)

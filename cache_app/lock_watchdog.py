@@ -44,13 +44,14 @@ class Watchdog:
     def reset(self) -> None:
         """Empty, and without a thread. In a forked child: what the parent holds is the parent's to renew."""
         self._due: dict[int, tuple[float, weakref.ref[Renewable]]] = {}
-        self._changed = threading.Condition()
+        self._guard = threading.RLock()  # entered itself: link.py says why
+        self._changed = threading.Condition(self._guard)
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
 
     def watch(self, lock: Renewable, due: float) -> Renewal:
         number = next(_numbers)  # not the lock's id: freed and taken again, it is another entry
-        with self._changed:
+        with self._guard:
             self._due[number] = (due, weakref.ref(lock))
             if self._thread is None:
                 self._wakes_at = due
@@ -60,14 +61,14 @@ class Watchdog:
         return _Entry(self, number)
 
     def forget(self, number: int) -> None:
-        with self._changed:
+        with self._guard:
             self._due.pop(number, None)
 
     def _run(self) -> None:
         while True:
             for number, lock in self._waited():
                 due = _renewed(lock)
-                with self._changed:
+                with self._guard:
                     if number in self._due:  # it may have been freed meanwhile
                         if due is None:
                             del self._due[number]
@@ -79,7 +80,7 @@ class Watchdog:
 
     def _waited(self) -> list[tuple[int, Renewable]]:
         """The locks whose time has come; none when there was nothing to do for _IDLE_S."""
-        with self._changed:
+        with self._guard:
             now = time.monotonic()
             self._wakes_at = min((due for due, _ in self._due.values()), default=now + _IDLE_S)
             if self._wakes_at > now:
@@ -92,7 +93,7 @@ class Watchdog:
             return [(number, lock) for number, lock in ripe if lock is not None]
 
     def _ended(self) -> bool:
-        with self._changed:
+        with self._guard:
             if self._due or time.monotonic() < self._wakes_at:
                 return False
             self._thread = None

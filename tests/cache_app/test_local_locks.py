@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from cache_app.local_locks import LocalTurns, Room, local_lock
 from cache_app.lock_rules import Ask
@@ -168,3 +171,21 @@ def test_watchdog__freed_and_taken_again_during_a_renewal__the_new_hold_is_renew
     lock.may_go.set()
     assert lock.renewed.wait(5)
     second.cancel()
+
+
+def test_watchdog__thread_is_interrupted_on_its_way_to_the_lock__others_are_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watchdog, lock = Watchdog(), Slow()
+    lock.may_go.set()
+
+    def interrupted(condition: threading.Condition) -> None:
+        condition._lock.acquire()  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "__enter__", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            watchdog.watch(Slow(), time.monotonic() + 60)
+    watchdog.watch(lock, time.monotonic())
+    assert lock.asked.wait(5)
