@@ -55,8 +55,9 @@ def asking() -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """One line. redis-py names hosts and never passwords."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:300].removesuffix(": ")
+    """One line. redis-py names hosts and never passwords; of a Sentinel it also tells the client's whole state."""
+    text = f"{type(error).__name__}: {error}".partition("\n")[0].partition(" : <redis.")[0]
+    return text[:300].removesuffix(": ")
 
 
 def statistics(alias: str = "") -> stats_store.Totals:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError
@@ -146,6 +147,13 @@ class BrainCommand(BaseCommand):
                 raise
             hint = "Look at `manage.py database`; after an upgrade run `manage.py migrate`."
             self._end(Failed(f"database: {_first_line(error)}", hint), options)
+        except ImproperlyConfigured as error:
+            if options.get("traceback"):
+                raise
+            text, _, hint = _first_line(error).partition(" Hint: ")
+            self._end(
+                Failed(f"settings: {text}", hint or "Mend it in settings.py: docs/settings.md."), options
+            )
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED)
 

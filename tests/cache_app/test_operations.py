@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from cache_app import (
     backends,
@@ -304,6 +305,13 @@ def test_operations__redis_gone__say_so_and_leave_no_trace(redis_down: dict[str,
             with pytest.raises(operations.CacheUnavailable):
                 change()
     assert not AuditEntry.objects.exists()
+
+
+def test_told__no_primary_known_to_a_sentinel__without_the_clients_state() -> None:
+    error = MasterNotFoundError(
+        f"No master found for 'shop' : {Sentinel([('127.0.0.1', 1)]).sentinels[0]!r} - E"
+    )
+    assert operations.told(error) == "MasterNotFoundError: No master found for 'shop'"
 
 
 def test_cache_of__unknown_alias__is_told() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError
 
@@ -19,6 +20,7 @@ class Command(BrainCommand):
         parser.add_argument("--count", type=int, default=2)
         self.verb("fail", self.fail, help="End with an error.").add_argument("why")
         self.verb("break", self.break_down, help="Meet a dead database.")
+        self.verb("misread", self.misread, help="Meet wrong settings.").add_argument("text")
         self.verb("degrade", self.degrade, help="Print, and say that it is degraded.")
         self.verb("tell", self.tell, help="Print a document.")
 
@@ -34,6 +36,9 @@ class Command(BrainCommand):
 
     def break_down(self, **options: Any) -> None:
         raise OperationalError("could not connect\nand a second line")
+
+    def misread(self, **options: Any) -> None:
+        raise ImproperlyConfigured(options["text"])
 
     def degrade(self, **options: Any) -> int:
         self.document({"state": "degraded"})
@@ -98,6 +103,20 @@ def test_failed__called_from_code__raised_to_the_caller():
     with pytest.raises(Failed, match="it broke") as caught:
         call_command(Command(), "fail", "disk")
     assert (caught.value.hint, caught.value.returncode) == ("mend it", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("X is missing. Hint: Set X.", "error: settings: X is missing.\nhint: Set X.\n"),
+        (
+            "X is missing.",
+            "error: settings: X is missing.\nhint: Mend it in settings.py: docs/settings.md.\n",
+        ),
+    ],
+)
+def test_settings_error__from_the_shell__one_line_no_traceback(text: str, told: str):
+    assert run("misread", text) == (1, "", told)
 
 
 def test_database_error__from_the_shell__one_line_no_traceback():
