@@ -51,7 +51,7 @@ class BrainCache(AsyncCalls):
         tags: invalidating any of them ends the entry. sliding: each read begins its life anew.
         jitter: share of the timeout that is taken off at random; default OPTIONS["JITTER"]. client: django-redis'; unused.
         """
-        full, only = self.full_key(key, version), NEW if nx else EXISTING if xx else ""
+        full, only = self.full_key(key, version), self._only(nx, xx)
         try:
             return self._set(full, value, self._life_s(timeout, jitter), tags, sliding, only)
         except StoreFailed as failed:

@@ -40,7 +40,7 @@ class AsyncCalls(Entries):
         xx: bool = False,
         client: Any = None,
     ) -> bool:
-        full, only = self.full_key(key, version), NEW if nx else EXISTING if xx else ""
+        full, only = self.full_key(key, version), self._only(nx, xx)
         try:
             return await self._aset(full, value, self._life_s(timeout, jitter), tags, sliding, only)
         except StoreFailed as failed:

@@ -16,7 +16,7 @@ from . import seldom, shared, slow, stats
 from .codec import Codec, Meta, Unreadable
 from .connections import everything_of, glob_escape
 from .options import Options
-from .store import Held, Payload, Store, StoreFailed
+from .store import EXISTING, NEW, Held, Payload, Store, StoreFailed
 
 log = structlog.get_logger(__name__)
 MISSING: Any = object()
@@ -124,7 +124,15 @@ class Entries(BaseCache):
         if life_s != life_s:  # else it would live for ever
             raise ValueError("a timeout that is not a number")
         share = self.options.JITTER if jitter is None else jitter
+        if not 0 <= share <= 0.5:
+            raise ValueError("jitter is a share of the timeout from 0 to 0.5")
         return float(life_s) if not share or life_s <= 0 else life_s * (1 - random.random() * share)  # noqa: S311
+
+    @staticmethod
+    def _only(nx: bool, xx: bool) -> str:
+        if nx and xx:
+            raise ValueError("nx and xx exclude each other")
+        return NEW if nx else EXISTING if xx else ""
 
     def _meta(
         self, value: Any, life_s: float | None, versions: Mapping[str, int] | None, sliding: bool

@@ -216,6 +216,15 @@ def test_jitter__many_entries__end_apart_and_never_later(calls: Calls) -> None:
     assert all(499 <= life <= 1000 for life in lives)
 
 
+@pytest.mark.parametrize("wrong", [{"jitter": 0.9}, {"jitter": -0.1}, {"nx": True, "xx": True}])
+def test_set__what_cannot_be_meant__is_refused_and_nothing_is_stored(
+    calls: Calls, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="jitter|nx"):
+        calls.set("k", [1], 10, **wrong)
+    assert calls.get("k") is None
+
+
 # --- counting --------------------------------------------------------------------------------------------------------
 def test_incr__keeps_the_life__and_refuses_what_is_no_number(calls: Calls) -> None:
     calls.set("k", 5, 50)
