@@ -421,16 +421,16 @@ def test_counts__of_reads_and_writes__add_up(calls: Calls, cache: BrainCache) ->
 
 
 def test_counts__of_a_namespace__are_its_own_and_not_the_alias_s_as_well(
-    calls: Calls, cache: BrainCache, half: Any
+    calls: Calls, cache: BrainCache, half: Any, own_prefix: str
 ) -> None:
-    users = Calls(cache.namespace("users"), half)
+    users = Calls(cache.namespace(own_prefix), half)
     before = dict(stats.snapshot().get(cache.alias, {}).get("", {}))
     users.set("1", [1])
     users.get("1")
     users.get_many(["1", "2"])
     users.delete("1")
     users.invalidate()
-    own, outside = stats.snapshot()[cache.alias]["users"], stats.snapshot()[cache.alias].get("", {})
+    own, outside = stats.snapshot()[cache.alias][own_prefix], stats.snapshot()[cache.alias].get("", {})
     assert (own["sets"], own["deletes"], own["invalidations"]) == (1, 1, 1)
     assert (own.get("hits_l1", 0) + own.get("hits_l2", 0), own["misses"]) == (2, 1)
     assert outside == before
