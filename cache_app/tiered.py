@@ -19,12 +19,12 @@ from .addresses import CLUSTER, parse
 from .codec import Meta
 from .copies import copying
 from .entries import MISSING, Read, number_of
-from .l1 import L1
+from .l1 import L1, Changing
 from .memory import store_of
 from .options import Options
 from .redis import BrainRedisCache
 from .redis_store import RedisStore
-from .store import Held, Store
+from .store import Held, Payload, Store
 from .tiered_store import TieredStore
 from .tracking import Tracker
 from .tracking_cluster import ClusterTracker, dialler, discovery
@@ -138,6 +138,14 @@ class TieredCache(BrainRedisCache):
         if not self._is_near_current(meta):
             return None
         return Read(self._own(found.value), meta, True, numbers, "l1")
+
+    def _replaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        with Changing(self._l1, (full,)):
+            return super()._replaced(full, old, payload, life_s)
+
+    async def _areplaced(self, full: str, old: Payload, payload: Payload, life_s: float | None) -> bool:
+        with Changing(self._l1, (full,)):
+            return await super()._areplaced(full, old, payload, life_s)
 
     def _slide(self, full: str, meta: Meta | None) -> None:
         if meta is not None and meta.sliding_s is not None and self.store.slides(full, meta.sliding_s):

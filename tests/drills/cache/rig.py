@@ -67,6 +67,11 @@ class Rig:
         self._callers.append(process)
         return process
 
+    def seen_of(self, caller: subprocess.Popen[bytes]) -> Path:
+        """What it has written down."""
+        number = self._callers.index(caller)
+        return next(self.home.glob(f"*-{number}.seen"))
+
     def stop(self) -> None:
         """All callers, in order; one that does not go is killed."""
         for process in self._callers:
