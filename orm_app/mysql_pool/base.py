@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError, connections
+from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.mysql import base
 from django.utils.asyncio import async_unsafe
@@ -22,7 +22,7 @@ from django.utils.functional import cached_property
 from . import options
 from .creation import DatabaseCreation
 from .driver import MySQLDriver, Session
-from .pool import Pool, PoolClosed, PoolTimeout
+from .pool import Pool
 from .traces import leaves_traces
 
 Key = tuple[object, ...]
@@ -107,10 +107,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         pool = self.pool
         if pool is None:
             return super().get_new_connection(conn_params)
-        try:
-            raw = pool.getconn()
-        except (PoolTimeout, PoolClosed) as error:
-            raise OperationalError(str(error)) from error
+        raw = pool.getconn()
         self._is_prepared = raw.session.is_prepared
         return raw
 

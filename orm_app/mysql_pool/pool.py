@@ -1,4 +1,5 @@
-"""A bounded pool of connections. The last one given back is lent first; callers that wait are served in their order.
+"""A bounded pool of connections: one state machine. The last one given back is lent first, who waits for the longest is
+served first.
 
 There is no thread of its own while nothing is to be done: a timer closes what has been idle for long, and opens what
 is missing to min_size.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import random
 import threading
@@ -18,14 +20,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from MySQLdb import OperationalError
+
 from .figures import Counts
 from .options import PoolOptions
 
 _LOOK_S = 1.0  # how often somebody who waits looks for connections that ended with their thread
+_SEARCH_EVERY_S = 10.0  # a full collection of garbage takes its time
 _SPREAD = 0.05  # of max_lifetime
 
 
-class PoolTimeout(Exception):
+class PoolTimeout(OperationalError):  # the driver's, as psycopg_pool's is: Django makes its own of it
     """No connection became free in time."""
 
 
@@ -33,7 +38,7 @@ class TooManyRequests(PoolTimeout):
     """max_waiting callers wait already."""
 
 
-class PoolClosed(Exception):
+class PoolClosed(OperationalError):
     """The pool was closed: by close_pool(), or at the end of the process."""
 
 
@@ -100,6 +105,7 @@ class Pool:
         self._waiting: deque[_Waiter] = deque()
         self._counts = Counts()
         self._timer: threading.Timer | None = None
+        self._searched_at = float("-inf")
         self._is_closed = False
 
     # --- lending ------------------------------------------------------------------------------------------------------
@@ -155,6 +161,7 @@ class Pool:
                 if waiter.is_refused:
                     self._refuse_closed()
                 return
+            self._search()
             with self._lock:
                 self._collect()
                 if left_s > 0 or waiter.is_served.is_set():
@@ -165,6 +172,15 @@ class Pool:
                     "(pool_max_size in the URL) where the server has room, keep transactions shorter, or give "
                     "connections back earlier with connection.close()."
                 )
+
+    def _search(self) -> None:
+        """A thread that ended without a close() leaves its connection in a circle of Django's objects."""
+        with self._lock:
+            now = self._clock()
+            if now < self._searched_at + _SEARCH_EVERY_S:
+                return
+            self._searched_at = now
+        gc.collect()
 
     def _busy(self) -> str:
         return (

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("MySQLdb")
+
 from orm_app.mysql_pool import options
 from orm_app.mysql_pool.options import PoolOptions
 from orm_app.mysql_pool.pool import Pool, PoolClosed, PoolTimeout, TooManyRequests
