@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from django.db.models import F, Q
@@ -42,9 +44,7 @@ def parse(text: str) -> Q:
         place = join.end()
     if len(joins) > 1:
         raise _unreadable(text)
-    if len(parts) == 1:
-        return parts[0]
-    return Q(*parts, _connector=joins.pop() if joins else "AND")
+    return reduce(operator.or_ if joins == {"OR"} else operator.and_, parts)
 
 
 def _condition(match: re.Match[str]) -> Q:
