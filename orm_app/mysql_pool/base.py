@@ -2,7 +2,7 @@
 
 A connection is given back rolled back, by `connection.close()` and at the end of a request. One whose session was
 changed (SET, temporary tables, locks, user variables) is closed instead. What goes past Django's cursor, by
-`connection.connection`, is rolled back but not watched.
+`connection.connection`, is rolled back but its statements are not read.
 """
 
 from __future__ import annotations
@@ -23,31 +23,46 @@ from . import options
 from .creation import DatabaseCreation
 from .driver import MySQLDriver, Session
 from .pool import Pool
-from .traces import leaves_traces
 
 Key = tuple[object, ...]
 
 
 class CursorWrapper(base.CursorWrapper):
-    """Django's, which also notes whether a statement leaves traces in the session."""
+    """Django's, which also notes what a statement leaves behind in the session."""
 
     def __init__(self, cursor: Any, session: Session) -> None:
         super().__init__(cursor)
         self._session = session
 
     def execute(self, query: str, args: Any = None) -> Any:
-        if leaves_traces(query):
-            self._session.is_dirty = True
-        return super().execute(query, args)
+        with _Watch(self._session, query):
+            return super().execute(query, args)
 
     def executemany(self, query: str, args: Iterable[Any]) -> Any:
-        if leaves_traces(query):
-            self._session.is_dirty = True
-        return super().executemany(query, args)
+        with _Watch(self._session, query):
+            return super().executemany(query, args)
 
     def callproc(self, procname: str, args: Iterable[Any] = ()) -> Any:
         self._session.is_dirty = True  # the driver passes arguments in user variables
         return self.cursor.callproc(procname, args)
+
+
+class _Watch:
+    """While a statement runs. One that fails, or is interrupted between its parts, may leave anything."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session, query: object) -> None:
+        session.note(query)
+        self._session = session
+
+    def __enter__(self) -> None:
+        self._session.is_watched = True
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._session.is_watched = False
+        if kind is not None:
+            self._session.is_doubtful = True
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

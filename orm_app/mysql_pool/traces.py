@@ -1,20 +1,29 @@
-"""Which statements leave something behind in a session that a rollback does not take back."""
+"""What a statement leaves behind in a session that is lent to somebody else next."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
-# A list of what is harmless, as that of what is not has no end: SET, USE, LOCK TABLES, CREATE TEMPORARY TABLE, PREPARE,
-# CALL, HANDLER, XA … `SET TRANSACTION` is for the next transaction alone, and a rollback ends that one too.
-_HARMLESS = re.compile(
-    r"[\s(]*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|SAVEPOINT|RELEASE\s+SAVEPOINT|ROLLBACK|COMMIT"
-    r"|SHOW|EXPLAIN|DESCRIBE|DESC|TRUNCATE|BEGIN|START\s+TRANSACTION|SET\s+TRANSACTION)\b",
+# Lists of what is harmless, as that of what is not has no end: SET, USE, LOCK TABLES, CREATE TEMPORARY TABLE, PREPARE,
+# CALL, HANDLER, XA …
+_NOTHING = re.compile(
+    r"[\s(]*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|SAVEPOINT|RELEASE\s+SAVEPOINT|SHOW|EXPLAIN|DESCRIBE"
+    r"|DESC|TRUNCATE)\b",
     re.IGNORECASE,
 )
-# A user variable, a named lock, a second statement.
+# `SET TRANSACTION` is for the next transaction alone, and a rollback ends that one too.
+_TRANSACTION = re.compile(
+    r"\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|ROLLBACK|SET\s+TRANSACTION)\b", re.IGNORECASE
+)
+# But for a user variable, a named lock, a second statement.
 _BUT = re.compile(r"(?<!@)@(?!@)|\bGET_LOCK\s*\(|;\s*[^\s;]", re.IGNORECASE)
 
 
-def leaves_traces(sql: object) -> bool:
-    """sql: with placeholders, as it was given to the cursor; what is not a string may do anything."""
-    return not isinstance(sql, str) or _HARMLESS.match(sql) is None or _BUT.search(sql) is not None
+def left_by(sql: object) -> Literal["nothing", "transaction", "session"]:
+    """transaction: a rollback takes it back. session: nothing does. sql: with placeholders, as the cursor got it."""
+    if not isinstance(sql, str) or _BUT.search(sql):
+        return "session"
+    if _NOTHING.match(sql):
+        return "nothing"
+    return "transaction" if _TRANSACTION.match(sql) else "session"

@@ -22,7 +22,7 @@ from django.test.utils import CaptureQueriesContext
 pytest.importorskip("MySQLdb")
 
 from orm_app import databases, health
-from orm_app.mysql_pool.traces import leaves_traces
+from orm_app.mysql_pool.traces import left_by
 from tests.foundation.databases import second_database
 
 pytestmark = pytest.mark.service
@@ -393,29 +393,59 @@ def test_close_pool__next_query_opens_another(connection):
 
 
 @pytest.mark.parametrize(
-    ("sql", "expected"),
+    ("sql", "left"),
     [
-        ("SELECT 1", False),
-        ("  (SELECT 1) UNION (SELECT 2)", False),
-        ("insert into t values (%s)", False),
-        ("SELECT @@sql_mode", False),
-        ("SELECT 1;", False),
-        ("SAVEPOINT `s1`", False),
-        ("RELEASE SAVEPOINT `s1`", False),
-        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", False),
-        ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", True),
-        ("SELECT @n := 1", True),
-        ("SELECT get_lock('a', 1)", True),
-        ("SELECT 1; SET sql_mode = ''", True),
-        ("/*!50000 SET sql_mode = '' */", True),
-        ("SELECTED", True),
-        ("CALL p()", True),
-        ("LOCK TABLES t READ", True),
-        (b"SELECT 1", True),
+        ("SELECT 1", "nothing"),
+        ("  (SELECT 1) UNION (SELECT 2)", "nothing"),
+        ("insert into t values (%s)", "nothing"),
+        ("SELECT @@sql_mode", "nothing"),
+        ("SELECT 1;", "nothing"),
+        ("SAVEPOINT `s1`", "nothing"),
+        ("RELEASE SAVEPOINT `s1`", "nothing"),
+        ("start  transaction", "transaction"),
+        ("ROLLBACK AND CHAIN", "transaction"),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "transaction"),
+        ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", "session"),
+        ("SELECT @n := 1", "session"),
+        ("SELECT get_lock('a', 1)", "session"),
+        ("SELECT 1; SET sql_mode = ''", "session"),
+        ("/*!50000 SET sql_mode = '' */", "session"),
+        ("SELECTED", "session"),
+        ("CALL p()", "session"),
+        ("LOCK TABLES t READ", "session"),
+        (b"SELECT 1", "session"),
     ],
 )
-def test_leaves_traces__statement__what_a_rollback_does_not_undo(sql, expected):
-    assert leaves_traces(sql) is expected
+def test_left_by__statement__what_a_rollback_takes_back_and_what_it_does_not(sql, left):
+    assert left_by(sql) == left
+
+
+def test_close__nothing_to_roll_back__no_round_trip(connection):
+    session_of(connection)
+    with mock.patch.object(type(connection.connection), "rollback", side_effect=AssertionError):
+        connection.close()
+    assert connection.pool.get_stats()["pool_available"] == 1
+
+
+@pytest.mark.parametrize("how", ["begin", "raw begin", "raw rows", "failed"])
+def test_close__maybe_something_to_roll_back__rolled_back(alias, connection, how):
+    number = session_of(connection)
+    if how == "begin":
+        ask(connection, "START TRANSACTION")
+        Group.objects.using(alias).create(name="test lost")
+    elif how == "raw begin":
+        connection.connection.begin()
+        Group.objects.using(alias).create(name="test lost")
+    elif how == "raw rows":
+        connection.connection.query(b"SELECT 1")
+    else:
+        with pytest.raises(DatabaseError):
+            ask(connection, "SELECT no_such_column FROM nowhere")
+        assert connection.connection.session.is_doubtful
+    connection.close()
+    assert (session_of(connection) == number) is (how != "raw rows")
+    assert not connection.connection.session.is_doubtful
+    assert not Group.objects.using(alias).filter(name="test lost").exists()
 
 
 def test_from_url__entry_builds_a_pool(connection):
