@@ -114,7 +114,7 @@ class Journal:
             self.statements.append(text)
         else:
             self._save(attempted=text)
-            self._run_alone(text, lambda: retry(lambda: run(sql, params)))
+            retry(lambda: self._run_alone(text, sql, params, run))
             self.statements.append(text)
             self._save(statements=self.statements, attempted="")
 
@@ -135,19 +135,17 @@ class Journal:
     def close(self) -> None:
         self._row.delete()
 
-    def _run_alone(self, text: str, run: Callable[[], None]) -> None:
-        if text != self._maybe:
-            return run()
-        self._maybe = ""
+    def _run_alone(self, text: str, sql: Any, params: Any, run: Execute) -> None:
+        may_be_done, self._maybe = text == self._maybe, ""
         self._drop_invalid_index(text)
         try:
-            run()
+            run(sql, params)
         except DatabaseError as error:
-            if not _says_done(error):
+            if not may_be_done or not _says_done(error):
                 raise
 
     def _drop_invalid_index(self, text: str) -> None:
-        """A CREATE INDEX CONCURRENTLY that was killed leaves an index that is maintained and never used."""
+        """A CREATE INDEX CONCURRENTLY that failed or was killed leaves an index that is maintained and never used."""
         match = _INDEX_NAME.search(text) if self._connection.vendor == "postgresql" else None
         if match is None:
             return

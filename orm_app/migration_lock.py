@@ -159,16 +159,16 @@ def held(
 def _take(
     lock: Any, *, wait_s: float, tell: Tell, now: Callable[[], float], sleep: Callable[[float], None]
 ) -> None:
-    began = told = now()
+    began = tell_next = now()
     while not lock.takes():
         waited = now() - began
         if waited >= wait_s:
             raise LockNotFree(
                 f"another migrate ({lock.holder()}) holds the lock after {waited:.0f} s of waiting"
             )
-        if waited == 0 or told == began or now() - told >= _TELL_EVERY_S:
+        if began + waited >= tell_next:
             tell(f"Another migrate is running ({lock.holder()}): waiting for it, at most {wait_s:.0f} s.")
-            told = now() + 1e-9  # told once, even by a clock that stands
+            tell_next = began + waited + _TELL_EVERY_S
         sleep(min(_POLL_S, wait_s - waited))
 
 

@@ -104,6 +104,62 @@ def test_two_at_once__one_waits_and_finds_nothing_to_do(url, package, tmp_path):
     assert applied(url) == ["0001_initial", "0002_slow"]
 
 
+INDEX = 'AddIndexConcurrently("thing", models.Index(fields=["name"], name="by_name"))'
+CONCURRENTLY = "from django.contrib.postgres.operations import AddIndexConcurrently\n"
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_name'::regclass"
+
+
+def test_two_at_once__the_first_builds_an_index_concurrently__the_waiting_one_is_not_in_its_way(
+    request, package, tmp_path
+):
+    go_on = tmp_path / "go_on"
+    package.write("0001_initial", THING)
+    package.write(
+        "0002_index", f"migrations.RunPython(slow), {INDEX}", after="0001_initial", body="atomic = False",
+        head=CONCURRENTLY + UNTIL.format(path=str(go_on)),
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        url = url_of("postgresql", request, tmp_path, stack)
+        env = environment(url, package)
+        first = start(MIGRATE, env)
+        wait_for_line(first, "in the middle")
+        second = start(MIGRATE, env)
+        wait_for_line(second, "Another migrate is running (")
+        go_on.touch()
+        assert [finish(first)[0], finish(second)[0]] == [0, 0]
+        assert ask(url, VALID) == [(True,)]
+
+
+def test_killed_while_an_index_is_built_concurrently__the_next_run_builds_it_anew(request, package, tmp_path):
+    package.write("0001_initial", THING)
+    package.write("0002_index", INDEX, after="0001_initial", body="atomic = False", head=CONCURRENTLY)
+    with contextlib.ExitStack() as stack:
+        url = url_of("postgresql", request, tmp_path, stack)
+        env = environment(url, package)
+        assert run([*MIGRATE, "0001"], env)[0] == 0
+        with writing(url):  # the index waits for it
+            first = start([*MIGRATE, "--lock-timeout", "0"], env)
+            deadline = time.monotonic() + 60
+            while not ask(url, "SELECT 1 FROM pg_class WHERE relname = 'by_name'"):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            first.kill()
+            finish(first)
+        code, output = run(MIGRATE, env)
+        assert code == 0, output
+        assert ask(url, VALID) == [(True,)]
+        assert applied(url) == ["0001_initial", "0002_index"]
+
+
+@contextlib.contextmanager
+def writing(url: str):
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO migrated_thing (name) VALUES ('x')")
+        yield
+
+
 def test_lock_is_not_free_in_time__says_who_holds_it_and_how_to_wait_longer(url, package):
     package.write("0001_initial", f"{THING}, migrations.RunPython(slow)", head=SLOW.format(s=120))
     env = environment(url, package)
