@@ -25,11 +25,15 @@ _OPERATORS = {
 _NEGATED = {"!=": "=", "<>": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
 
 
-def condition(queryset: QuerySet, given: tuple[Any, ...], keywords: dict[str, Any]) -> Q:
-    """All of what one `where` was given, joined by AND. Raises UnknownField, TypeError."""
+_PLAIN = {bool, int, str, float, list, tuple, type(None)}
+Child = Any  # what a Q has for children: (path, value), a Q, or an expression
+
+
+def condition(queryset: QuerySet, given: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Child, ...]:
+    """All of what one `where` was given. Raises UnknownField, TypeError."""
+    found = [(columns.check(queryset, name), plain(value)) for name, value in keywords.items()]
     if len(given) in (2, 3) and isinstance(given[0], str):
-        return compared(queryset, *given) & keyword_q(queryset, keywords)
-    found = keyword_q(queryset, keywords)
+        return (compared(queryset, *given), *found)
     for one in given:
         if isinstance(one, str) or not (isinstance(one, Q) or columns.is_expression(one)):
             raise TypeError(
@@ -37,8 +41,8 @@ def condition(queryset: QuerySet, given: tuple[Any, ...], keywords: dict[str, An
                 "SQL text goes through db.raw, with parameters"
             )
         check_q(queryset, one)
-        found &= one if isinstance(one, Q) else Q(one)
-    return found
+        found.append(one)
+    return tuple(found)
 
 
 def compared(queryset: QuerySet, name: str, operator: Any, *value: Any) -> Q:
@@ -55,10 +59,6 @@ def compared(queryset: QuerySet, name: str, operator: Any, *value: Any) -> Q:
     return found if word not in _NEGATED else ~found
 
 
-def keyword_q(queryset: QuerySet, keywords: dict[str, Any]) -> Q:
-    return Q(*((columns.check(queryset, name), plain(value)) for name, value in keywords.items()))
-
-
 def check_q(queryset: QuerySet, given: Any) -> None:
     for child in getattr(given, "children", ()) if isinstance(given, Q) else ():
         if isinstance(child, tuple):
@@ -69,6 +69,8 @@ def check_q(queryset: QuerySet, given: Any) -> None:
 
 def plain(value: Any) -> Any:
     """A query of ours as a value is its QuerySet: a subquery."""
+    if type(value) in _PLAIN:
+        return value
     return getattr(value, "queryset", value)
 
 

@@ -12,14 +12,16 @@ from typing import Any, Generic, TypeVar
 
 from django.core import signing
 from django.db import connections, models
-from django.db.models import F, Func, Q, Value
+from django.db.models import F, Q
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import OrderBy
+from django.db.models.expressions import Expression, OrderBy
 from django.db.models.query import QuerySet
+from django.db.models.sql.where import AND
 
 T = TypeVar("T")
 
 _SALT = "orm_app.keyset"
+_COMPARES_ROWS = ("postgresql", "sqlite")
 _FIELD_VALUES = (bool, int, str, type(None))  # as JSON has them
 
 
@@ -78,10 +80,18 @@ def ordered(queryset: QuerySet, parts: Sequence[Term]) -> QuerySet:
     return queryset.order_by(*(_order_by(term) for term in parts))
 
 
-def after(parts: Sequence[Term], values: Sequence[Any], vendor: str) -> Q:
-    """The condition of the rows that follow the row with these values."""
-    if vendor in ("postgresql", "sqlite") and _is_plain(parts):
-        return Q(_RowAfter(parts, values))
+def following(queryset: QuerySet, parts: Sequence[Term], values: Sequence[Any]) -> QuerySet:
+    """The rows of an ordered query that come after the row with these values."""
+    if connections[queryset.db].vendor not in _COMPARES_ROWS or not _is_plain(parts):
+        return queryset.filter(after(parts, values))
+    found = queryset.all()
+    # What filter() comes to for a condition of columns of its own, in half the time.
+    found.query.where.add(_RowAfter(parts, values).resolve_expression(found.query), AND)
+    return found
+
+
+def after(parts: Sequence[Term], values: Sequence[Any]) -> Q:
+    """The condition of the rows that follow the row with these values, for any order and any engine."""
     found = Q(pk__in=[])
     for place in range(len(parts)):
         same = [_same(term, value) for term, value in zip(parts[:place], values, strict=False)]
@@ -213,27 +223,36 @@ def _beyond(term: Term, value: Any) -> Q | None:
     return found
 
 
-class _RowAfter(Func):
-    """`(a, b) > (%s, %s)`: PostgreSQL and SQLite find it in an index on (a, b) at once; MySQL does not."""
+class _RowAfter(Expression):
+    """`(a, b) > (%s, %s)`: PostgreSQL and SQLite find it in an index on (a, b) at once; MySQL does not.
+
+    The values stay as they are instead of being expressions: a page is mostly what it takes to build its query.
+    """
 
     output_field = models.BooleanField()
     conditional = True
 
     def __init__(self, parts: Sequence[Term], values: Sequence[Any]) -> None:
-        columns = [F(term.name) for term in parts]
-        given = [Value(value, output_field=term.field) for term, value in zip(parts, values, strict=True)]
-        super().__init__(*columns, *given)
+        super().__init__()
+        self._columns: list[Any] = [F(term.name) for term in parts]
+        self._given = [(term.field, value) for term, value in zip(parts, values, strict=True)]
         self._operator = "<" if parts[0].is_descending else ">"
 
-    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, list[Any]]:
+    def get_source_expressions(self) -> list[Any]:
+        return self._columns
+
+    def set_source_expressions(self, expressions: Sequence[Any]) -> None:
+        self._columns = list(expressions)
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         texts, params = [], []
-        for expression in self.source_expressions:
-            text, of_it = compiler.compile(expression)
+        for column in self._columns:
+            text, of_it = compiler.compile(column)
             texts.append(text)
             params += of_it
-        half = len(texts) // 2
-        left, right = ", ".join(texts[:half]), ", ".join(texts[half:])
-        return f"({left}) {self._operator} ({right})", params
+        params += [field.get_db_prep_value(value, connection) for field, value in self._given]
+        marks = ", ".join(["%s"] * len(self._given))
+        return f"({', '.join(texts)}) {self._operator} ({marks})", params
 
 
 def _attribute(row: Any, name: str) -> Any:

@@ -10,21 +10,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, models
+from django.db import models
 from django.db.models import Q
 from django.db.models.base import ModelBase
 from django.db.models.query import QuerySet
 
 from . import columns, inserts, keyset
 from .awaiting import dual
-from .conditions import compared, condition, plain
+from .conditions import Child, compared, condition, plain
 from .keyset import Page
 from .streams import Chunks, Position, Rows
 
 R = TypeVar("R")
 S = TypeVar("S")
 
-_NO_WHERE = Q()
 _PAGE_ROWS = 50
 _CHUNK_ROWS = 1000
 
@@ -44,7 +43,7 @@ class Query(Generic[R]):
     def __init__(
         self,
         base: QuerySet,
-        where: Q = _NO_WHERE,
+        where: tuple[Child, ...] = (),
         limit: int | None = None,
         offset: int = 0,
         is_grouped: bool = False,
@@ -62,11 +61,11 @@ class Query(Generic[R]):
         Operators: = != < <= > >= in between like ilike, `not in`, `not like`, `not ilike`.
         Conditions on one to-many relation mean the same related row, as in a SQL join.
         """
-        return self._and(condition(self._base, given, keywords))
+        return self._and(*condition(self._base, given, keywords))
 
     def where_eq(self, field: str, value: Any) -> Query[R]:
         """None: the rows where the field is NULL."""
-        return self._and(Q((columns.check(self._base, field), plain(value))))
+        return self._and((columns.check(self._base, field), plain(value)))
 
     def where_in(self, field: str, values: Iterable[Any] | Query[Any]) -> Query[R]:
         """values may be another query of one field: `where_in("id", db.query(Order).select("user_id"))`."""
@@ -88,24 +87,30 @@ class Query(Generic[R]):
     def or_where(self, *given: Any, **keywords: Any) -> Query[R]:
         """(everything so far) OR this. The first condition of a query may be one."""
         found = condition(self._base, given, keywords)
-        return self._with(where=self._where | found if self._where else found)
+        made = self._copy()
+        made._where = (Q(*self._where) | Q(*found),) if self._where else found
+        return made
 
     def exclude(self, *given: Any, **keywords: Any) -> Query[R]:
-        return self._and(~condition(self._base, given, keywords))
+        return self._and(~Q(*condition(self._base, given, keywords)))
 
     # --- shape ---
     def order_by(self, *fields: Any) -> Query[R]:
         """`-name` descending; appended to the order so far. Without a field: no order."""
         if not fields:
-            return self._with(base=self._base.order_by())
+            return self._on(self._base.order_by())
         names = [_order_name(self._base, field) for field in fields]
-        return self._with(base=self._base.order_by(*self._base.query.order_by, *names))
+        return self._on(self._base.order_by(*self._base.query.order_by, *names))
 
     def limit(self, rows: int) -> Query[R]:
-        return self._with(limit=_size("limit", rows))
+        made = self._copy()
+        made._limit = _size("limit", rows)
+        return made
 
     def offset(self, rows: int) -> Query[R]:
-        return self._with(offset=_size("offset", rows))
+        made = self._copy()
+        made._offset = _size("offset", rows)
+        return made
 
     def with_related(self, *paths: str) -> Query[R]:
         """Related rows with this query: by a join where there is one of them, by one further query where there are many."""
@@ -113,27 +118,29 @@ class Query(Generic[R]):
         for path in paths:
             name, has_many = columns.related(base.model, path)
             base = base.prefetch_related(name) if has_many else base.select_related(name)
-        return self._with(base=base)
+        return self._on(base)
 
     join = with_related
 
     def select(self, *fields: str) -> Query[R]:
         """Rows with these columns only (and the key). Reading another one later asks the database for it."""
-        return self._with(base=self._base.only(*columns.check_all(self._base, fields)))
+        return self._on(self._base.only(*columns.check_all(self._base, fields)))
 
     def distinct(self, *fields: str) -> Query[R]:
         """fields: PostgreSQL's DISTINCT ON."""
-        return self._with(base=self._base.distinct(*columns.check_all(self._base, fields)))
+        return self._on(self._base.distinct(*columns.check_all(self._base, fields)))
 
     def annotate(self, **expressions: Any) -> Query[R]:
         """Conditions so far are applied first."""
-        return self._with(base=self._filtered().annotate(**expressions), where=_NO_WHERE)
+        made = self._on(self._filtered().annotate(**expressions))
+        made._where = ()
+        return made
 
     def group_by(self, *fields: str) -> Grouped:
         return Grouped(self, columns.check_all(self._base, fields))
 
     def using(self, alias: str) -> Query[R]:
-        return self._with(base=self._base.using(alias))
+        return self._on(self._base.using(alias))
 
     # --- reading ---
     def all(self) -> Any:
@@ -145,7 +152,7 @@ class Query(Generic[R]):
         """The first row in the order, by the key without one; None when there is none."""
         is_ordered = self._is_grouped or self._base.ordered
         one = self if is_ordered or self._limit is not None or self._offset else self.order_by("pk")
-        queryset = one._with(limit=1 if self._limit is None else min(1, self._limit)).queryset
+        queryset = one.limit(1 if self._limit is None else min(1, self._limit)).queryset
         return dual(lambda: next(iter(queryset), None), "query.first")
 
     def get(self, *given: Any, **keywords: Any) -> Any:
@@ -259,20 +266,28 @@ class Query(Generic[R]):
         return f"<query of {self._base.model.__name__}>"
 
     # --- inside ---
-    def _with(self, **changes: Any) -> Query[R]:
+    def _copy(self) -> Query[R]:
         made: Query[R] = Query.__new__(Query)
-        made._base = changes.get("base", self._base)
-        made._where = changes.get("where", self._where)
-        made._limit = changes.get("limit", self._limit)
-        made._offset = changes.get("offset", self._offset)
-        made._is_grouped = changes.get("is_grouped", self._is_grouped)
+        made._base = self._base
+        made._where = self._where
+        made._limit = self._limit
+        made._offset = self._offset
+        made._is_grouped = self._is_grouped
         return made
 
-    def _and(self, found: Q) -> Query[R]:
-        return self._with(where=self._where & found if self._where else found)
+    def _on(self, base: QuerySet) -> Query[R]:
+        made = self._copy()
+        made._base = base
+        return made
+
+    def _and(self, *found: Child) -> Query[R]:
+        made = self._copy()
+        made._where = self._where + found
+        return made
 
     def _filtered(self) -> QuerySet:
-        return self._base.filter(self._where) if self._where else self._base.all()
+        # All conditions in one filter(), which is one clone, and one join where they speak of a relation.
+        return self._base.filter(*self._where) if self._where else self._base.all()
 
     def _page(self, cursor: str | None, size: int) -> Page[R]:
         queryset = self._filtered()
@@ -294,7 +309,7 @@ class Query(Generic[R]):
     ) -> list[Any]:
         found = keyset.ordered(queryset, parts)
         if position is not None:
-            found = found.filter(keyset.after(parts, position, _vendor(found)))
+            found = keyset.following(found, parts, position)
         rows = list(found[skip : skip + size])
         if position is not None:
             keyset.refuse_standstill(rows, parts, position)
@@ -383,7 +398,3 @@ def _check_own_column(model: type[models.Model], name: str) -> None:
         raise columns.UnknownField(
             f"{model.__name__} has no {name!r}: {columns.near_text(name, known)}"
         ) from None
-
-
-def _vendor(queryset: QuerySet) -> str:
-    return connections[queryset.db].vendor
