@@ -21,7 +21,7 @@ from django.db.models.sql.where import AND
 T = TypeVar("T")
 
 _SALT = "orm_app.keyset"
-_COMPARES_ROWS = ("postgresql", "sqlite")
+_COMPARES_ROWS = ("postgresql", "sqlite", "mysql")
 _FIELD_VALUES = (bool, int, str, type(None))  # as JSON has them
 
 
@@ -224,7 +224,7 @@ def _beyond(term: Term, value: Any) -> Q | None:
 
 
 class _RowAfter(Expression):
-    """`(a, b) > (%s, %s)`: PostgreSQL and SQLite find it in an index on (a, b) at once; MySQL does not.
+    """`(a, b) > (%s, %s)`: PostgreSQL and SQLite find it in an index on (a, b) at once; MySQL wants it spelled out.
 
     The values stay as they are instead of being expressions: a page is mostly what it takes to build its query.
     """
@@ -253,6 +253,18 @@ class _RowAfter(Expression):
         params += [field.get_db_prep_value(value, connection) for field, value in self._given]
         marks = ", ".join(["%s"] * len(self._given))
         return f"({', '.join(texts)}) {self._operator} ({marks})", params
+
+    def as_mysql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        """`a >= %s AND (a > %s OR (a = %s AND b > %s))`, of which its optimizer makes two ranges of the index."""
+        found, params = "", list[Any]()
+        compiled = [compiler.compile(column) for column in self._columns]
+        values = [field.get_db_prep_value(value, connection) for field, value in self._given]
+        for (column, before), value in reversed(list(zip(compiled, values, strict=True))):
+            beyond = f"{column} {self._operator} %s"
+            found = f"({beyond} OR ({column} = %s AND {found}))" if found else beyond
+            params = [*before, value, *((*before, value) if params else ()), *params]
+        first, before = compiled[0]
+        return f"({first} {self._operator}= %s AND {found})", [*before, values[0], *params]
 
 
 def _attribute(row: Any, name: str) -> Any:
