@@ -6,6 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, connections
@@ -92,13 +93,15 @@ class Bounds:
 
     def ended(self) -> None:
         """After it. A connection that cannot be restored is closed: nobody else may inherit its limits."""
+        if not self._connection.in_atomic_block:
+            self._connection._brain_isolation = None
         if self._limit is None:
             return
         try:
             self._limit.restore()
             if self._outer is not None and self._outer._limit is not None:
                 self._outer._limit.set(self._outer._left_s())
-        except (DatabaseError, sqlite3.Error):
+        except DatabaseError:
             if not self._connection.in_atomic_block:
                 self._connection.close()
 
@@ -118,7 +121,8 @@ class Bounds:
     def _bounded(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         self._refuse_late()
         assert self._limit is not None  # noqa: S101  (for mypy)
-        self._limit.tighten(self._left_s())
+        if not self._connection.needs_rollback:
+            self._limit.tighten(self._left_s())
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
@@ -174,7 +178,7 @@ class _Limit:
 
     def _ask(self, sql: str, params: tuple[Any, ...] = ()) -> Any:
         """Past the wrappers, which would ask again."""
-        with self._connection.connection.cursor() as cursor:
+        with self._connection.wrap_database_errors, self._connection.connection.cursor() as cursor:
             cursor.execute(sql, params)
             return cursor.fetchone() if cursor.description else None
 
@@ -219,9 +223,15 @@ class _MySQL(_Limit):
         ours = left_s if self._connection.mysql_is_mariadb else math.ceil(left_s * 1000)
         self._session(min(lock_s, max(1, math.ceil(left_s))), min(ours, statement or ours))
 
+    def ending(self) -> None:
+        """Not later: the session's limits would hold for what runs on_commit too."""
+        with suppress(DatabaseError):
+            self.restore()
+
     def restore(self) -> None:
         if self._before is not None:
             self._session(*self._before)
+            self._before = None
 
     def _session(self, lock_s: Any, statement: Any) -> None:
         self._ask(

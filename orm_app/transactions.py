@@ -11,6 +11,7 @@ import functools
 import inspect
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,7 @@ class transaction:
         self._timeout_s = timeout_s
         self._atomic = Atomic(using, savepoint, durable)
         self._open: _AsyncBlock | None = None
-        self._sync_blocks: list[_Block] = []
+        self._here = threading.local()  # one object may be the block of several threads at once
 
     def __enter__(self) -> None:
         self._refuse_retry()
@@ -80,12 +81,12 @@ class transaction:
             raise RuntimeError("within a running loop write `async with db.transaction()`")
         block = self._block(self._deadline())
         block.__enter__()
-        self._sync_blocks.append(block)
+        self._here.blocks = [*getattr(self._here, "blocks", ()), block]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sync_blocks.pop().__exit__(kind, error, trace)
+        self._here.blocks.pop().__exit__(kind, error, trace)
 
     async def __aenter__(self) -> None:
         self._refuse_retry()

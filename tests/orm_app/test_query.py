@@ -285,6 +285,7 @@ async def test_async__terminals__are_awaited_and_off_the_loop(models):
     assert (await users.page_after(size=2)).has_more
     await saved.delete()
     assert await users.order_by("id").values("username", flat=True) == ["ann", "bob", "Cy_d", "f"]
+    assert "users" in users.sql().text
     task = asyncio.ensure_future(users.count())
     assert await task == 4
     assert (await models.User.objects.acreate(username="z", email="z@x")).pk

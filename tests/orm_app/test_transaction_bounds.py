@@ -252,6 +252,28 @@ def test_check__no_time__refused():
             check(None, wrong)
 
 
+def test_block__one_object_in_several_threads__each_has_its_own(users, engine):
+    shared, errors = db.transaction(using=engine, timeout_s=20), []
+
+    def work(number: int) -> None:
+        try:
+            with shared:
+                add(users, f"u{number}")
+                with shared:
+                    add(users, f"v{number}")
+        except DatabaseError as error:
+            errors.append(error)
+        finally:
+            connections[engine].close()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (errors, users.count()) == ([], 7)
+
+
 # --- run_in_transaction ---
 def deadlock() -> OperationalError:
     error = OperationalError("deadlock detected")
