@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from .migration_executor import Run
 from .migration_limits import Limits
 from .migration_plan import Plan
 from .migration_records import Key
+from .sql_statements import DIALECTS
 
 Tell = Callable[[str], None]
 
@@ -86,6 +89,14 @@ def to(app: str | None = None, name: str | None = None, *, using: str = "default
     return ran
 
 
+def operator() -> str:
+    """Who runs the command, for the audit log. A container may give its user no name, and must still migrate."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}"
+
+
 def rollback(app: str, target: str, *, using: str = "default", **given: Any) -> list[Key]:
     """target: how many applied migrations to take back, or the name of the last that stays ("zero": none).
 
@@ -144,6 +155,8 @@ def _or(given: Any, otherwise: Any) -> Any:
 
 def _check(executor: MigrationExecutor, plan: Plan, chosen: Options, tell: Tell) -> None:
     using = executor.connection.alias
+    if executor.connection.vendor not in DIALECTS:
+        return
     _refuse_edited(using, executor)
     checksums.adopt(executor.connection, executor.loader)
     _tell_unfinished(executor.connection, plan, tell)
@@ -180,10 +193,12 @@ def _start_over(using: str, names: tuple[str, ...], *, actor: Any, source: str) 
 
 
 def _accept(using: str, names: tuple[str, ...], *, actor: Any, source: str) -> None:
+    if not names:
+        return
     connection = connections[using]
     executor = MigrationExecutor(connection)
-    edited = dict(checksums.edited(using, executor.loader)) if names else {}
-    before = checksums.known(connection) if names else {}
+    edited = dict(checksums.edited(using, executor.loader))
+    before = checksums.known(connection)
     for name in names:
         app, _, rest = name.partition(".")
         if (app, rest) not in edited:

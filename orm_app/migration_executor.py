@@ -23,6 +23,7 @@ from . import checksums, migration_limits
 from .migration_journal import Journal, signature
 from .migration_limits import Limits
 from .migration_lock import Held
+from .sql_statements import DIALECTS
 
 Step = tuple[Any, Any, Any]  # operation, the state it comes from, the state it leads to
 
@@ -72,7 +73,7 @@ class BrainExecutor(MigrationExecutor):
         self, state: Any, migration: Migration, fake: bool = False, fake_initial: bool = False
     ) -> Any:
         self.run.lock.check()
-        if fake or fake_initial:
+        if fake or fake_initial or self._is_foreign:
             state = super().apply_migration(state, migration, fake, fake_initial)
             checksums.store(self.connection, migration)
         else:
@@ -85,7 +86,7 @@ class BrainExecutor(MigrationExecutor):
 
     def unapply_migration(self, state: Any, migration: Migration, fake: bool = False) -> Any:
         self.run.lock.check()
-        if fake:
+        if fake or self._is_foreign:
             state = super().unapply_migration(state, migration, fake)
             checksums.drop(self.connection, migration)
         else:
@@ -94,6 +95,11 @@ class BrainExecutor(MigrationExecutor):
             self._tell("unapply_success", migration)
         self.run.ran.append((migration.app_label, migration.name))
         return state
+
+    @property
+    def _is_foreign(self) -> bool:
+        """MongoDB: no SQL, no tables for a journal; its backend knows Django's own executor."""
+        return self.connection.vendor not in DIALECTS
 
     def _tell(self, action: str, migration: Migration) -> None:
         if self.progress_callback:

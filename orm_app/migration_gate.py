@@ -21,6 +21,7 @@ from .conf import conf
 from .migration_lint import linting, operations
 from .migration_lint.changes import CREATE_TABLE, ERROR, Finding, Subject
 from .migration_records import Key
+from .sql_operations import SQL
 from .sql_statements import DIALECTS
 
 OFF, WARN, REFUSE = "off", "warn", "refuse"
@@ -80,7 +81,9 @@ def allowed(migration: Migration) -> dict[str, str]:
     ):
         found |= sql_files.allowances([inspect.getsource(module)])
     for operation in migration.operations:
-        found |= getattr(operation, "lint_allow", {})
+        if isinstance(operation, SQL):
+            texts = operation.sql
+            found |= sql_files.allowances([texts] if isinstance(texts, str) else texts.values())
     return found | dict(getattr(migration, "lint_allow", {}))
 
 

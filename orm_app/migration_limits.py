@@ -33,6 +33,7 @@ def applied(connection: Any, limits: Limits) -> Iterator[None]:
     wanted = _variables(connection, limits)
     before = {name: _value(connection, name) for name in wanted}
     _set(connection, wanted)
+    before |= _notice_death(connection)
     try:
         yield
     finally:
@@ -59,9 +60,6 @@ def _variables(connection: Any, limits: Limits) -> dict[str, Any]:
     lock_s, statement_s = limits.lock_timeout_s, limits.statement_timeout_s
     found: dict[str, Any] = {}
     if connection.vendor == "postgresql":
-        if connection.pg_version >= 140000:
-            # A killed migrate must not go on in the server, holding the lock: it looks whether its client is there.
-            found["client_connection_check_interval"] = "2s"
         if lock_s:
             found["lock_timeout"] = f"{lock_s * 1000:.0f}ms"
         if statement_s:
@@ -72,6 +70,20 @@ def _variables(connection: Any, limits: Limits) -> dict[str, Any]:
         if statement_s and connection.mysql_is_mariadb:  # MySQL limits SELECT alone
             found["max_statement_time"] = statement_s
     return found
+
+
+def _notice_death(connection: Any) -> dict[str, Any]:
+    """A killed migrate must not go on in the server, holding the lock: PostgreSQL looks whether its client is there.
+    Returns the value before; nothing where the server cannot look (before 14, or on some systems)."""
+    name = "client_connection_check_interval"
+    if connection.vendor != "postgresql" or connection.pg_version < 140000 or connection.in_atomic_block:
+        return {}
+    before = _value(connection, name)
+    try:
+        _set(connection, {name: "2s"})
+    except DatabaseError:
+        return {}
+    return {name: before}
 
 
 def _value(connection: Any, name: str) -> Any:

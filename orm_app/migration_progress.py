@@ -43,6 +43,7 @@ class Watch:
         self._bar: Progress | None = None
         self._task: Any = None
         self._rows = 0
+        self._changes_before: int | None = None  # SQLite's, before a statement that is not counted yet
         self._began = 0.0
         run.on_operation = self.on_operation
 
@@ -95,6 +96,7 @@ class Watch:
 
     def figures(self, migration: Migration) -> str:
         """`(3 operations, 12,000 rows, 1.2 s)`"""
+        self._settle()
         count = len(migration.operations)
         parts = [f"{count} operation{'' if count == 1 else 's'}"]
         parts += [f"{self._rows:,} rows"] if self._rows else []
@@ -102,13 +104,21 @@ class Watch:
         return f"({', '.join(parts)})"
 
     def _count(self, execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        result = execute(sql, params, many, context)
+        self._settle()
         is_ours = any(model()._meta.db_table in sql for model in (checksum_model, progress_model))
-        if _ROWS.match(sql) and not is_ours and "django_migrations" not in sql:
+        counts = bool(_ROWS.match(sql)) and not is_ours and "django_migrations" not in sql
+        if counts and self._connection.vendor == "sqlite":
+            self._changes_before = self._connection.connection.total_changes
+        result = execute(sql, params, many, context)
+        if counts and self._connection.vendor != "sqlite":
             self._rows += max(0, context["cursor"].rowcount)
-            if self._bar is not None and self._task is not None:
-                self._bar.refresh()
         return result
+
+    def _settle(self) -> None:
+        """SQLite counts the rows of INSERT … RETURNING when they are fetched: asked when the next statement comes."""
+        if self._changes_before is not None and self._connection.connection is not None:
+            self._rows += self._connection.connection.total_changes - self._changes_before
+        self._changes_before = None
 
     def _estimate(self, migration: Migration, operation: Any, state: Any) -> int | None:
         """Rows of the operation's table, as the server's statistics have them: counting would take as long as the work."""

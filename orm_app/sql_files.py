@@ -52,13 +52,9 @@ class Script:
     def depends_on(self) -> list[tuple[str, str]]:
         return sorted({found for text in self.up.values() for found in _DEPENDS.findall(text)})
 
-    @property
-    def lint_allow(self) -> dict[str, str]:
-        """Rule → reason ("" when it gives none)."""
-        return allowances(self.up.values())
-
 
 def allowances(texts: Iterable[str]) -> dict[str, str]:
+    """What comments of the form `lint: allow RULE because REASON` allow: rule → reason, "" when it gives none."""
     return {found["rule"]: found["reason"] or "" for text in texts for found in LINT_ALLOW.finditer(text)}
 
 

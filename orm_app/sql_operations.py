@@ -78,7 +78,6 @@ class SQLFiles(SQL):
     ) -> None:
         self.folder, self.stem = Path(folder), stem
         texts = sql_files.read(self.folder, stem)
-        self.lint_allow = texts.lint_allow
         super().__init__(texts.up, texts.down or None, state_operations, hints, elidable)
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:

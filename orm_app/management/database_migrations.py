@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import time
 from dataclasses import asdict
@@ -172,7 +171,7 @@ class _Verbs:
         except CommandError as error:
             raise Failed(str(error)) from error
         if ran:
-            migrate.record(ran, database, action=action, actor=getpass.getuser(), source="cli", **more)
+            migrate.record(ran, database, action=action, actor=migrate.operator(), source="cli", **more)
         took_s = round(time.monotonic() - began, 3)
         self._command.document(
             {"database": database, "migrations": [".".join(key) for key in ran], "took_s": took_s}

@@ -346,3 +346,15 @@ def test_database_lint__command__exit_codes_json_and_allowances(package):
     assert database("lint", "migrated")[0] == 0
     assert "allowed: a thousand rows" in database("lint", "migrated", "--show-allowed")[1]
     assert database("lint", "nothing")[0] == 1
+
+
+def test_allowed__sql_of_ours__by_a_comment_in_its_text():
+    from orm_app.sql_operations import SQL
+
+    operation = SQL(
+        {"": "-- lint: allow drop-table because it was a copy\nDROP TABLE t", "mysql": "DROP TABLE t"}, ""
+    )
+    migration = type("Migration", (migrations.Migration,), {"operations": [operation]})("0002_x", "app")
+    assert migration_gate.allowed(migration) == {"drop-table": "it was a copy"}
+    assert [one.kind for one in operations.read(migration, ProjectState(), "postgresql")] == [c.DROP_TABLE]
+    assert operations.statements(SQL({"mysql": "SELECT 1"}), "sqlite") is None

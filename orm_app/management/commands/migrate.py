@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import Any
 
@@ -31,7 +30,7 @@ class Command(django_migrate.Command):
             super().handle(*args, **options)
             return
         using, ran = options["database"], options.pop("ran", None)
-        who = {"actor": getpass.getuser(), "source": "cli"}
+        who = {"actor": migrate.operator(), "source": "cli"}
         is_quiet = options["verbosity"] == 0
         watch: Watch | None = None
 
