@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure, judged, median, paired
+from benchmarks.figures import Figure, cost, judged, median, paired
 from benchmarks.load import burst
 from benchmarks.processes import ROOT, Broken, Process, environment, running
 from orm_app.databases import Entry, from_url
@@ -46,12 +46,15 @@ FULL, QUICK = Size(7, 1000), Size(3, 300)
 @dataclass(slots=True)
 class Side:
     url: str
+    process: Process
     sessions: Callable[[], int]  # that this side has on the server now
     per_s: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)  # of the serving process, a request
     most: int = 0
     refused: int = 0  # rounds in which the server had no connection left
 
-    def run(self, requests: int, *, may_fail: bool) -> None:
+    def run(self, requests: int, *, may_fail: bool = False) -> None:
+        cpu_s = self.process.cpu_s()
         with self._counting():
             try:
                 done = burst("GET", self.url, count=requests, connections=CLIENTS, key="", expect=200)
@@ -61,6 +64,7 @@ class Side:
                 self.refused += 1
                 return
         self.per_s.append(done.per_second)
+        self.cpu_us.append((self.process.cpu_s() - cpu_s) / requests * 1e6)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
@@ -87,19 +91,24 @@ def figures(folder: Path, *, quick: bool) -> Iterator[Figure]:
 
 def postgresql(folder: Path, size: Size) -> Iterator[Figure]:
     with servers.postgresql() as url, _postgresql_sides(url, folder) as sides:
-        _measure(sides, size, may_fail=True)
-    pool, none, kept = (sides[name] for name in (POOL, NONE, KEPT))
+        pool, none, kept = (sides[name] for name in (POOL, NONE, KEPT))
+        _measure({POOL: pool, NONE: none}, size)
+        # Last, and for its connections alone: it takes all that the server has, and leaves the others none.
+        for _ in range(2):
+            kept.run(size.requests, may_fail=True)
     yield paired("PostgreSQL, ASGI: requests", (POOL, pool.per_s), (NONE, none.per_s), "/s", 1.3)
+    yield cost("PostgreSQL, ASGI: CPU of the server process", pool.cpu_us, none.cpu_us, "µs", None)
     yield _connections("PostgreSQL, ASGI: connections", pool, kept)
 
 
 def mysql(folder: Path, size: Size) -> Iterator[Figure]:
     for interface, goal in (("asgi", 1.0), ("wsgi", 0.9)):
         with servers.mariadb() as url, _mysql_sides(url, folder, interface) as sides:
-            _measure(sides, size, may_fail=False)
+            _measure(sides, size)
         pool, kept = sides[POOL], sides[KEPT]
         name = f"MariaDB, {interface.upper()}"
         yield paired(f"{name}: requests", (POOL, pool.per_s), (KEPT, kept.per_s), "/s", goal)
+        yield cost(f"{name}: CPU of the server process", pool.cpu_us, kept.cpu_us, "µs", None)
         yield _connections(f"{name}: connections", pool, kept)
 
 
@@ -111,13 +120,13 @@ def _connections(name: str, pool: Side, kept: Side) -> Figure:
     return judged(name, pool.most, "at most", MAX_SIZE, sides, at_most=True)
 
 
-def _measure(sides: dict[str, Side], size: Size, *, may_fail: bool) -> None:
+def _measure(sides: dict[str, Side], size: Size) -> None:
     names = list(sides)
     for side in sides.values():
         burst("GET", side.url, count=50, connections=CLIENTS, key="", expect=200)
     for number in range(size.rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            sides[name].run(size.requests, may_fail=may_fail and name == KEPT)
+            sides[name].run(size.requests)
 
 
 @contextlib.contextmanager
@@ -199,7 +208,7 @@ def _served(
     with running(label, [module, interface, str(port)], env=env, folder=folder) as process:
         url = f"http://127.0.0.1:{port}/"
         _wait_for(process, url)
-        yield Side(url, sessions)
+        yield Side(url, process, sessions)
 
 
 def _wait_for(process: Process, url: str) -> None:

@@ -22,8 +22,13 @@ _BUT = re.compile(r"(?<!@)@(?!@)|\bGET_LOCK\s*\(|;\s*[^\s;]", re.IGNORECASE)
 
 def left_by(sql: object) -> Literal["nothing", "transaction", "session"]:
     """transaction: a rollback takes it back. session: nothing does. sql: with placeholders, as the cursor got it."""
-    if not isinstance(sql, str) or _BUT.search(sql):
+    if not isinstance(sql, str) or (_is_suspect(sql) and _BUT.search(sql)):
         return "session"
     if _NOTHING.match(sql):
         return "nothing"
     return "transaction" if _TRANSACTION.match(sql) else "session"
+
+
+def _is_suspect(sql: str) -> bool:
+    """Asked of every statement, and ten times as fast as the search."""
+    return "@" in sql or ";" in sql or "get_lock" in sql.lower()
