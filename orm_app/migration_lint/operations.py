@@ -102,12 +102,17 @@ def _add(operation: Any, app: str, state: ProjectState, dialect: str) -> Iterato
     has_default = getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
     yield Change(
         c.ADD_COLUMN, table, _column(operation.name, field), type=_type(field), is_null=field.null,
-        has_database_default=has_default, has_fill=field.has_default() or (field.blank and field.empty_strings_allowed),
+        has_database_default=has_default, has_fill=_has_fill(field),
         is_volatile=type(getattr(field, "db_default", None)).__name__ in _VOLATILE,
         is_generated=bool(getattr(field, "generated", False) and field.db_persist),
         is_unique=field.unique and not field.null, describes=operation.describe(),
     )  # fmt: skip
     yield from _beside(field, table, operation)
+
+
+def _has_fill(field: Any) -> bool:
+    """Whether Django gives existing rows a value: a default, or "" where NULL may not be."""
+    return field.has_default() or (not field.null and field.blank and field.empty_strings_allowed)
 
 
 def _beside(field: Any, table: str, operation: Any) -> Iterator[Change]:

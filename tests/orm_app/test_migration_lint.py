@@ -250,6 +250,8 @@ def test_operations__other_dialects__their_own():
     wider = migrations.AlterField("thing", "name", models.CharField(max_length=30, null=True))
     assert rules_of(wider, dialect="mysql") == set()
     assert rules_of(wider, dialect="sqlite") == {"table-remake"}
+    in_place = migrations.AddField("thing", "a", models.CharField(max_length=9, null=True, blank=True))
+    assert rules_of(in_place, dialect="sqlite") == set()
     key = migrations.AddField("thing", "a", models.ForeignKey("app.Thing", models.CASCADE, null=True))
     assert "add-foreign-key-validating" in rules_of(key, dialect="mysql")
 
