@@ -5,8 +5,9 @@ from __future__ import annotations
 from .keyset import BadCursor, Page
 from .query import Query, query
 from .raw import UnsafeSQL, execute, raw
+from .transaction_blocks import on_commit
 from .transaction_bounds import TransactionTimeout
-from .transactions import on_commit, run_in_transaction, transaction
+from .transactions import run_in_transaction, transaction
 
 __all__ = [
     "BadCursor",

@@ -6,7 +6,7 @@ awaited within a running loop. Names are checked where they are written; values 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
@@ -15,11 +15,10 @@ from django.db.models import Q
 from django.db.models.base import ModelBase
 from django.db.models.query import QuerySet
 
-from . import columns, inserts, keyset
+from . import columns, inserts, pages
 from .awaiting import dual
 from .conditions import Child, compared, condition, plain
-from .keyset import Page
-from .streams import Chunks, Position, Rows
+from .streams import Chunks, Rows
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -186,14 +185,15 @@ class Query(Generic[R]):
         if _size("size", size) == 0:
             raise ValueError("a page has at least one row")
         self._refuse_grouped("page_after")
-        return dual(lambda: self._page(cursor, size), "query.page_after")
+        queryset = self._filtered()
+        return dual(lambda: pages.page(queryset, cursor, size), "query.page_after")
 
     def chunk(self, size: int = _CHUNK_ROWS) -> Chunks[R]:
         """`for rows in query.chunk(500)`, or `async for`: lists of rows, each a keyset page of its own."""
         if _size("size", size) == 0:
             raise ValueError("a chunk has at least one row")
         self._refuse_grouped("chunk")
-        return Chunks(self._fetch(size))
+        return Chunks(pages.parts_of(self._filtered(), size, self._limit, self._offset))
 
     def stream(self, size: int = _CHUNK_ROWS) -> Rows[R]:
         """`for row in query.stream()`, or `async for`, in bounded memory. size: rows that are fetched at a time."""
@@ -288,51 +288,6 @@ class Query(Generic[R]):
     def _filtered(self) -> QuerySet:
         # All conditions in one filter(), which is one clone, and one join where they speak of a relation.
         return self._base.filter(*self._where) if self._where else self._base.all()
-
-    def _page(self, cursor: str | None, size: int) -> Page[R]:
-        queryset = self._filtered()
-        parts = keyset.terms(queryset)
-        position = None if cursor is None else keyset.decode(parts, cursor)
-        rows = self._rows_after(queryset, parts, position, size + 1)
-        if len(rows) <= size:
-            return Page(rows, None)
-        rows.pop()
-        return Page(rows, keyset.encode(parts, keyset.values_of(rows[-1], parts)))
-
-    def _rows_after(
-        self,
-        queryset: QuerySet,
-        parts: tuple[keyset.Term, ...],
-        position: list[Any] | None,
-        size: int,
-        skip: int = 0,
-    ) -> list[Any]:
-        found = keyset.ordered(queryset, parts)
-        if position is not None:
-            found = keyset.following(found, parts, position)
-        rows = list(found[skip : skip + size])
-        if position is not None:
-            keyset.refuse_standstill(rows, parts, position)
-        return rows
-
-    def _fetch(self, size: int) -> Callable[[Position | None], tuple[list[R], Position | None]]:
-        queryset, limit, offset = self._filtered(), self._limit, self._offset
-
-        def fetch(position: Position | None) -> tuple[list[R], Position | None]:
-            left = limit if position is None else position.left
-            wanted = size if left is None else min(size, left)
-            if wanted == 0:
-                return [], None
-            parts = keyset.terms(queryset)
-            skip, values = (offset, None) if position is None else (0, position.values)
-            rows = self._rows_after(queryset, parts, values, wanted, skip)
-            if len(rows) < wanted:
-                return rows, None
-            return rows, Position(
-                keyset.values_of(rows[-1], parts), None if left is None else left - len(rows)
-            )
-
-        return fetch
 
     def _refuse_slice(self, verb: str) -> None:
         if self._limit is not None or self._offset:

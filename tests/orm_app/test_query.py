@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -349,6 +350,14 @@ async def test_never_awaited__save_and_terminal__log_with_call_site_and_warn(mod
     assert "query.count" in said
     assert "test_query.py" in said
     assert await db.query(models.User).count() == 3
+
+
+async def test_never_awaited__warnings_are_errors__fails_the_test_that_forgot(models, monkeypatch):
+    """pytest turns what a finalizer raises into a failure; so does this project's `filterwarnings = ["error"]`."""
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda given: raised.append(given.exc_value))
+    models.User(username="eve", email="eve@x").save()
+    assert "User.save at" in str(raised[0])
 
 
 async def test_pending__used_as_a_value_or_twice__told_to_await(models):

@@ -414,5 +414,5 @@ def test_retry__a_real_deadlock__both_transactions_happen(users, engine):
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(runs) == 3
+    assert len(runs) >= 3  # the one that was rolled back may be first at its row again
     assert set(users.values("email", flat=True)) == {"annbob@x", "bobann@x"}
