@@ -1,6 +1,7 @@
 """A database URL → Django's DATABASES entry, tuned for its engine.
 
-sqlite:///abs/path · sqlite://relative/path · postgres://user:pass@host:5432/name?sslmode=require · mysql://…
+sqlite:///abs/path · sqlite://relative/path · postgres://user:pass@host:5432/name?sslmode=require · mysql://… ·
+mongodb://user:pass@host1,host2:27017/name?replicaSet=rs0
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 Entry = dict[str, Any]
 
+_MYSQL, _MONGODB = "orm_app.mysql_pool", "django_mongodb_backend"
+
 _CONNECT_TIMEOUT_S = 5
 # A process needs one connection as soon as it asks anything; many small processes must not hold more than they use.
 _POOL = {"min_size": 1, "max_size": 8, "timeout": 10, "max_lifetime": 1800}  # timeout, max_lifetime: seconds
+_POOL_MORE = ("max_idle", "max_waiting")  # seconds; callers. Theirs are the pools' own defaults
 _POOL_PREFIX = "pool_"  # ?pool_max_size=20 → OPTIONS["pool"]["max_size"]
 
 # Measured with four writer and two reader processes: 33 % "database is locked" by default, none with WAL + IMMEDIATE.
@@ -48,21 +52,32 @@ def from_url(url: str) -> Entry:
             return _postgresql(parts)
         case "mysql" | "mariadb":
             return _mysql(parts)
+        case "mongodb" | "mongodb+srv":
+            return _mongodb(parts)
         case "":
             raise BadURL(
                 "it has no scheme: write sqlite:///path, postgres://user:password@host/name or mysql://…"
             )
         case scheme:
-            raise BadURL(f"unknown scheme {scheme!r}: use sqlite, postgres or mysql")
+            raise BadURL(f"unknown scheme {scheme!r}: use sqlite, postgres, mysql or mongodb")
 
 
 def require_driver(entry: Entry) -> None:
     """Raises BadURL when the engine's Python driver is not installed: Django would end in a traceback at setup."""
-    if entry["ENGINE"] == "django.db.backends.mysql" and find_spec("MySQLdb") is None:
+    if entry["ENGINE"] == _MYSQL and find_spec("MySQLdb") is None:
         raise BadURL(
             "mysql needs mysqlclient: pip install -r requirements-mysql.txt "
             "(first: apt install build-essential pkg-config python3-dev libmariadb-dev, or brew install mysql-client)"
         )
+    if entry["ENGINE"] == _MONGODB and find_spec("django_mongodb_backend") is None:
+        raise BadURL("mongodb needs django-mongodb-backend: pip install -r requirements-mongo.txt")
+
+
+def default_auto_field(entry: Entry) -> str:
+    """What primary keys are in this database, for DEFAULT_AUTO_FIELD or an AppConfig's default_auto_field."""
+    if entry["ENGINE"] == _MONGODB:
+        return "django_mongodb_backend.fields.ObjectIdAutoField"
+    return "django.db.models.BigAutoField"
 
 
 def _sqlite(parts: SplitResult) -> Entry:
@@ -99,21 +114,22 @@ def _sqlite_name(parts: SplitResult) -> str:
 
 
 def _postgresql(parts: SplitResult) -> Entry:
-    options: dict[str, Any] = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | _query(parts)
-    pool = {
-        name[len(_POOL_PREFIX) :]: options.pop(name)
-        for name in list(options)
-        if name.startswith(_POOL_PREFIX)
-    }
+    query = _query(parts)
+    pool = _pool(query)
+    options: dict[str, Any] = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | query
     entry = _server("django.db.backends.postgresql", parts, socket=options.pop("host", ""))
-    return entry | {"OPTIONS": options | {"pool": _pool(pool)}}
+    return entry | {"OPTIONS": options | {"pool": pool}}
 
 
-def _pool(given: dict[str, str]) -> dict[str, int]:
-    unknown = sorted(set(given) - set(_POOL))
+def _pool(query: dict[str, str]) -> dict[str, int]:
+    """OPTIONS["pool"], the same for both servers. Takes its parameters out of the query."""
+    names = [name for name in query if name.startswith(_POOL_PREFIX)]
+    given = {name[len(_POOL_PREFIX) :]: query.pop(name) for name in names}
+    known = (*_POOL, *_POOL_MORE)
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        known = ", ".join(_POOL_PREFIX + name for name in _POOL)
-        raise BadURL(f"unknown pool parameter {_POOL_PREFIX}{unknown[0]}: use {known}")
+        names = [_POOL_PREFIX + name for name in known]
+        raise BadURL(f"unknown pool parameter {_POOL_PREFIX}{unknown[0]}: use {', '.join(names)}")
     pool = _POOL | {name: _number(_POOL_PREFIX + name, value) for name, value in given.items()}
     if pool["max_size"] < max(1, pool["min_size"]):
         raise BadURL("pool_max_size is smaller than pool_min_size, or than 1")
@@ -122,9 +138,7 @@ def _pool(given: dict[str, str]) -> dict[str, int]:
 
 def _mysql(parts: SplitResult) -> Entry:
     query = _query(parts)
-    pooled = sorted(name for name in query if name.startswith(_POOL_PREFIX))
-    if pooled:
-        raise BadURL(f"{pooled[0]} is for postgres: mysqlclient has no pool")
+    pool = _pool(query)
     options: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": _CONNECT_TIMEOUT_S,
@@ -136,18 +150,35 @@ def _mysql(parts: SplitResult) -> Entry:
     }
     if "ssl_ca" in options:
         options["ssl"] = {"ca": options.pop("ssl_ca")}
-    entry = _server("django.db.backends.mysql", parts, socket=options.pop("unix_socket", ""))
-    return entry | {"OPTIONS": options}
+    entry = _server(_MYSQL, parts, socket=options.pop("unix_socket", ""))
+    return entry | {"OPTIONS": options | {"pool": pool}}
+
+
+def _mongodb(parts: SplitResult) -> Entry:
+    """HOST stays a connection string, as only pymongo knows its options; without the password, which is shown nowhere."""
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    if not hosts:
+        raise BadURL("the host is missing: write mongodb://host:27017/name")
+    name = _database(parts)
+    user, _, password = credentials.partition(":")
+    query = f"?{parts.query}" if parts.query else ""
+    return {
+        "ENGINE": _MONGODB,
+        "NAME": name,
+        "USER": unquote(user),
+        "PASSWORD": unquote(password),
+        # With the path: it names the database that knows the user, unless authSource says otherwise.
+        "HOST": f"{parts.scheme.lower()}://{hosts}{parts.path}{query}",
+        "OPTIONS": {},
+        "CONN_MAX_AGE": 0,  # its client is a pool of its own: maxPoolSize
+    }
 
 
 def _server(engine: str, parts: SplitResult, socket: str) -> Entry:
     """What a server's entry has apart from OPTIONS. socket: a directory or file of a unix socket, instead of a host."""
-    name = unquote(parts.path.lstrip("/"))
-    if not name:
-        raise BadURL("the database name is missing: write …host/name")
     return {
         "ENGINE": engine,
-        "NAME": name,
+        "NAME": _database(parts),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": socket or unquote(parts.hostname or ""),
@@ -156,6 +187,13 @@ def _server(engine: str, parts: SplitResult, socket: str) -> Entry:
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
     }
+
+
+def _database(parts: SplitResult) -> str:
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise BadURL("the database name is missing: write …host/name")
+    return name
 
 
 def _port(parts: SplitResult) -> str:

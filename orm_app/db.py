@@ -1,7 +1,24 @@
-"""What application code imports: `from orm_app import db` → `with db.transaction():`, `async with db.transaction():`."""
+"""What application code imports: `from orm_app import db` → `db.query(User)`, `db.raw(…)`, `db.transaction()`."""
 
 from __future__ import annotations
 
-from .transactions import transaction
+from .keyset import BadCursor, Page
+from .query import Query, query
+from .raw import UnsafeSQL, execute, raw
+from .transaction_blocks import on_commit
+from .transaction_bounds import TransactionTimeout
+from .transactions import run_in_transaction, transaction
 
-__all__ = ["transaction"]
+__all__ = [
+    "BadCursor",
+    "Page",
+    "Query",
+    "TransactionTimeout",
+    "UnsafeSQL",
+    "execute",
+    "on_commit",
+    "query",
+    "raw",
+    "run_in_transaction",
+    "transaction",
+]

@@ -31,8 +31,12 @@ def _select_one(connection: Any) -> None:
     # Past Django's connection: the pool would wait its whole timeout for a server that is gone. The driver's own
     # errors come out as Django's.
     pool.open()
-    with connection.wrap_database_errors, pool.connection(timeout=_PROBE_TIMEOUT_S) as raw:
-        raw.execute("SELECT 1")
+    with (
+        connection.wrap_database_errors,
+        pool.connection(timeout=_PROBE_TIMEOUT_S) as raw,
+        raw.cursor() as cursor,
+    ):
+        cursor.execute("SELECT 1")
 
 
 def reason(using: str, error: BaseException) -> str:

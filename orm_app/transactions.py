@@ -11,18 +11,21 @@ import functools
 import inspect
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, sync_to_async
-from django.db import DatabaseError, connections
-from django.db.transaction import Atomic, get_connection, on_commit
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.db import DatabaseError
+from django.db.transaction import Atomic, get_connection
+from django.db.transaction import on_commit as django_on_commit
 
+from .awaiting import Pending, dual, is_in_loop
 from .conf import conf
+from .transaction_blocks import AsyncBlock, Block, innermost, joined
+from .transaction_bounds import TransactionTimeout, check
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +45,10 @@ class transaction:
     Async blocks: a cancelled task rolls back; when the cancellation meets a commit on its way, the commit is finished
     first. Tasks started inside a block take part in it, take turns with blocks of their own, and must end before it.
 
+    isolation: "serializable", "repeatable read", "read committed" or "read uncommitted"; the outermost block chooses it.
+    timeout_s: seconds until TransactionTimeout, for all of it: each statement and its waiting for locks, what happens
+    between them, further runs and their pauses. A block that is too late at its end is rolled back.
+
     retry (decorator only, the outermost one): how often the function runs again after a deadlock, a serialization
     failure or a busy SQLite; None: BRAIN["DATABASE"]["TRANSACTION_RETRIES"].
     """
@@ -53,26 +60,35 @@ class transaction:
         durable: bool = False,
         savepoint: bool = True,
         retry: int | None = None,
+        isolation: str | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self._using = using
         self._retry = retry
+        self._isolation = check(isolation, timeout_s)
+        self._timeout_s = timeout_s
         self._atomic = Atomic(using, savepoint, durable)
-        self._open: _AsyncBlock | None = None
+        self._open: AsyncBlock | None = None
+        self._here = threading.local()  # one object may be the block of several threads at once
 
     def __enter__(self) -> None:
         self._refuse_retry()
-        self._atomic.__enter__()
+        if is_in_loop():
+            raise RuntimeError("within a running loop write `async with db.transaction()`")
+        block = self._block(self._deadline())
+        block.__enter__()
+        self._here.blocks = [*getattr(self._here, "blocks", ()), block]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._atomic.__exit__(kind, error, trace)
+        self._here.blocks.pop().__exit__(kind, error, trace)
 
     async def __aenter__(self) -> None:
         self._refuse_retry()
         if self._open is not None:
             raise RuntimeError("this transaction is open already: call transaction() for each `async with`")
-        block = self._open = _AsyncBlock(self._atomic, outer=_innermost.get())
+        block = self._open = self._async_block(self._deadline())
         try:
             await block.__aenter__()
         except BaseException:
@@ -82,7 +98,7 @@ class transaction:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        block, self._open = cast("_AsyncBlock", self._open), None
+        block, self._open = cast("AsyncBlock", self._open), None
         await block.__aexit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:
@@ -104,32 +120,45 @@ class transaction:
 
     def _call(self, function: Callable[[], T]) -> T:
         pauses_s = self._pauses_s(is_joining=get_connection(self._using).in_atomic_block)
+        deadline = self._deadline()
         while True:
             committed: list[bool] = []
             try:
-                with self._atomic:
+                with self._block(deadline):
                     if pauses_s:
-                        on_commit(lambda: committed.append(True), self._using)  # noqa: B023  (runs in this round)
+                        django_on_commit(lambda: committed.append(True), self._using)  # noqa: B023  (runs in this round)
                     return function()
             except DatabaseError as error:
                 # Committed already: it was a hook of on_commit that failed, and the work must not be done twice.
                 if not pauses_s or committed or not is_transient(error):
                     raise
-            time.sleep(pauses_s.pop())
+                pause_s = _next_pause(pauses_s, deadline, error)
+            time.sleep(pause_s)
 
     async def _acall(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        pauses_s = self._pauses_s(is_joining=_innermost.get() is not None)
+        pauses_s = self._pauses_s(is_joining=joined(self._using, innermost.get()) is not None)
+        deadline = self._deadline()
         while True:
             committed: list[bool] = []
             try:
-                async with _AsyncBlock(self._atomic, outer=_innermost.get()):
+                async with self._async_block(deadline):
                     if pauses_s:
-                        await sync_to_async(on_commit)(lambda: committed.append(True), self._using)  # noqa: B023
+                        await sync_to_async(django_on_commit)(lambda: committed.append(True), self._using)  # noqa: B023
                     return await function()
             except DatabaseError as error:
                 if not pauses_s or committed or not is_transient(error):
                     raise
-            await asyncio.sleep(pauses_s.pop())
+                pause_s = _next_pause(pauses_s, deadline, error)
+            await asyncio.sleep(pause_s)
+
+    def _block(self, deadline: float | None) -> Block:
+        return Block(self._using, self._atomic, self._isolation, deadline)
+
+    def _async_block(self, deadline: float | None) -> AsyncBlock:
+        return AsyncBlock(self._block(deadline), innermost.get(), deadline)
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout_s is None else time.monotonic() + self._timeout_s
 
     def _pauses_s(self, *, is_joining: bool) -> list[float]:
         """The pause before each further run, the next one last. None when joining: the outermost block is what failed."""
@@ -142,79 +171,43 @@ class transaction:
 
     def _refuse_retry(self) -> None:
         if self._retry:
-            raise TypeError("only a function can be run again: use @transaction(retry=…) as a decorator")
+            raise TypeError(
+                "a block cannot be run again, only a function: use @db.transaction(retry=…) as a decorator, or "
+                "db.run_in_transaction(function, …, retry=…)"
+            )
 
 
-class _AsyncBlock:
-    """One open `async with`. Its lock makes sibling tasks take turns: savepoints of a connection cannot interleave."""
+def run_in_transaction(
+    function: Callable[..., Any],
+    *args: Any,
+    using: str = "default",
+    retry: int | None = None,
+    isolation: str | None = None,
+    timeout_s: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """function(*args, **kwargs) in a transaction of its own, run again after a deadlock; see `transaction`.
 
-    def __init__(self, atomic: Atomic, outer: _AsyncBlock | None) -> None:
-        self._atomic = atomic
-        self._outer = outer
-        self._begun = False
-        self._lock = asyncio.Lock()
-
-    async def __aenter__(self) -> None:
-        if self._outer is not None:
-            await self._outer._lock.acquire()
-        else:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transaction")
-            self._thread = ThreadSensitiveContext(executor=self._executor)
-            await self._thread.__aenter__()
-        _innermost.set(self)
-        try:
-            await _to_the_end(sync_to_async(self._begin)())
-        except BaseException as error:
-            if self._begun:  # cancelled while BEGIN was on its way
-                await self.__aexit__(type(error), error, error.__traceback__)
-            else:
-                await self._leave()
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await _to_the_end(sync_to_async(self._atomic.__exit__)(kind, error, trace))
-        finally:
-            await self._leave()
-
-    def _begin(self) -> None:
-        self._atomic.__enter__()
-        self._begun = True
-
-    async def _leave(self) -> None:
-        if self._outer is not None:
-            _innermost.set(self._outer)
-            self._outer._lock.release()
-            return
-        try:
-            await _to_the_end(sync_to_async(connections.close_all)())
-        finally:
-            _innermost.set(None)
-            await self._thread.__aexit__(None, None, None)
-            self._executor.shutdown(wait=False)
+    Gives what it returns; awaited within a running loop. A plain function then runs in a thread as a whole.
+    """
+    bounded = transaction(using, retry=retry, isolation=isolation, timeout_s=timeout_s)
+    run = bounded(functools.partial(function, *args, **kwargs))
+    if iscoroutinefunction(function):
+        return run() if not is_in_loop() else Pending(run, "run_in_transaction")
+    return dual(run, "run_in_transaction")
 
 
-_innermost: ContextVar[_AsyncBlock | None] = ContextVar("transaction", default=None)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` even when the caller is cancelled meanwhile; the cancellation is raised when the work is done."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from task.exception()
-    return task.result()
+def _next_pause(pauses_s: list[float], deadline: float | None, error: BaseException) -> float:
+    pause_s = pauses_s.pop()
+    if deadline is not None and time.monotonic() + pause_s >= deadline:
+        raise TransactionTimeout("no further run fits into the transaction's timeout_s") from error
+    return pause_s
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it is run again: deadlock, serialization failure, lock timeout."""
+    if isinstance(error, TransactionTimeout):
+        return False
     cause = error.__cause__ or error
     if getattr(cause, "sqlstate", None) in _POSTGRESQL:
         return True

@@ -8,10 +8,24 @@ import time
 from typing import Any
 
 from django.db import OperationalError
-from django.db.backends.sqlite3 import base
+from django.db.backends.sqlite3 import base, features
+from django.utils.functional import cached_property
 
 _SHORTEST_S = 0.0003
 _LONGEST_S = 0.008
+
+
+class DatabaseFeatures(features.DatabaseFeatures):
+    @cached_property
+    def supports_json_field(self) -> bool:
+        """Django asks within a transaction, which takes the write lock here: while somebody wrote for long, a migration
+        say, the system checks of every other command waited and then said that SQLite has no JSON."""
+        with self.connection.cursor() as cursor:
+            try:
+                cursor.execute("SELECT JSON('{}')")
+            except OperationalError:
+                return False
+        return True
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -20,6 +34,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     millisecond each spend three quarters of their time in it. Here a waiter asks again after about a millisecond, less
     often when the lock is held for long, and at random, so that nobody is always second.
     """
+
+    features_class = DatabaseFeatures
 
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()

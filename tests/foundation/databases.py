@@ -47,6 +47,6 @@ def default_database(url: str, *apps: str) -> Iterator[None]:
         yield
     finally:
         connections["default"].close()
-        if connections["default"].vendor == "postgresql":
+        if hasattr(connections["default"], "close_pool"):
             connections["default"].close_pool()
         connections.settings["default"], connections["default"] = before

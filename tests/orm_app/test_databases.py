@@ -92,13 +92,42 @@ def test_from_url__socket_or_ipv6__host(url, host):
 @pytest.mark.parametrize("scheme", ["mysql", "mariadb"])
 def test_from_url__mysql__strict_utf8mb4_read_committed(scheme):
     entry = from_url(f"{scheme}://u:p@h/n?read_timeout=30&ssl_ca=/etc/ca.pem")
-    assert entry["ENGINE"] == "django.db.backends.mysql"
+    assert entry["ENGINE"] == "orm_app.mysql_pool"
     options = entry["OPTIONS"]
     assert options["charset"] == "utf8mb4"
     assert options["isolation_level"] == "read committed"
     assert "STRICT_TRANS_TABLES" in options["init_command"]
     assert (options["read_timeout"], options["ssl"]) == (30, {"ca": "/etc/ca.pem"})
-    assert entry["CONN_MAX_AGE"] == 0
+    assert (entry["CONN_MAX_AGE"], entry["CONN_HEALTH_CHECKS"]) == (0, True)
+
+
+def test_from_url__mysql_and_postgresql__one_pool_key():
+    query = "?pool_max_size=20&pool_min_size=0&pool_max_idle=60&pool_max_waiting=100"
+    wanted = {
+        "min_size": 0, "max_size": 20, "timeout": 10, "max_lifetime": 1800, "max_idle": 60, "max_waiting": 100
+    }  # fmt: skip
+    for scheme in ("mysql", "postgres"):
+        assert from_url(f"{scheme}://h/n{query}")["OPTIONS"]["pool"] == wanted
+        assert from_url(f"{scheme}://h/n")["OPTIONS"]["pool"] == databases._POOL
+
+
+def test_from_url__mongodb__connection_string_without_the_password_and_object_ids():
+    entry = from_url("mongodb://bra%40in:hunter2%2F@a:27017,b:27018/shop?replicaSet=rs0&w=majority")
+    assert entry == {
+        "ENGINE": "django_mongodb_backend",
+        "NAME": "shop",
+        "USER": "bra@in",
+        "PASSWORD": "hunter2/",
+        "HOST": "mongodb://a:27017,b:27018/shop?replicaSet=rs0&w=majority",
+        "OPTIONS": {},
+        "CONN_MAX_AGE": 0,
+    }
+    assert databases.default_auto_field(entry).endswith("ObjectIdAutoField")
+    assert from_url("mongodb+srv://c.example.com/shop")["HOST"] == "mongodb+srv://c.example.com/shop"
+
+
+def test_default_auto_field__sql__whole_numbers():
+    assert databases.default_auto_field(from_url("mysql://h/n")) == "django.db.models.BigAutoField"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +150,10 @@ def test_from_url__mysql__strict_utf8mb4_read_committed(scheme):
         ("postgres://h/n?pool_max_size=many", "pool_max_size is not a whole number"),
         ("postgres://h/n?pool_max_size=0", "smaller"),
         ("postgres://h/n?pool_min_size=9", "smaller"),
-        ("mysql://h/n?pool_max_size=3", "mysqlclient has no pool"),
+        ("mysql://h/n?pool_size=3", "use pool_min_size"),
+        ("mysql://h/n?pool_max_size=0", "smaller"),
+        ("mongodb://u:hunter2@h", "database name is missing"),
+        ("mongodb:///n", "host is missing"),
         ("mysql://h/n?connect_timeout=x", "connect_timeout is not a whole number"),
     ],
 )
@@ -138,6 +170,8 @@ def test_require_driver__mysql_without_mysqlclient__names_the_requirements(monke
     monkeypatch.setattr(databases, "find_spec", lambda name: None)
     with pytest.raises(BadURL, match=r"requirements-mysql\.txt"):
         databases.require_driver(from_url("mysql://h/n"))
+    with pytest.raises(BadURL, match=r"requirements-mongo\.txt"):
+        databases.require_driver(from_url("mongodb://h/n"))
     databases.require_driver(from_url("postgres://h/n"))
     databases.require_driver(from_url("sqlite:///a/b"))
 

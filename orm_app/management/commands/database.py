@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from django.core.management.base import CommandParser
+
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import status
+from orm_app.management import database_migrations
 
 _EXIT_CODES = {"ok": OK, "degraded": DEGRADED, "down": FAILED}
 _STYLES = {"ok": "green", "degraded": "yellow", "down": "red"}
@@ -15,6 +18,9 @@ _STYLES = {"ok": "green", "degraded": "yellow", "down": "red"}
 class Command(BrainCommand):
     help = "Show the databases: state, server, version, pool and pending migrations. Exits 1 if down, 3 if degraded."
     requires_system_checks = ()  # its reader looks for what is wrong: a failing check must not hide it
+
+    def define(self, parser: CommandParser) -> None:
+        database_migrations.define(self)
 
     def bare(self, **options: Any) -> int:
         with self.progress("asking the databases"):

@@ -1,0 +1,1 @@
+"""The database layer against plain Django, on servers of its own."""

@@ -1,0 +1,132 @@
+"""Many rows at once: `bulk_insert`, and `upsert` by each engine's own statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from django.db import connections, models, router
+from django.db.models.query import QuerySet
+from django.db.transaction import atomic
+
+from . import columns
+
+# In one INSERT; larger ones gain nothing, and rows of a generator are in memory only so many at a time.
+_BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertPlan:
+    """update: None for every column that a row gives."""
+
+    queryset: QuerySet
+    unique: tuple[str, ...]
+    update: tuple[str, ...] | None
+
+    @property
+    def model(self) -> type[models.Model]:
+        return self.queryset.model
+
+
+def bulk_insert(queryset: QuerySet, rows: Iterable[Any], batch_size: int | None) -> int:
+    model, alias, count = queryset.model, _write_alias(queryset), 0
+    manager = model._base_manager.using(alias)
+    with atomic(using=alias, savepoint=False):
+        for batch in _batches(rows, batch_size):
+            count += len(manager.bulk_create(instances(model, batch), batch_size=batch_size))
+    return count
+
+
+def upsert_plan(queryset: QuerySet, unique: str | Iterable[str], update: Iterable[str] | None) -> UpsertPlan:
+    """Raises UnknownField, and ValueError when no unique constraint is of exactly these fields."""
+    model = queryset.model
+    keys = tuple(_column(model, name).name for name in ([unique] if isinstance(unique, str) else unique))
+    if not keys or not any(set(keys) == known for known in _unique_sets(model)):
+        known = " · ".join("+".join(sorted(names)) for names in _unique_sets(model))
+        raise ValueError(f"no unique constraint of {model.__name__} is of {'+'.join(keys)}: there is {known}")
+    changed = None if update is None else tuple(_column(model, name).name for name in update)
+    if changed is not None and not changed:
+        raise ValueError("upsert with nothing to update: name a field, or leave `update` out")
+    return UpsertPlan(queryset, keys, changed)
+
+
+def upsert(plan: UpsertPlan, rows: Iterable[Any], batch_size: int | None) -> int:
+    alias, count = _write_alias(plan.queryset), 0
+    has_target = connections[alias].features.supports_update_conflicts_with_target
+    manager = plan.model._base_manager.using(alias)
+    with atomic(using=alias, savepoint=False):
+        for batch in _batches(rows, batch_size):
+            count += len(batch)
+            made = _last_of_each(plan, instances(plan.model, batch))
+            manager.bulk_create(
+                made,
+                batch_size=batch_size,
+                update_conflicts=True,
+                update_fields=plan.update or _given(plan, batch),
+                unique_fields=plan.unique if has_target else None,
+            )
+    return count
+
+
+def instances(model: type[models.Model], batch: list[Any]) -> list[models.Model]:
+    """Raises UnknownField for a dict's key that is no column."""
+    if not any(isinstance(row, Mapping) for row in batch):
+        return batch
+    for name in {name for row in batch if isinstance(row, Mapping) for name in row}:
+        _column(model, name)
+    return [model(**row) if isinstance(row, Mapping) else row for row in batch]
+
+
+def _batches(rows: Iterable[Any], size: int | None) -> Iterator[list[Any]]:
+    if size is not None and size < 1:
+        raise ValueError("batch_size is a whole number from 1")
+    given = iter(rows)
+    while batch := list(islice(given, max(size or 0, _BATCH_ROWS))):
+        yield batch
+
+
+def _last_of_each(plan: UpsertPlan, rows: list[models.Model]) -> list[models.Model]:
+    """PostgreSQL refuses to touch a row twice in one statement, where the others let the last one win."""
+    names = [plan.model._meta.get_field(name).attname for name in plan.unique]
+    last: dict[object, models.Model] = {}
+    for row in rows:
+        key = tuple(getattr(row, name) for name in names)
+        # A NULL is equal to nothing; such rows are all new.
+        last.pop(key, None)
+        last[object() if None in key else key] = row
+    return list(last.values())
+
+
+def _given(plan: UpsertPlan, batch: list[Any]) -> tuple[str, ...]:
+    columns_of_all = [field for field in plan.model._meta.local_concrete_fields if not field.primary_key]
+    names = [field.name for field in columns_of_all if not getattr(field, "auto_now_add", False)]
+    if all(isinstance(row, Mapping) for row in batch):
+        given = {_column(plan.model, name).name for row in batch for name in row}
+        # What saves its own time does so on a change too.
+        moving = {field.name for field in columns_of_all if getattr(field, "auto_now", False)}
+        names = [name for name in names if name in given | moving]
+    found = tuple(name for name in names if name not in plan.unique)
+    return found or plan.unique
+
+
+def _column(model: type[models.Model], name: str) -> Any:
+    for field in model._meta.concrete_fields:
+        if name in (field.name, field.attname):
+            return field
+    if name == "pk":
+        return model._meta.pk
+    known = [known for field in model._meta.concrete_fields for known in {field.name, field.attname}]
+    raise columns.UnknownField(f"{model.__name__} has no {name!r}: {columns.near_text(name, known)}")
+
+
+def _unique_sets(model: type[models.Model]) -> list[set[str]]:
+    single = [{field.name} for field in model._meta.concrete_fields if field.unique]
+    together = [set(names) for names in model._meta.unique_together]
+    constraints = [set(constraint.fields) for constraint in model._meta.total_unique_constraints]
+    return [*single, *together, *constraints]
+
+
+def _write_alias(queryset: QuerySet) -> str:
+    return queryset._db or router.db_for_write(queryset.model)

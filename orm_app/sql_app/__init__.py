@@ -1,0 +1,1 @@
+"""The app label "sql": where Django finds the migrations that `orm_app.Migration(…)` declares."""
