@@ -97,6 +97,7 @@ INSTALLED_APPS = [
     "django_structlog",
     "foundation.apps.FoundationConfig",
     "orm_app.apps.OrmAppConfig",
+    "orm_app.sql_app.apps.SQLMigrationsConfig",
     "cache_app.apps.CacheAppConfig",
     "queue_app.apps.QueueAppConfig",
     "gateway.apps.GatewayConfig",

@@ -10,9 +10,13 @@ from foundation.conf import Bound, setting
 @dataclass(frozen=True, slots=True)
 class DatabaseConf:
     TRANSACTION_RETRIES: int = setting(0, low=0, high=10)  # of `db.transaction`, on deadlock or busy
-    PROCESSES: int = setting(1, low=1, high=10_000)  # that use the databases at once: web, edge and workers together
+    PROCESSES: int = setting(
+        1, low=1, high=10_000
+    )  # that use the databases at once: web, edge and workers together
     MIGRATE_WAIT_S: float = setting(600.0, low=0)  # for another migrate that is running
-    MIGRATE_LOCK_TIMEOUT_S: float = setting(10.0, low=0)  # of one statement, for a table's lock; 0: the server's
+    MIGRATE_LOCK_TIMEOUT_S: float = setting(
+        10.0, low=0
+    )  # of one statement, for a table's lock; 0: the server's
     MIGRATE_STATEMENT_TIMEOUT_S: float = setting(0.0, low=0)  # of one statement's run; 0: the server's
     MIGRATE_LOCK_RETRIES: int = setting(5, low=0, high=100)  # after a lock timeout or a deadlock
     # What a finding of the lint does before migrate; None: "refuse" in production (errors only), "warn" elsewhere.
