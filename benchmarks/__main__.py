@@ -22,7 +22,7 @@ from tests.servers import Missing
 from .figures import Figure
 from .processes import Broken
 
-NAMES = ("slice", "queue", "gateway", "cache")
+NAMES = ("slice", "queue", "gateway", "cache", "database")
 COLUMNS = ("figure", "value", "unit", "goal", "reached", "sides")
 
 
