@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from cache_app import stats as cache
 from gateway import views as gateway
+from orm_app import pools as database
 from queue_app import stats as queue
 from queue_app import workers
 
@@ -55,3 +56,4 @@ class _Families:
         yield from queue.families()
         yield from cache.families()
         yield from gateway.families()
+        yield from database.families()

@@ -34,9 +34,8 @@ class TinyLfu:
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries, self._max_bytes = max_entries, max_bytes
         capacity = max(1, min(max_entries, max_bytes // _LEAST_ENTRY_BYTES))
-        self._fewest = (
-            capacity // 64
-        )  # halving goes through all counts: not every few reads of a cache that is near empty
+        # Halving goes through all counts: not every few reads of a cache that is nearly empty.
+        self._fewest = capacity // 64
         self._frequencies, self._latest = Frequencies(capacity), Latest(capacity // _SPAN)
         self._favourites: Favourites | None = None  # their number is known when the cache is full
         self._window, self._probation, self._protected = Segment(), Segment(), Segment()

@@ -12,7 +12,10 @@ from benchmarks.__main__ import parser
 
 @pytest.mark.parametrize(
     ("module", "names"),
-    [("benchmarks", ["slice", "queue", "gateway", "cache", "database"]), ("tests.drills", ["queue", "gateway", "cache"])],
+    [
+        ("benchmarks", ["slice", "queue", "gateway", "cache", "database"]),
+        ("tests.drills", ["queue", "gateway", "cache"]),
+    ],
 )
 def test_command__no_name__lists_the_names_and_an_unknown_one_is_exit_code_2(
     module: str, names: list[str]
