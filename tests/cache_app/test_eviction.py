@@ -124,13 +124,14 @@ def test_tinylfu__recency_is_all__is_not_below_lru(name: str) -> None:
 def test_tinylfu__the_world_turns__finds_the_way_back_from_either_end() -> None:
     """A window that has taken everything must be able to give it back, and the other way round."""
     moving, zipf = trace("moving", 60_000), trace("Zipf", 60_000)
-    for before, after in ((moving, zipf), (zipf, moving)):
-        turned, fresh = asked(TinyLfu, before + after[:40_000], 500), asked(TinyLfu, after[:40_000], 500)
-        for cache in (turned, fresh):
+    # On Zipf, a window that is stuck has LRU's 32 %, and a main part of its own 43 %.
+    for before, after, above_lru in ((moving, zipf, 0.03), (zipf, moving, -0.03)):
+        caches = [asked(kind, before + after[:40_000], 500) for kind in (TinyLfu, Lru)]
+        for cache in caches:
             cache.hits = 0
             for key in after[40_000:]:
                 cache.ask(key)
-        assert turned.hits > fresh.hits - 0.04 * 20_000
+        assert caches[0].hits > caches[1].hits + above_lru * 20_000
 
 
 def test_tinylfu__popular_once__makes_room_when_it_is_not_any_more() -> None:

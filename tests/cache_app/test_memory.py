@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import sys
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_app import connections
 from cache_app.memory import MemoryStore, estimate_bytes
 from cache_app.store import EXISTING, NEW, Held
 
@@ -180,6 +182,74 @@ def test_incr__keeps_the_end_and_refuses_what_is_no_number(policy: str) -> None:
         store.incr("t", 1)
 
 
+@pytest.mark.parametrize("payload", [b" 1", b"1_0", b"", b"-", b"+1", b"1.0", b"\xc0"])
+def test_incr__what_redis_would_not_count__is_no_integer(payload: bytes) -> None:
+    store = MemoryStore()
+    store.set("k", payload, None)
+    with pytest.raises(ValueError):
+        store.incr("k", 1)
+    assert store.get("k") == payload
+
+
+def test_incr__below_zero__goes_on() -> None:
+    store = MemoryStore()
+    store.set("n", b"1", None)
+    assert [store.incr("n", -3), store.incr("n", 1), store.get("n")] == [-2, -1, b"-1"]
+
+
+def test_set__over_at_once__old_one_is_gone_and_nothing_is_kept(policy: str) -> None:
+    store = MemoryStore(policy=policy)
+    store.set("k", b"old", None)
+    assert store.set("k", b"new", 0) is True
+    assert store.get("k") is None
+    assert (len(store), store.size_bytes) == (0, 0)
+    store.set("k", b"old", None)
+    assert store.expire("k", -1.0) is True
+    assert (len(store), store.expire("k", 5.0)) == (0, False)
+
+
+def test_pop__there_and_not__gives_it_once() -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    store.set("k", b"1", 1.0)
+    assert [store.pop("k"), store.pop("k")] == [b"1", None]
+    store.set("k", b"1", 1.0)
+    clock.now += 2.0
+    assert store.pop("k") is None
+
+
+def test_expired__many_at_once__are_swept_a_few_with_each_write(policy: str) -> None:
+    clock = Clock()
+    store = MemoryStore(2**30, 1_000, policy, clock=clock)
+    for number in range(200):
+        store.set(f"k{number}", b"x", 1.0)
+    clock.now += 5.0
+    store.set("a", b"", None)
+    assert 150 < len(store) < 200
+    for _ in range(20):
+        store.set("a", b"", None)
+    assert len(store) == 1
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "pattern", ["*", "?1:*", "p:[^a]*", "p:\\*", "p:[a-c]?", "p:a\\[*", "p:*é", "nothing"]
+)
+def test_scan__redis_globs__finds_what_valkey_finds(prefix: str, pattern: str) -> None:
+    keys = ["p:a", "p:a1", "p:b2", "p:*", "p:a[1]", "p:é", "p:d", "11:x"]
+    store, client = MemoryStore(), connections.client()
+    for key in keys:
+        store.set(prefix + key, b"1", None)
+        client.set(prefix + key, b"1")
+    try:
+        found = {key.decode() for key in client.scan_iter(match=prefix + pattern, count=1_000)}
+        assert set(store.scan(prefix + pattern)) == found
+        assert store.delete_matching(prefix + pattern) == len(found)
+        assert len(store) == len(keys) - len(found)
+    finally:
+        client.delete(*(prefix + key for key in keys))
+
+
 # --- versions --------------------------------------------------------------------------------------------------------
 def test_versions__clock_stands_still_or_goes_back__never_the_same_number_twice() -> None:
     moment = [1000.0]
@@ -195,6 +265,18 @@ def test_versions__clock_stands_still_or_goes_back__never_the_same_number_twice(
     store.delete_many(["t"])
     (again,) = store.versions(["t"])
     assert first < second < third < again
+
+
+def test_versions__evicted_meanwhile__come_back_higher(policy: str) -> None:
+    store = MemoryStore(2**20, 4, policy, wall=lambda: 5.0)
+    (before,) = store.versions(["t"])
+    for number in range(50):
+        store.set(f"k{number}", b"x", None)
+    store.delete_many(["t"])
+    store.raise_versions(["t", "u"])
+    after = store.versions(["t", "u"])
+    assert min(after) > before
+    assert len(set(after)) == 2
 
 
 # --- threads and forks -----------------------------------------------------------------------------------------------
@@ -224,9 +306,47 @@ def test_store__eight_threads_at_once__bounds_hold_and_no_count_is_lost(policy: 
     assert errors == []
     assert len(store) <= 50
     assert store.size_bytes <= 200_000
+    store.clear()
+    assert (len(store), store.size_bytes) == (0, 0)
+
+
+def test_set__over_an_old_one__no_reader_finds_nothing(policy: str) -> None:
+    store, stop, missed = MemoryStore(2**20, 100, policy), threading.Event(), []
+    store.set("k", b"0", 60.0)
+
+    def read() -> None:
+        while not stop.is_set():
+            if store.get("k") is None:
+                missed.append(1)
+
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # many turns in a short time
+    try:
+        reader.start()
+        for number in range(5_000):
+            store.set("k", b"%d" % number, 60.0)
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        reader.join()
+    assert missed == []
+
+
+def test_store__value_comes_back_from_its_del__neither_hangs_nor_breaks(policy: str) -> None:
+    store = MemoryStore(2**20, 3, policy)
+
+    class Leaving:
+        def __del__(self) -> None:
+            store.set("left", b"1", None)
+            store.delete_many(["k0"])
+
+    for number in range(20):
+        store.set(f"k{number % 5}", Held(Leaving(), None, 100), None)
+    store.clear()
+    assert len(store) <= 3
     store.delete_matching("*")
-    for _ in range(50):
-        store.set("last", b"", None)
+    assert (len(store), store.size_bytes) == (0, 0)
 
 
 def test_fork__while_a_thread_writes__child_goes_on(policy: str) -> None:
