@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.signals import setting_changed
 from django.db.models.signals import post_migrate
 
 from . import environment, servers
@@ -37,6 +38,23 @@ def _restore_role_groups(*, sender: Any, using: str, **_: object) -> None:
     if sender.name == "foundation":
         for name in ("viewer", "operator", "admin"):
             Group.objects.using(using).get_or_create(name=name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_admin_site() -> Iterator[None]:
+    """Unfold makes a new, empty admin site each time the apps get ready, as they do when a test changes INSTALLED_APPS."""
+    from django.contrib import admin
+    from django.contrib.admin import sites
+
+    site = admin.site
+
+    def kept(*, setting: str, **_: object) -> None:
+        if setting == "INSTALLED_APPS":
+            admin.site = sites.site = site
+
+    setting_changed.connect(kept, weak=False, dispatch_uid="one_admin_site")
+    yield
+    setting_changed.disconnect(dispatch_uid="one_admin_site")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,6 @@ import os
 
 from brain_project.settings import *  # noqa: F403
 
-_APPS = ["orm_app.sql_app", "tests.orm_app.migrated_app"]
+_APPS = ["tests.orm_app.migrated_app"]
 INSTALLED_APPS = [*INSTALLED_APPS, *(app for app in _APPS if app not in INSTALLED_APPS)]  # noqa: F405
 MIGRATION_MODULES = {"migrated": os.environ.get("MIGRATED_PACKAGE")}

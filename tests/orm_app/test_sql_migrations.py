@@ -19,11 +19,6 @@ from .migrating import ENGINES, alias_of, url_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def installed(settings):
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "orm_app.sql_app"]
-
-
 @pytest.fixture(autouse=True)
 def nothing_declared(monkeypatch):
     """Each test declares its own."""
@@ -36,13 +31,13 @@ def nothing_declared(monkeypatch):
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.service) for name in ENGINES])
-def alias(request, tmp_path, installed, django_db_blocker):
+def alias(request, tmp_path, django_db_blocker):
     with contextlib.ExitStack() as stack, django_db_blocker.unblock():
         yield stack.enter_context(alias_of(url_of(request.param, request, tmp_path, stack)))
 
 
 @pytest.fixture
-def sqlite(tmp_path, installed, django_db_blocker):
+def sqlite(tmp_path, django_db_blocker):
     with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
         yield alias
 
@@ -196,7 +191,9 @@ def test_declaring__twice_the_same_is_one__another_content_is_refused():
 
 
 def test_app_is_not_installed__says_what_to_add(settings):
-    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "orm_app.sql_app"]
+    settings.INSTALLED_APPS = [
+        app for app in settings.INSTALLED_APPS if app != "orm_app.sql_app.apps.SQLMigrationsConfig"
+    ]
     create_users()
     with pytest.raises(ImproperlyConfigured, match=r"orm_app\.sql_app"):
         migration_manager.apply_migrations()
