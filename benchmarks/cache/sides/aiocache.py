@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiocache
-import redis.asyncio
 from aiocache.backends.redis import RedisCache
 from aiocache.serializers import PickleSerializer
 
@@ -39,6 +38,3 @@ class Side:
         made = aiocache.cached_stampede(ttl=60, key=key, lease=2)(load)
         made.cache = self.cache
         return made
-
-
-__all__ = ["Side", "redis"]
