@@ -110,6 +110,7 @@ if DEMO:
 MIDDLEWARE = [
     "foundation.request_id.RequestIdMiddleware",  # first: every answer and every log line carries the id
     "brain_project.proxied.ProxiedMiddleware",  # what is not ours needs nothing of the following
+    "orm_app.middleware.UnitOfWorkMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",  # the admin's files without DEBUG and without a second server
     "django.contrib.sessions.middleware.SessionMiddleware",

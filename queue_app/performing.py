@@ -15,6 +15,7 @@ import structlog
 from billiard.common import terminate_handler_fired
 
 from foundation import request_id as request_ids
+from orm_app import work
 
 from . import failures, payloads, queues, registry, retry, watchdog
 from .conf import conf
@@ -35,6 +36,7 @@ def _untold(error: BaseException) -> None:
 def perform(run: Run, tell: Callable[[BaseException], None] = _untold) -> End:
     """Run the handler; never raises for what the handler does. tell: hears the exception of a failed one."""
     with ExitStack() as context:
+        context.enter_context(work.unit("job", run.name, str(run.id)))
         if run.request_id:
             context.enter_context(request_ids.bound(run.request_id))
         if _logger.isEnabledFor(logging.INFO):

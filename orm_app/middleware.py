@@ -1,0 +1,43 @@
+"""Every request is one unit of work (`orm_app.work`). Stands behind the request id's middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from foundation import request_id
+
+from . import work
+
+
+class UnitOfWorkMiddleware:
+    """Sync or async after the chain it stands in: no thread is entered for it."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(
+        self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+    ) -> None:
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._is_async:
+            return self._acall(request)
+        with work.unit("request", _name(request), request_id.current() or ""):
+            return self.get_response(request)
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        with work.unit("request", _name(request), request_id.current() or ""):
+            return await cast("Awaitable[HttpResponseBase]", self.get_response(request))
+
+
+def _name(request: HttpRequest) -> str:
+    return f"{request.method} {request.path}"
