@@ -70,6 +70,13 @@ def is_of_the_project(app: str) -> bool:
     return not any(part in ("site-packages", "dist-packages") for part in path.parts)
 
 
+def project_apps(loader: MigrationLoader, *, with_platform: bool) -> set[str]:
+    """The apps with migrations whose author reads the lint. The platform's own are looked at before its releases: two
+    hundred findings in them would only hide the one that matters."""
+    platform = () if with_platform else conf().MIGRATE_LINT_WARN_ONLY
+    return {app for app in loader.migrated_apps if app not in platform and is_of_the_project(app)}
+
+
 def allowed(migration: Migration) -> dict[str, str]:
     """Rule → reason: of its attribute `lint_allow`, its comments and its SQL files."""
     found: dict[str, str] = {}

@@ -57,12 +57,13 @@ def define(command: BrainCommand) -> None:
     lint = command.verb(
         "lint", verbs.lint, "Unsafe operations with the safe rewrite. Exits 1 on errors, 3 on warnings."
     )
-    lint.add_argument("app", nargs="?", help="Without it: all apps of the project.")
+    lint.add_argument("app", nargs="?", help="Without it: the project's own apps.")
     lint.add_argument("name", nargs="?", help="The beginning of a migration's name.")
     lint.add_argument(
         "--dialect", action="append", choices=DIALECTS, help="Several may be given; without it all three."
     )
     lint.add_argument("--pending", action="store_true", help="Only what is not applied on --database.")
+    lint.add_argument("--all", action="store_true", help="The platform's apps too (MIGRATE_LINT_WARN_ONLY).")
     lint.add_argument(
         "--show-allowed", action="store_true", help="Also what its author allowed, with the reason."
     )
@@ -131,7 +132,7 @@ class _Verbs:
 
     def lint(self, app: str | None, name: str | None, database: str, **options: Any) -> int:
         loader = MigrationLoader(connections[database] if options["pending"] else None)
-        chosen = self._chosen(loader, app, name, is_pending=options["pending"])
+        chosen = self._chosen(loader, app, name, is_pending=options["pending"], with_platform=options["all"])
         found = migration_gate.findings(loader, chosen, options["dialect"] or DIALECTS)
         if not options["show_allowed"]:
             found = [one for one in found if not one.allowed]
@@ -179,15 +180,21 @@ class _Verbs:
         return OK
 
     def _chosen(
-        self, loader: MigrationLoader, app: str | None, name: str | None, *, is_pending: bool
+        self,
+        loader: MigrationLoader,
+        app: str | None,
+        name: str | None,
+        *,
+        is_pending: bool,
+        with_platform: bool,
     ) -> set[Any]:
         if app is not None and app not in loader.migrated_apps:
             raise Failed(f"no app {app!r} with migrations")
+        wanted = {app} if app else migration_gate.project_apps(loader, with_platform=with_platform)
         keys = {
             key
             for key in loader.graph.nodes
-            if (key[0] == app if app else migration_gate.is_of_the_project(key[0]))
-            and (name is None or key[1].startswith(name))
+            if key[0] in wanted and (name is None or key[1].startswith(name))
         }
         if name is not None and not keys:
             raise Failed(f"{app} has no migration {name!r}")

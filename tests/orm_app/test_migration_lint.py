@@ -360,3 +360,12 @@ def test_allowed__sql_of_ours__by_a_comment_in_its_text():
     assert migration_gate.allowed(migration) == {"drop-table": "it was a copy"}
     assert [one.kind for one in operations.read(migration, ProjectState(), "postgresql")] == [c.DROP_TABLE]
     assert operations.statements(SQL({"mysql": "SELECT 1"}), "sqlite") is None
+
+
+def test_database_lint__no_app_named__the_platforms_own_only_with_all():
+    code, text = database("lint", "--json")
+    assert code == 0
+    mine = json.loads(text)["migrations"]
+    code, text = database("lint", "--all", "--json")
+    assert code in (1, 3)
+    assert json.loads(text)["migrations"] > mine + 20
