@@ -107,3 +107,8 @@ def rabbitmq_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb_url() -> Iterator[str]:
     yield from _service("BRAIN_TEST_MARIADB_URL", servers.mariadb)
+
+
+@pytest.fixture(scope="session")
+def mongodb_url() -> Iterator[str]:
+    yield from _service("BRAIN_TEST_MONGODB_URL", servers.mongodb)

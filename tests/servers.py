@@ -14,10 +14,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import redis
@@ -388,3 +390,18 @@ def rabbitmq() -> Iterator[str]:
         ):
             yield f"amqp://guest:guest@127.0.0.1:{port}//"
         log.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def mongodb() -> Iterator[str]:
+    """A server of our own that speaks MongoDB's protocol (SecantusDB: a process, never imported). Yields its URL."""
+    if find_spec("secantus") is None:
+        raise Missing("secantusdb (requirements-dev.txt)")
+    port = free_port()
+    with scratch("mongo") as home:
+        command = [sys.executable, "-m", "secantus", "--config", str(home / "toml"), "--log-level", "WARNING"]
+        (home / "toml").touch()  # else it looks for one in the working and the home directory
+        command += ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(home / "data")]
+        command += ["--cache-size", "64M"]
+        with running(command, answers(port), log=home / "log"):
+            yield f"mongodb://127.0.0.1:{port}/brain"
