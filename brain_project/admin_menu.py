@@ -53,6 +53,14 @@ GROUPS = [
         ],
     ),
     (
+        "Database",
+        [
+            ("Databases", "database", "database-admin:overview"),
+            ("Pools", "lan", "database-admin:pools"),
+            ("Migrations", "moving", "database-admin:migrations"),
+        ],
+    ),
+    (
         "People",
         [
             ("Users", "person", "orm_app_user"),

@@ -16,6 +16,7 @@ urlpatterns = [
     path("admin/overview/", admin.site.admin_view(overview.fragment), name="admin-overview"),
     path("admin/login/", login.login),
     path("admin/cache/", include("cache_app.admin.urls")),
+    path("admin/database/", include("orm_app.admin.urls")),
     path("admin/", admin.site.urls),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),

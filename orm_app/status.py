@@ -61,6 +61,16 @@ def of(alias: str) -> Status:
     )
 
 
+def down(alias: str, detail: str) -> Status:
+    """Of one that did not answer in time; nothing is asked."""
+    connection: Any = connections[alias]
+    settings = connection.settings_dict
+    return Status(
+        alias=alias, state="down", detail=detail, engine=connection.vendor, name=str(settings["NAME"]),
+        server=_server(settings), version=None, took_ms=0.0, pending_migrations=None, pool=_pool(connection),
+    )  # fmt: skip
+
+
 def _trouble(pending: int | None, pool: dict[str, int] | None) -> str:
     if pending:
         return f"{pending} migrations are pending"

@@ -16,9 +16,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from foundation import audit, roles
 from foundation.admin import RoleModelAdmin
-
-from . import users
-from .models import User
+from orm_app import users
+from orm_app.models import User
 
 
 class AuditedAdmin(RoleModelAdmin):
