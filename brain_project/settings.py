@@ -72,6 +72,7 @@ try:
     require_driver(DATABASES["default"])
 except BadURL as error:
     raise ImproperlyConfigured(f"DATABASE_URL: {error}") from error
+DATABASE_ROUTERS = ["orm_app.router.Router"]
 VALKEY_SOCKET = data_dir.socket_path(BRAIN_DATA_DIR)
 if EMBEDDED_REDIS:
     REDIS_URL = f"unix://{VALKEY_SOCKET}?db=0"

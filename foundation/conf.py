@@ -31,7 +31,9 @@ def setting(
     """A dataclass field with its accepted values: low and high are inclusive, choices lists all that is allowed."""
     limits = {"low": low, "high": high, "choices": choices}
     if isinstance(default, list | dict | set):
-        raise TypeError("a setting's default is immutable: use a tuple")
+        raise TypeError("a setting's default is immutable: use a tuple, or a MappingProxyType")
+    if isinstance(default, types.MappingProxyType):
+        return field(default_factory=lambda: default, metadata=limits)
     return field(default=default, metadata=limits)
 
 
@@ -69,9 +71,11 @@ def unknown_key(key: object, where: str, known: list[str]) -> Problem:
 
 
 def _settled(value: Any, expected: Any) -> Any:
-    """As the frozen dataclass holds it: 5 for a float is 5.0, a list for a tuple is a tuple."""
+    """As the frozen dataclass holds it: 5 for a float is 5.0, a list for a tuple is a tuple, a dict cannot be changed."""
     if expected is float:
         return float(value)
+    if get_origin(expected) is Mapping:
+        return types.MappingProxyType(dict(value))
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -88,6 +92,9 @@ def _fits(value: object, expected: Any) -> bool:
     if origin is tuple:
         item = get_args(expected)[0]
         return isinstance(value, tuple | list) and all(_fits(part, item) for part in value)
+    if origin is Mapping:
+        key, item = get_args(expected)
+        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
     if expected is type(None):
         return value is None
     if isinstance(value, bool):  # True is an int to Python, never to the author of a setting
@@ -98,6 +105,8 @@ def _fits(value: object, expected: Any) -> bool:
 
 
 def _spelt(expected: Any) -> str:
+    if get_origin(expected) is Mapping:
+        return f"dict[{', '.join(map(_spelt, get_args(expected)))}]"
     return expected.__name__ if isinstance(expected, type) and not get_args(expected) else str(expected)
 
 

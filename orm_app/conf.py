@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from foundation.conf import Bound, setting
 
@@ -13,6 +15,8 @@ class DatabaseConf:
     PROCESSES: int = setting(
         1, low=1, high=10_000
     )  # that use the databases at once: web, edge and workers together
+    # App label → alias of the database that holds its tables; the others stay on "default".
+    APPS: Mapping[str, str] = setting(MappingProxyType({}))
     MIGRATE_WAIT_S: float = setting(600.0, low=0)  # for another migrate that is running
     MIGRATE_LOCK_TIMEOUT_S: float = setting(
         10.0, low=0

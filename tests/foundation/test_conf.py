@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pytest
 
@@ -15,6 +17,7 @@ class RoomConf:
     NAMES: tuple[str, ...] = setting(())
     LIMIT: int | None = setting(None)
     IS_OPEN: bool = setting(False)
+    PLACES: Mapping[str, str] = setting(MappingProxyType({}))
 
 
 def test_read__nothing_given__defaults_and_no_problem():
@@ -30,6 +33,15 @@ def test_read__good_values__taken_and_whole_number_becomes_float():
 def test_read__list_for_a_tuple__becomes_the_tuple_that_a_frozen_conf_needs():
     conf, _ = read("ROOM", RoomConf, {"NAMES": ["a", "b"]})
     assert conf.NAMES == ("a", "b")
+
+
+def test_read__dict_for_a_mapping__cannot_be_changed_afterwards():
+    given = {"desk": "window"}
+    conf, _ = read("ROOM", RoomConf, {"PLACES": given})
+    given["desk"] = "door"
+    assert conf.PLACES == {"desk": "window"}
+    with pytest.raises(TypeError):
+        conf.PLACES["desk"] = "door"
 
 
 def test_read__misspelt_key__named_with_the_likely_one():
@@ -54,6 +66,8 @@ def test_read__unknown_key_like_no_other__known_keys_are_listed():
         ("NAMES", "a", "type"),
         ("NAMES", [1], "type"),
         ("LIMIT", "x", "type"),
+        ("PLACES", {"desk": 1}, "type"),
+        ("PLACES", ["desk"], "type"),
         ("WORKERS", 0, "range"),
         ("TIMEOUT_S", 61.0, "range"),
         ("TIMEOUT_S", float("nan"), "range"),
