@@ -14,7 +14,7 @@ from .conf import conf
 from .mysql_pool import options as mysql_options
 
 _MYSQL = "orm_app.mysql_pool"
-_POSTGRESQL = "django.db.backends.postgresql"
+_POSTGRESQL = ("orm_app.postgresql", "django.db.backends.postgresql")
 # What is left for us: PostgreSQL keeps some for superusers, and since version 16 for a role of that name.
 _CONNECTIONS_SQL = {
     "postgresql": "SELECT current_setting('max_connections')::int"
@@ -23,7 +23,9 @@ _CONNECTIONS_SQL = {
     "mysql": "SELECT IF(@@max_user_connections > 0, LEAST(@@max_user_connections, @@max_connections),"
     " @@max_connections)",
 }
-_POOL_SIZE = {_MYSQL: mysql_options.PoolOptions().max_size, _POSTGRESQL: 4}  # where the entry says True
+_POOL_SIZE = {_MYSQL: mysql_options.PoolOptions().max_size} | dict.fromkeys(
+    _POSTGRESQL, 4
+)  # where the entry says True
 _ENTRY_KEYS = {
     "ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TEST", "TIME_ZONE", "AUTOCOMMIT",
     "ATOMIC_REQUESTS", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS", "DISABLE_SERVER_SIDE_CURSORS",
@@ -65,7 +67,7 @@ def most_connections(entry: Mapping[str, Any]) -> int:
         return 0
     given = pool if isinstance(pool, Mapping) else {}
     # psycopg_pool: without max_size it is min_size, which is 4.
-    fallback = given.get("min_size", 4) if engine == _POSTGRESQL else _POOL_SIZE[engine]
+    fallback = given.get("min_size", 4) if engine in _POSTGRESQL else _POOL_SIZE[engine]
     return int(given.get("max_size") or fallback)
 
 

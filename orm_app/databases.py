@@ -1,7 +1,8 @@
 """A database URL → Django's DATABASES entry, tuned for its engine.
 
 sqlite:///abs/path · sqlite://relative/path · postgres://user:pass@host:5432/name?sslmode=require · mysql://… ·
-mongodb://user:pass@host1,host2:27017/name?replicaSet=rs0
+mongodb://user:pass@host1,host2:27017/name?replicaSet=rs0 ·
+postgres://user:pass@host1:5432,host2:5432/name?target_session_attrs=read-write (whichever is the primary now)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 Entry = dict[str, Any]
 
-_MYSQL, _MONGODB = "orm_app.mysql_pool", "django_mongodb_backend"
+_POSTGRESQL, _MYSQL, _MONGODB = "orm_app.postgresql", "orm_app.mysql_pool", "django_mongodb_backend"
 
 _CONNECT_TIMEOUT_S = 5
 # A process needs one connection as soon as it asks anything; many small processes must not hold more than they use.
@@ -30,6 +31,7 @@ _SQLITE_PRAGMAS = (
 )
 # Strict even where a server's configuration is not: a value that does not fit is an error, never cut.
 _MYSQL_STRICT = "SET sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), 'STRICT_TRANS_TABLES')"
+_MONGODB_TIMEOUTS = {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 5000}
 _MYSQL_NUMBERS = {"connect_timeout", "read_timeout", "write_timeout"}  # seconds
 
 
@@ -37,8 +39,23 @@ class BadURL(ValueError):
     """The database URL cannot be used. The message names the fix and never holds the password."""
 
 
-def from_url(url: str) -> Entry:
-    """Raises BadURL. The query becomes OPTIONS (`sslmode`, `connect_timeout`, `charset` …)."""
+def from_url(url: str, replica_of: str | None = None) -> Entry:
+    """Raises BadURL. The query becomes OPTIONS (`sslmode`, `connect_timeout`, `charset` …).
+
+    replica_of: the alias of its primary; a replica gets reads only (`orm_app.router`).
+    """
+    entry = _entry(url)
+    if replica_of is None:
+        return entry
+    if entry["ENGINE"] not in (_POSTGRESQL, _MYSQL):
+        raise BadURL(
+            "only postgres:// and mysql:// have replicas; MongoDB's driver knows its own (?readPreference=…)"
+        )
+    # MIRROR is Django's word: its test runner makes one test database of the two.
+    return entry | {"REPLICA_OF": replica_of, "TEST": {"MIRROR": replica_of}}
+
+
+def _entry(url: str) -> Entry:
     try:
         parts = urlsplit(url.strip())
     except ValueError:
@@ -116,9 +133,26 @@ def _sqlite_name(parts: SplitResult) -> str:
 def _postgresql(parts: SplitResult) -> Entry:
     query = _query(parts)
     pool = _pool(query)
+    parts, hosts = _one_of_several(parts)
+    query |= hosts
     options: dict[str, Any] = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | query
-    entry = _server("django.db.backends.postgresql", parts, socket=options.pop("host", ""))
+    entry = _server(_POSTGRESQL, parts, socket=options.pop("host", ""))
     return entry | {"OPTIONS": options | {"pool": pool}}
+
+
+def _one_of_several(parts: SplitResult) -> tuple[SplitResult, dict[str, str]]:
+    """postgres://user@a:5432,b:5432/name, as libpq writes the servers of which `target_session_attrs` chooses one."""
+    credentials, at, places = parts.netloc.rpartition("@")
+    if "," not in places:
+        return parts, {}
+    split = [
+        place.rpartition(":") if place.rpartition(":")[2].isdigit() else (place, "", "")
+        for place in places.split(",")
+    ]
+    hosts = {"host": ",".join(unquote(host) for host, _, _ in split)}
+    if any(port for _, _, port in split):
+        hosts["port"] = ",".join(port or "5432" for _, _, port in split)
+    return parts._replace(netloc=f"{credentials}{at}"), hosts
 
 
 def _pool(query: dict[str, str]) -> dict[str, int]:
@@ -161,6 +195,9 @@ def _mongodb(parts: SplitResult) -> Entry:
         raise BadURL("the host is missing: write mongodb://host:27017/name")
     name = _database(parts)
     user, _, password = credentials.partition(":")
+    # The driver's own is 30 s. It takes the names in any case, and OPTIONS before the URL.
+    given = {option.lower() for option in _query(parts)}
+    options = {name: ms for name, ms in _MONGODB_TIMEOUTS.items() if name.lower() not in given}
     query = f"?{parts.query}" if parts.query else ""
     return {
         "ENGINE": _MONGODB,
@@ -169,7 +206,7 @@ def _mongodb(parts: SplitResult) -> Entry:
         "PASSWORD": unquote(password),
         # With the path: it names the database that knows the user, unless authSource says otherwise.
         "HOST": f"{parts.scheme.lower()}://{hosts}{parts.path}{query}",
-        "OPTIONS": {},
+        "OPTIONS": options,
         "CONN_MAX_AGE": 0,  # its client is a pool of its own: maxPoolSize
     }
 

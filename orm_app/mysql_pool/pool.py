@@ -22,6 +22,8 @@ from typing import Any, Literal, Protocol
 
 from MySQLdb import OperationalError
 
+from orm_app.pool_text import all_in_use, none_came_back
+
 from .figures import Counts
 from .options import PoolOptions
 
@@ -167,11 +169,7 @@ class Pool:
                 if left_s > 0 or waiter.is_served.is_set():
                     continue
                 self._counts.requests_errors += 1
-                raise PoolTimeout(
-                    f"{self._busy()}, and none came back within {timeout_s:g} s. Raise OPTIONS['pool']['max_size'] "
-                    "(pool_max_size in the URL) where the server has room, keep transactions shorter, or give "
-                    "connections back earlier with connection.close()."
-                )
+                raise PoolTimeout(none_came_back(self._busy(), timeout_s))
 
     def _search(self) -> None:
         """A thread that ended without a close() leaves its connection in a circle of Django's objects."""
@@ -183,10 +181,7 @@ class Pool:
         gc.collect()
 
     def _busy(self) -> str:
-        return (
-            f"all {self.max_size} connections of DATABASES[{self.name!r}] in this process are in use, "
-            f"{len(self._waiting)} callers wait"
-        )
+        return all_in_use(self.name, self.max_size, len(self._waiting))
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         with self._lock:

@@ -50,7 +50,7 @@ def test_from_url__sqlite__the_pragmas_hold_on_a_real_connection():
 def test_from_url__postgresql__parts_pool_and_no_kept_connections(scheme):
     entry = from_url(f"{scheme}://bra%40in:p%3A%2F%23w@db.example.com:5433/na%20me?sslmode=require")
     assert entry == {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "orm_app.postgresql",
         "NAME": "na me",
         "USER": "bra@in",
         "PASSWORD": "p:/#w",
@@ -179,3 +179,18 @@ def test_require_driver__mysql_without_mysqlclient__names_the_requirements(monke
 def test_require_driver__mysqlclient_is_there__no_complaint(monkeypatch):
     monkeypatch.setattr(databases, "find_spec", lambda name: importlib.util.find_spec("json"))
     databases.require_driver(from_url("mysql://h/n"))
+
+
+def test_from_url__several_postgresql_servers__the_driver_gets_them_all():
+    entry = from_url("postgres://u:p@a,b:5433/name?target_session_attrs=read-write")
+    assert (entry["HOST"], entry["PORT"], entry["USER"]) == ("a,b", "", "u")
+    assert entry["OPTIONS"]["port"] == "5432,5433"
+    assert entry["OPTIONS"]["target_session_attrs"] == "read-write"
+    assert "port" not in from_url("postgres://u@a,[::1]/name")["OPTIONS"]
+
+
+def test_from_url__replica__says_of_whom():
+    entry = from_url("mysql://u@host/name", replica_of="default")
+    assert (entry["REPLICA_OF"], entry["TEST"]) == ("default", {"MIRROR": "default"})
+    with pytest.raises(BadURL, match="only postgres:// and mysql:// have replicas"):
+        from_url("sqlite:///x", replica_of="default")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+
+from orm_app.databases import from_url
+from orm_app.postgresql.base import DatabaseWrapper
+from orm_app.postgresql.pool import Pool
+
+pytestmark = pytest.mark.service
+
+
+class Reachable(psycopg.Connection[Any]):
+    """Connects only while the server is said to be up."""
+
+    is_down = False
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.is_down:
+            raise psycopg.OperationalError("connection refused")
+        return super().connect(*args, **kwargs)
+
+
+@pytest.fixture
+def pool(postgresql_url: str) -> Iterator[Pool]:
+    Reachable.is_down = False
+    made = Pool(
+        "default", check=ConnectionPool.check_connection, conninfo=postgresql_url, connection_class=Reachable,
+        kwargs={"autocommit": True}, min_size=0, max_size=3, timeout=5,
+    )  # fmt: skip
+    made.open()
+    yield made
+    made.close()
+
+
+def test_getconn__server_was_away__a_waiter_is_served_soon_after(pool: Pool) -> None:
+    Reachable.is_down = True
+    served_at: list[float] = []
+
+    def ask() -> None:
+        pool.putconn(pool.getconn())
+        served_at.append(time.monotonic())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(1.3)  # psycopg's own third attempt comes after 3 s
+    Reachable.is_down, back = False, time.monotonic()
+    thread.join(10)
+    assert served_at[0] - back < 1.0
+
+
+def test_getconn__all_idle_ones_are_dead__gives_a_live_one_at_once(pool: Pool) -> None:
+    held = [pool.getconn() for _ in range(3)]
+    pids = [connection.info.backend_pid for connection in held]
+    for connection in held:
+        pool.putconn(connection)
+    with psycopg.connect(pool.conninfo, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [pids])
+    before = pool.get_stats()["requests_num"]
+    began = time.monotonic()
+    connection = pool.getconn()
+    took_s = time.monotonic() - began
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    pool.putconn(connection)
+    counted = pool.get_stats()
+    assert took_s < 0.9  # psycopg's own sleeps 1 s after the first
+    assert counted["requests_num"] == before + 1
+    assert counted["connections_lost"] >= 1
+    assert counted.get("returns_bad", 0) == 0
+
+
+def test_getconn__all_are_lent__names_the_setting(pool: Pool) -> None:
+    held = [pool.getconn() for _ in range(3)]
+    with pytest.raises(
+        PoolTimeout, match=r"all 3 connections of DATABASES\['default'\].*within 0.1 s.*pool_max_size"
+    ):
+        pool.getconn(0.1)
+    pool.putconn(held.pop())
+    held.append(pool.getconn(0.5))
+    for connection in held:
+        pool.putconn(connection)
+
+
+def test_getconn__server_is_down__says_that_it_could_not_connect(pool: Pool) -> None:
+    Reachable.is_down = True
+    with pytest.raises(PoolTimeout, match=r"could be opened within 0.3 s: \d+ attempts failed"):
+        pool.getconn(0.3)
+
+
+def test_getconn__too_many_wait__names_the_limit(pool: Pool) -> None:
+    pool.max_waiting = 1
+    held = [pool.getconn() for _ in range(3)]
+    thread = threading.Thread(target=lambda: pool.putconn(pool.getconn()))
+    thread.start()
+    while not pool.get_stats()["requests_waiting"]:
+        time.sleep(0.01)
+    with pytest.raises(TooManyRequests, match="1 callers wait: max_waiting is 1"):
+        pool.getconn()
+    for connection in held:
+        pool.putconn(connection)
+    thread.join(10)
+
+
+def test_wrapper__entry_of_a_url__lends_from_our_pool(postgresql_url: str) -> None:
+    entry = {"TIME_ZONE": None, "AUTOCOMMIT": True, "ATOMIC_REQUESTS": False, "TEST": {}} | from_url(
+        postgresql_url
+    )
+    wrapper = DatabaseWrapper(entry, "one_of_a_kind")
+    try:
+        assert isinstance(wrapper.pool, Pool)
+        assert wrapper.pool is wrapper.pool
+        assert (wrapper.pool.max_size, wrapper.pool.timeout) == (8, 10)
+    finally:
+        wrapper.close_pool()
