@@ -9,11 +9,13 @@ from django.db import Error, connections
 
 from foundation.health import Health
 
+from . import mongo
+
 _PROBE_TIMEOUT_S = 3.0
 
 
 def check(using: str = "default") -> Health:
-    """`SELECT 1`, timed. Never raises; the detail holds no password."""
+    """`SELECT 1` (MongoDB: ping), timed. Never raises; the detail holds no password."""
     started = time.perf_counter()
     try:
         _select_one(connections[using])
@@ -23,6 +25,9 @@ def check(using: str = "default") -> Health:
 
 
 def _select_one(connection: Any) -> None:
+    if mongo.is_on(connection.alias):
+        mongo.ping(connection, _PROBE_TIMEOUT_S)
+        return
     pool = getattr(connection, "pool", None)
     if pool is None:
         with connection.cursor() as cursor:

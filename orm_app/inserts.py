@@ -9,9 +9,8 @@ from typing import Any
 
 from django.db import connections, models, router
 from django.db.models.query import QuerySet
-from django.db.transaction import atomic
 
-from . import columns
+from . import columns, mongo
 
 # In one INSERT; larger ones gain nothing, and rows of a generator are in memory only so many at a time.
 _BATCH_ROWS = 10_000
@@ -33,7 +32,7 @@ class UpsertPlan:
 def bulk_insert(queryset: QuerySet, rows: Iterable[Any], batch_size: int | None) -> int:
     model, alias, count = queryset.model, _write_alias(queryset), 0
     manager = model._base_manager.using(alias)
-    with atomic(using=alias, savepoint=False):
+    with mongo.atomic_where_possible(alias):
         for batch in _batches(rows, batch_size):
             count += len(manager.bulk_create(instances(model, batch), batch_size=batch_size))
     return count
@@ -54,20 +53,28 @@ def upsert_plan(queryset: QuerySet, unique: str | Iterable[str], update: Iterabl
 
 def upsert(plan: UpsertPlan, rows: Iterable[Any], batch_size: int | None) -> int:
     alias, count = _write_alias(plan.queryset), 0
-    has_target = connections[alias].features.supports_update_conflicts_with_target
-    manager = plan.model._base_manager.using(alias)
-    with atomic(using=alias, savepoint=False):
+    with mongo.atomic_where_possible(alias):
         for batch in _batches(rows, batch_size):
             count += len(batch)
             made = _last_of_each(plan, instances(plan.model, batch))
-            manager.bulk_create(
-                made,
-                batch_size=batch_size,
-                update_conflicts=True,
-                update_fields=plan.update or _given(plan, batch),
-                unique_fields=plan.unique if has_target else None,
-            )
+            _upsert(plan, made, plan.update or _given(plan, batch), alias, batch_size)
     return count
+
+
+def _upsert(
+    plan: UpsertPlan, rows: list[Any], update: tuple[str, ...], alias: str, batch_size: int | None
+) -> None:
+    if mongo.is_on(alias):
+        mongo.upsert(plan.model, rows, alias, plan.unique, update)
+        return
+    has_target = connections[alias].features.supports_update_conflicts_with_target
+    plan.model._base_manager.using(alias).bulk_create(
+        rows,
+        batch_size=batch_size,
+        update_conflicts=True,
+        update_fields=update,
+        unique_fields=plan.unique if has_target else None,
+    )
 
 
 def instances(model: type[models.Model], batch: list[Any]) -> list[models.Model]:

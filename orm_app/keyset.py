@@ -61,7 +61,9 @@ class Page(Generic[T]):
 
 def terms(queryset: QuerySet) -> tuple[Term, ...]:
     """The order of the query, made total. Raises ValueError for an order that has no column to compare."""
-    low_nulls = connections[queryset.db].features.order_by_nulls_first
+    connection: Any = connections[queryset.db]
+    # MongoDB's backend does not say it, and sorts NULL below everything.
+    low_nulls = connection.features.order_by_nulls_first or connection.vendor == "mongodb"
     found = [_term(queryset, part, low_nulls=low_nulls) for part in _order(queryset)]
     primary: Any = queryset.model._meta.pk
     if getattr(primary, "column", None) is None:  # none, or a composite one

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations import DeleteModel, RemoveField, RunPython, RunSQL
@@ -19,7 +19,15 @@ from django.db.migrations.recorder import MigrationRecorder
 from foundation import audit
 from foundation.models import AuditEntry
 
-from . import checksums, migration_gate, migration_journal, migration_limits, migration_lock, migration_plan
+from . import (
+    checksums,
+    migration_gate,
+    migration_journal,
+    migration_limits,
+    migration_lock,
+    migration_plan,
+    mongo,
+)
 from .conf import conf
 from .migration_executor import Run
 from .migration_limits import Limits
@@ -66,6 +74,7 @@ def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell)
     run = Run(limits=chosen.limits, may_resume=chosen.may_resume, tell=tell)
     try:
         with (
+            mongo.errors_as_djangos_on(using),
             migration_lock.held(connection, wait_s=chosen.wait_s, tell=tell) as run.lock,
             migration_limits.applied(connection, chosen.limits),
         ):
@@ -73,6 +82,10 @@ def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell)
             _accept(using, chosen.accept_checksum, actor=actor, source=source)
             run.before = lambda executor, plan: _check(executor, plan, chosen, tell)
             yield run
+    except OperationalError as error:
+        if not mongo.is_on(using):
+            raise
+        raise CommandError(f"{using}: {error}") from error
     except migration_lock.LockNotFree as error:
         raise CommandError(f"{error}. Wait longer with --wait SECONDS.") from error
     except migration_lock.LockLost as error:
@@ -231,6 +244,9 @@ def _loss(connection: Any, migration: Migration, operation: Any, state: Any) -> 
 
 
 def _count(connection: Any, table: str) -> str:
+    if mongo.is_on(connection.alias):
+        count = connection.get_collection(table).estimated_document_count()
+        return f" with {count:,} document{'' if count == 1 else 's'}"
     with connection.cursor() as cursor:
         if table not in connection.introspection.table_names(cursor):
             return ""

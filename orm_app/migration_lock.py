@@ -1,6 +1,7 @@
 """One migrate at a time on a database: an advisory lock of the server, a file lock beside SQLite's file.
 
-All three go with their holder: a killed process leaves nothing behind.
+All three go with their holder: a killed process leaves nothing behind. MongoDB has no such lock: there it is a document
+with a lease, which a killed process leaves behind until it has run out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from . import mongo, mongo_lease
 
 _POSTGRESQL_KEY = zlib.crc32(b"brain.migrate") & 0x7FFFFFFF  # advisory locks belong to one database already
 _POLL_S = 0.2
@@ -126,7 +129,7 @@ class Held:
         if self._lock is not None and not self._lock.is_held():
             raise LockLost(
                 "the migration lock was lost: the connection was closed, or a transaction pooler stands before the "
-                "database. Migrate over a direct connection."
+                "database. Migrate over a direct connection. (MongoDB: its lease could not be renewed in time.)"
             )
 
 
@@ -186,6 +189,8 @@ def _lock(connection: Any) -> Any:
         return _PostgreSQLLock(connection)
     if connection.vendor == "mysql":
         return _MySQLLock(connection)
+    if mongo.is_on(connection.alias):
+        return mongo_lease.Lease(connection)
     if connection.vendor == "sqlite" and not connection.is_in_memory_db():
         return _FileLock(f"{os.path.abspath(connection.settings_dict['NAME'])}.migrate.lock")
     return None  # in memory: nobody else can see it

@@ -15,7 +15,7 @@ from django.db.models import Q
 from django.db.models.base import ModelBase
 from django.db.models.query import QuerySet
 
-from . import columns, inserts, pages
+from . import columns, inserts, mongo, pages
 from .awaiting import dual
 from .conditions import Child, compared, condition, plain
 from .streams import Chunks, Rows
@@ -246,11 +246,15 @@ class Query(Generic[R]):
     def explain(self, **options: Any) -> Any:
         """The engine's plan as text. Options as in QuerySet.explain (`analyze=True` runs the query)."""
         queryset = self.queryset
+        if mongo.is_on(queryset.db):
+            options = mongo.explain_options(options)
         return dual(lambda: queryset.explain(**options), "query.explain")
 
     def sql(self) -> SQL:
-        """Does not ask the database."""
+        """Does not ask the database. On MongoDB the aggregation pipeline, with its values in it."""
         queryset = self.queryset
+        if mongo.is_on(queryset.db):
+            return SQL(mongo.pipeline(queryset), ())
         text, params = queryset.query.get_compiler(queryset.db).as_sql()
         return SQL(text, tuple(params))
 

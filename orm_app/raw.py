@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from django.db import connections, models, router
+from django.db import NotSupportedError, connections, models, router
 
 from . import columns
 from .awaiting import dual
@@ -90,6 +90,10 @@ def _checked(sql: object, params: object, alias: str, *, allow_literals: bool) -
         raise TypeError(f"SQL is text, not {type(sql).__name__}")
     if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping | None):
         raise TypeError(f"params is a list or a dict, not {type(params).__name__}: write [value]")
+    if connections[alias].vendor == "mongodb":
+        raise NotSupportedError(
+            f"{alias!r} is MongoDB, which speaks no SQL: use db.query, or raw_aggregate of a MongoManager"
+        )
     statement = inspect(sql, connections[alias].vendor == "mysql", allow_literals)
     _check_params(statement, params)
     return statement

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from . import health
+from . import health, mongo
 
 _VERSION_SQL = {
     "sqlite": "SELECT sqlite_version()",
@@ -80,12 +80,16 @@ def _trouble(pending: int | None, pool: dict[str, int] | None) -> str:
 
 
 def _server(settings: dict[str, Any]) -> str:
+    if settings.get("ENGINE") == mongo.ENGINE:
+        settings = settings | {"HOST": mongo.hosts(settings)}  # which may hold secrets in its query
     host, port, user = (str(settings.get(key) or "") for key in ("HOST", "PORT", "USER"))
-    return f"{user}@{host}{f':{port}' if port else ''}" if host or user else ""
+    return f"{f'{user}@' if user else ''}{host}{f':{port}' if port else ''}"
 
 
 def _version(connection: Any) -> str | None:
     try:
+        if mongo.is_on(connection.alias):
+            return mongo.version(connection)
         with connection.cursor() as cursor:
             cursor.execute(_VERSION_SQL[connection.vendor])
             return str(cursor.fetchone()[0])
@@ -95,7 +99,8 @@ def _version(connection: Any) -> str | None:
 
 def _pending_migrations(connection: Any) -> int | None:
     try:
-        executor = MigrationExecutor(connection)
+        with mongo.errors_as_djangos_on(connection.alias):
+            executor = MigrationExecutor(connection)
         return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
     except Error:
         return None

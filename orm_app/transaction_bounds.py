@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, OperationalError, connections
+from django.db import DatabaseError, NotSupportedError, OperationalError, connections
 
 # Weakest first. SQLite has one writer and reads a snapshot: whatever is asked for, it is serializable.
 LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
@@ -63,6 +63,11 @@ class Bounds:
         """Before BEGIN. Raises RuntimeError when a block around this one has a weaker isolation."""
         if self._isolation is None and self._deadline is None:
             return
+        if self._connection.vendor == "mongodb":
+            raise NotSupportedError(
+                "MongoDB takes no isolation and no timeout_s: every transaction there sees one snapshot, and the URL's "
+                "?timeoutMS= bounds each call"
+            )
         if self._isolation is not None and self._connection.in_atomic_block:
             self._check_outer_isolation()
         if self._deadline is not None:

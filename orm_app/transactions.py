@@ -19,9 +19,10 @@ from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import DatabaseError
-from django.db.transaction import Atomic, get_connection
+from django.db.transaction import get_connection
 from django.db.transaction import on_commit as django_on_commit
 
+from . import mongo
 from .awaiting import Pending, dual, is_in_loop
 from .conf import conf
 from .transaction_blocks import AsyncBlock, Block, innermost, joined
@@ -67,7 +68,7 @@ class transaction:
         self._retry = retry
         self._isolation = check(isolation, timeout_s)
         self._timeout_s = timeout_s
-        self._atomic = Atomic(using, savepoint, durable)
+        self._savepoint, self._durable = savepoint, durable
         self._open: AsyncBlock | None = None
         self._here = threading.local()  # one object may be the block of several threads at once
 
@@ -152,7 +153,8 @@ class transaction:
             await asyncio.sleep(pause_s)
 
     def _block(self, deadline: float | None) -> Block:
-        return Block(self._using, self._atomic, self._isolation, deadline)
+        atomic = mongo.atomic(self._using, savepoint=self._savepoint, durable=self._durable)
+        return Block(self._using, atomic, self._isolation, deadline)
 
     def _async_block(self, deadline: float | None) -> AsyncBlock:
         return AsyncBlock(self._block(deadline), innermost.get(), deadline)
@@ -209,7 +211,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, TransactionTimeout):
         return False
     cause = error.__cause__ or error
-    if getattr(cause, "sqlstate", None) in _POSTGRESQL:
+    if getattr(cause, "sqlstate", None) in _POSTGRESQL or mongo.is_transient(cause):
         return True
     if isinstance(cause, sqlite3.Error):
         return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _SQLITE  # the low byte is the primary code
