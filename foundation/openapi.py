@@ -13,7 +13,7 @@ from . import problems, roles
 
 ROOT = "/api/v1/"
 # The others put their answers together by hand, and would have to name a serializer for each.
-DESCRIBED = (f"{ROOT}gateway/", f"{ROOT}cache/")
+DESCRIBED = (f"{ROOT}gateway/", f"{ROOT}cache/", f"{ROOT}database/")
 
 _VERBS = {"GET": "Read", "POST": "Make", "PUT": "Make or replace", "PATCH": "Change", "DELETE": "Delete"}
 

@@ -37,29 +37,29 @@ class Answer(Generic[T]):
 class Question(Generic[T]):
     """On its way. `answer` waits, counted from when it was put: several that are put first wait together."""
 
-    def __init__(self, future: Future[Answer[T]], until: float) -> None:
-        self._future, self._until = future, until
+    def __init__(self, future: Future[Answer[T]], patience_s: float) -> None:
+        self._future, self._patience_s, self._until = future, patience_s, monotonic() + patience_s
 
     def answer(self) -> Answer[T]:
         """Raises what `ask` raised, unless the database or the network did."""
         try:
             return self._future.result(max(0.0, self._until - monotonic()))
         except TimeoutError:
-            return Answer(None, f"no answer within {PATIENCE_S:g} s")
+            return Answer(None, f"no answer within {self._patience_s:g} s")
 
 
-def start(alias: str, what: str, ask: Callable[[], T]) -> Question[T]:
+def start(alias: str, what: str, ask: Callable[[], T], patience_s: float | None = None) -> Question[T]:
     """what: names the question; two that may be answered differently need two names."""
     if connections[alias].vendor == "sqlite":  # a file of this machine, or this thread's memory
         future: Future[Answer[T]] = Future()
         _run(alias, ask, future)
     else:
         future = _in_thread(alias, what, ask)
-    return Question(future, monotonic() + PATIENCE_S)
+    return Question(future, patience_s or PATIENCE_S)
 
 
-def of(alias: str, what: str, ask: Callable[[], T]) -> Answer[T]:
-    return start(alias, what, ask).answer()
+def of(alias: str, what: str, ask: Callable[[], T], patience_s: float | None = None) -> Answer[T]:
+    return start(alias, what, ask, patience_s).answer()
 
 
 def _in_thread(alias: str, what: str, ask: Callable[[], T]) -> Future[Answer[T]]:

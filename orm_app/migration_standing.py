@@ -9,12 +9,14 @@ from typing import Any
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from . import checksums, migration_gate, migration_journal, migration_plan
+from . import asking, checksums, health, migration_gate, migration_journal, migration_plan
 from .conf import conf
 from .migration_journal import Broken
 from .migration_lint.changes import ERROR, Finding
 from .migration_plan import PlannedMigration
 from .sql_statements import DIALECTS
+
+_PATIENCE_S = 20.0  # of a plan: it is our own reckoning that takes so long, not the server
 
 APPLIED, PENDING, EDITED, GONE = "applied", "pending", "edited", "gone"
 
@@ -50,6 +52,14 @@ class Standing:
             return 0
         spared = conf().MIGRATE_LINT_WARN_ONLY
         return sum(one.level == ERROR and not one.allowed and one.app not in spared for one in self.findings)
+
+
+def asked(alias: str) -> asking.Answer[Standing]:
+    """`of`, for a page: a database that is away costs no more than it does elsewhere, a long plan may take its time."""
+    probe = asking.of(alias, "probe", lambda: health.check(alias))
+    if probe.value is None or not probe.value.ok:
+        return asking.Answer(None, probe.error or (probe.value.detail if probe.value else ""))
+    return asking.of(alias, "migrations", lambda: of(alias), _PATIENCE_S)
 
 
 def of(alias: str) -> Standing:

@@ -9,8 +9,10 @@ from .status import Status
 
 
 def every() -> list[Status]:
-    asked = [(alias, _asked(alias)) for alias in connections]
-    return [_told(alias, question) for alias, question in asked]
+    # Last those that are asked in this thread, while the others are on their way.
+    aliases = sorted(connections, key=lambda alias: connections[alias].vendor == "sqlite")
+    asked = {alias: _asked(alias) for alias in aliases}
+    return [_told(alias, asked[alias]) for alias in connections]
 
 
 def of(alias: str) -> Status:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .api import StatusView
+from .api import migrations, standing
 
 app_name = "database"
-urlpatterns = [path("status", StatusView.as_view(), name="status")]
+urlpatterns = [
+    path("status", standing.StatusView.as_view(), name="status"),
+    path("pools", standing.PoolsView.as_view(), name="pools"),
+    path("migrations", migrations.MigrationsView.as_view(), name="migrations"),
+]

@@ -21,12 +21,8 @@ View = Callable[..., HttpResponse]
 Found = Callable[[HttpRequest, str], dict[str, Any]]
 EVERY_S = 2
 TABS = (
-    ("health", "Health"),
-    ("pools", "Pools"),
-    ("locks", "Locks"),
-    ("slow", "Slow queries"),
+    ("pools", "Pool"),
     ("migrations", "Migrations"),
-    ("backups", "Backups"),
 )
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from foundation import figures
-from orm_app import asking, migration_standing
+from orm_app import migration_standing
 from orm_app.migration_journal import Broken
 from orm_app.migration_lint.changes import ERROR, Finding
 from orm_app.migration_plan import PlannedMigration
@@ -26,7 +26,7 @@ _MOST_SQL = 200  # statements of one migration
 
 
 def found(request: HttpRequest, alias: str) -> dict[str, Any]:
-    answer = asking.of(alias, "migrations", lambda: migration_standing.of(alias))
+    answer = migration_standing.asked(alias)
     standing = answer.value
     if standing is None:
         return {"error": answer.error}

@@ -51,7 +51,7 @@ def test_schema__every_operation__says_what_it_does_who_may_and_its_problems(sch
         assert is_open or re.search(r"Needs the role (viewer|operator|admin)\.$", operation["description"]), (
             told
         )
-        assert operation["tags"][0].startswith(("gateway: ", "cache: ")), told
+        assert operation["tags"][0].startswith(("gateway: ", "cache: ", "database: ")), told
         answers = operation["responses"]
         assert any(status.startswith("2") for status in answers), told
         assert {"401", "429" if is_open else "403"} <= set(answers), told

@@ -12,12 +12,13 @@ from django.urls import path
 
 from foundation import roles
 from foundation.health import Health
-from orm_app import api, health, status
+from orm_app import health, status
+from orm_app.api import standing
 from orm_app.models import User
 from tests.foundation.databases import second_database
 
 pytestmark = pytest.mark.django_db
-urlpatterns = [path("api/v1/database/status", api.StatusView.as_view())]
+urlpatterns = [path("api/v1/database/status", standing.StatusView.as_view())]
 
 
 def database(*argv: str) -> tuple[int, str]:

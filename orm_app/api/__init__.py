@@ -1,0 +1,1 @@
+"""/api/v1/database/: what the admin's database pages show, and what they do."""
