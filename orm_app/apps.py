@@ -8,4 +8,7 @@ class OrmAppConfig(AppConfig):
     verbose_name = "Users and databases"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (registers itself)
+        from . import checks, mongo_checks  # noqa: F401  (they register themselves)
+        from .slow import capture, repeats  # noqa: F401  (repeats registers itself)
+
+        capture.install()

@@ -1,4 +1,4 @@
-"""The platform's users (AUTH_USER_MODEL)."""
+"""The platform's users (AUTH_USER_MODEL), and the statements that were slow or repeated."""
 
 from __future__ import annotations
 
@@ -69,3 +69,46 @@ class User(AbstractBaseUser, PermissionsMixin):
     def clean(self) -> None:
         super().clean()
         self.email = type(self).objects.normalize_email(self.email)
+
+
+class SlowQuery(models.Model):
+    """A slow statement, or one that a unit of work repeats (N+1), added up over all processes by `orm_app.slow`."""
+
+    class Kind(models.TextChoices):
+        SLOW = "slow", "slow"
+        N_PLUS_ONE = "n_plus_one", "N+1"
+
+    fingerprint = models.CharField(max_length=16, unique=True)  # of kind, alias, statement and call site
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    alias = models.CharField("database", max_length=100)
+    sql = models.TextField("statement")  # normalised: it holds no value
+    call_site = models.CharField(max_length=255, blank=True, default="")
+    hint = models.CharField(max_length=500, blank=True, default="")
+    count = models.BigIntegerField(default=0)  # of slow runs, or of units that repeated it
+    statements = models.BigIntegerField(default=0)  # sent in them
+    most = models.BigIntegerField("most in one unit", default=0)
+    total_ms = models.FloatField(default=0.0)
+    max_ms = models.FloatField(default=0.0)
+    last_ms = models.FloatField(default=0.0)
+    rows = models.BigIntegerField("rows of the last", null=True, default=None)
+    in_transaction = models.BooleanField("last one in a transaction", default=False)
+    error = models.CharField("error of the last", max_length=100, blank=True, default="")
+    unit_kind = models.CharField(max_length=20, blank=True, default="")  # of the last: request, job, command
+    unit_name = models.CharField(max_length=255, blank=True, default="")
+    unit_id = models.CharField(max_length=64, blank=True, default="")
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField(db_index=True)
+    plan = models.TextField(blank=True, default="")  # from when it was slow; without values
+    plan_at = models.DateTimeField(null=True, default=None)
+
+    class Meta:
+        verbose_name = "slow query"
+        verbose_name_plural = "slow queries"
+        ordering = ["-total_ms"]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} on {self.alias}"
+
+    @property
+    def mean_ms(self) -> float:
+        return self.total_ms / self.count if self.count else 0.0

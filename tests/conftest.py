@@ -70,6 +70,10 @@ def no_housekeeper() -> None:
 
     stats_store.housekeeper.is_wanted = False
 
+    from orm_app.slow import flusher  # the same of the thread that stores slow statements
+
+    flusher.flusher.is_wanted = False
+
 
 @pytest.fixture
 def prefix() -> str:
