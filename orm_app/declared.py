@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from django.apps import apps
 from django.db import models
 from django.db.models.base import ModelBase
 
+from . import mongo
 from .awaiting import dual, refuse_django_within_loop
 from .fields import Field
 
@@ -59,14 +61,25 @@ def _django_fields(model: str, fields: object, attributes: Mapping[str, Any]) ->
     if not isinstance(fields, Mapping):
         raise TypeError(f"{model}._fields is a dict of name → Field, not {type(fields).__name__}")
     found: dict[str, models.Field] = {}
+    is_document = _is_document(fields, attributes)
     for name, field in fields.items():
         if not isinstance(field, Field):
             raise TypeError(f'{model}._fields[{name!r}] is a Field("…"), not {field!r}')
         own = field.django_name(name)
         if own in attributes or own in found:
             raise TypeError(f"{model} declares {own!r} twice")
-        found[own] = field.django_field(name)
+        if is_document and field.is_numbered:
+            raise ValueError(f'{model}.{name}: MongoDB numbers no rows: Field("OBJECTID", primary_key=True)')
+        found[own] = field.django_field(name, is_document=is_document)
     return found
+
+
+def _is_document(fields: Mapping[str, object], attributes: Mapping[str, Any]) -> bool:
+    """By its key, or by what its app says keys are: which database the app is in is not known yet."""
+    if any(isinstance(field, Field) and field.is_object_id_key for field in fields.values()):
+        return True
+    config = apps.get_containing_app_config(str(attributes.get("__module__")))
+    return config is not None and config.default_auto_field == mongo.AUTO_FIELD
 
 
 def _meta(attributes: Mapping[str, Any], fields: Mapping[str, Field], table: str) -> type:

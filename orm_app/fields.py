@@ -50,7 +50,7 @@ class Field:
             raise TypeError(f"unknown option {unknown[0]!r}: {near_text(unknown[0], _OPTIONS)}")
         self.sql_type = sql_type
         self._options = options
-        self._class, self._size = sql_types.field_class(sql_type)
+        self._class, self._size = sql_types.field_class(sql_type, is_primary=bool(options.get("primary_key")))
         self._refuse_contradictions()
 
     def __repr__(self) -> str:
@@ -60,8 +60,20 @@ class Field:
         """`user_id` that references a user is Django's field `user`, whose column is `user_id`."""
         return name.removesuffix("_id") if self._references else name
 
-    def django_field(self, name: str) -> models.Field:
+    @property
+    def is_object_id_key(self) -> bool:
+        return bool(self._options.get("primary_key")) and self.sql_type.strip().upper() == sql_types.OBJECTID
+
+    @property
+    def is_numbered(self) -> bool:
+        """The database numbers its rows: SERIAL."""
+        return self._class in _AUTO
+
+    def django_field(self, name: str, *, is_document: bool = False) -> models.Field:
+        """is_document: of a model in MongoDB, which has no defaults of its own."""
         options = self._common() | self._default()
+        if is_document:
+            options.pop("db_default", None)
         if self._references:
             return self._relation(name, options)
         return self._class(**options, **self._size)

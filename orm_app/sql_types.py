@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from . import mongo
 from .columns import near_text
 
 _FIELDS: dict[str, type[models.Field]] = {
@@ -56,6 +57,7 @@ _FIELDS: dict[str, type[models.Field]] = {
     "BYTEA": models.BinaryField,
     "INET": models.GenericIPAddressField,
 }
+OBJECTID = "OBJECTID"  # MongoDB's key; its fields come with an optional package
 _WITH_LENGTH = {"VARCHAR", "CHARACTER VARYING", "CHAR"}
 _DECIMAL_DIGITS, _DECIMAL_PLACES = 38, 10  # of NUMERIC without a size, where SQL would store any
 # What MySQL gives no DEFAULT in the table; there the default is Python's alone.
@@ -69,12 +71,15 @@ _FUNCTIONS: dict[type[models.Field], dict[str, Callable[[], Any]]] = {
 }
 
 
-def field_class(sql_type: str) -> tuple[type[models.Field], dict[str, Any]]:
+def field_class(sql_type: str, *, is_primary: bool = False) -> tuple[type[models.Field], dict[str, Any]]:
     """The Django field of a type, and the options that its size gives. Raises ValueError with the near types."""
-    match = _TYPE.fullmatch(" ".join(sql_type.upper().split()))
+    text = " ".join(sql_type.upper().split())
+    if text == OBJECTID:
+        return mongo.key_field(is_primary=is_primary), {}
+    match = _TYPE.fullmatch(text)
     if match is None or match[1] not in _FIELDS:
         word = match[1] if match else sql_type.upper()
-        raise ValueError(f"unknown type {sql_type!r}: {near_text(word, _FIELDS)}")
+        raise ValueError(f"unknown type {sql_type!r}: {near_text(word, [*_FIELDS, OBJECTID])}")
     name, first, second = match.groups()
     if (name, first) == ("TINYINT", "1"):  # MySQL's boolean
         return models.BooleanField, {}
