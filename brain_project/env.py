@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
+_BETWEEN_URLS = re.compile(r",\s*(?=(?:\w+=)?[A-Za-z][\w+.-]*://)")
+_NAMED_URL = re.compile(r"(?:(?P<name>\w+)=)?(?P<url>[A-Za-z][\w+.-]*://\S*)")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -32,6 +35,27 @@ class Env:
     def names(self, name: str, default: list[str]) -> list[str]:
         value = self.text(name)
         return [part.strip() for part in value.split(",") if part.strip()] if value else default
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """`billing=orders,wiki=docs`."""
+        found = {}
+        for part in self.names(name, []):
+            key, equals, value = part.partition("=")
+            if not equals or not key.strip() or not value.strip():
+                raise BadVariable(f"{name}: {part!r} is no pair: write {name}=name=value,other=value.")
+            found[key.strip()] = value.strip()
+        return found
+
+    def named_urls(self, name: str) -> list[tuple[str, str]]:
+        """`postgres://…,orders=postgres://…` → ("", URL), ("orders", URL). A comma within a URL does not end it."""
+        found = []
+        for part in _BETWEEN_URLS.split(self.text(name)):
+            named = _NAMED_URL.fullmatch(part.strip().rstrip(","))
+            if named:
+                found.append((named["name"] or "", named["url"]))
+            elif part.strip():  # not shown: it may hold a password
+                raise BadVariable(f"{name} is no list of URLs: write {name}=scheme://…,name=scheme://….")
+        return found
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)

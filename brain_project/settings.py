@@ -11,9 +11,9 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
-from orm_app.databases import BadURL, from_url, require_driver
+from orm_app.databases import BadURL
 
-from . import broker, data_dir
+from . import broker, data_dir, databases
 from .admin_menu import favicon, navigation, stylesheet
 from .env import BadVariable, Env
 from .logs import logging_config
@@ -30,8 +30,12 @@ try:
     LOG_LEVEL = env.choice("BRAIN_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
     BRAIN_DATA_DIR = Path(env.text("BRAIN_DATA_DIR", str(BASE_DIR / ".brain"))).expanduser().resolve()
     DATABASE_URL = env.text("DATABASE_URL")
+    _database_urls = env.named_urls("DATABASE_URLS")
+    _replica_urls = env.named_urls("DATABASE_REPLICA_URLS")
+    _database_apps = env.pairs("DATABASE_APPS")
     REDIS_URL = env.text("REDIS_URL")
     BROKER_URL = env.text("BROKER_URL")
+    _backup_dir = env.text("BRAIN_BACKUP_DIR", str(BRAIN_DATA_DIR / "backups"))
     DEMO = env.flag("BRAIN_DEMO", default=not DATABASE_URL and not PRODUCTION)
     SECRET_KEY = env.text("BRAIN_SECRET_KEY")
     JWT_SECRET = env.text("BRAIN_JWT_SECRET")
@@ -68,10 +72,11 @@ else:
         REDIS_URL=REDIS_URL,
     )
 try:
-    DATABASES = {"default": from_url(DATABASE_URL or f"sqlite:///{BRAIN_DATA_DIR / 'db.sqlite3'}")}
-    require_driver(DATABASES["default"])
+    DATABASES = databases.configured(
+        DATABASE_URL or f"sqlite:///{BRAIN_DATA_DIR / 'db.sqlite3'}", _database_urls, _replica_urls
+    )
 except BadURL as error:
-    raise ImproperlyConfigured(f"DATABASE_URL: {error}") from error
+    raise ImproperlyConfigured(str(error)) from error
 DATABASE_ROUTERS = ["orm_app.router.Router"]
 VALKEY_SOCKET = data_dir.socket_path(BRAIN_DATA_DIR)
 if EMBEDDED_REDIS:
@@ -275,5 +280,5 @@ BRAIN: dict[str, dict[str, object]] = {
     "CACHE": {},
     # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
     "QUEUE": {**_queue, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},
-    "DATABASE": {},
+    "DATABASE": {"APPS": _database_apps, "BACKUP_DIR": _backup_dir},
 }

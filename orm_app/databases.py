@@ -19,6 +19,7 @@ _POSTGRESQL, _MYSQL, _MONGODB = "orm_app.postgresql", "orm_app.mysql_pool", "dja
 _CONNECT_TIMEOUT_S = 5
 # A process needs one connection as soon as it asks anything; many small processes must not hold more than they use.
 _POOL = {"min_size": 1, "max_size": 8, "timeout": 10, "max_lifetime": 1800}  # timeout, max_lifetime: seconds
+_REPLICA_PATIENCE_S = 2  # there is another server that can answer
 _POOL_MORE = ("max_idle", "max_waiting")  # seconds; callers. Theirs are the pools' own defaults
 _POOL_PREFIX = "pool_"  # ?pool_max_size=20 → OPTIONS["pool"]["max_size"]
 
@@ -47,6 +48,8 @@ def from_url(url: str, replica_of: str | None = None) -> Entry:
     entry = _entry(url)
     if replica_of is None:
         return entry
+    if "pool_timeout=" not in url and "pool" in entry["OPTIONS"]:
+        entry["OPTIONS"]["pool"]["timeout"] = _REPLICA_PATIENCE_S
     if entry["ENGINE"] not in (_POSTGRESQL, _MYSQL):
         raise BadURL(
             "only postgres:// and mysql:// have replicas; MongoDB's driver knows its own (?readPreference=…)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .keyset import BadCursor, Page
 from .query import Query, query
 from .raw import UnsafeSQL, execute, raw
+from .router import primary, replica
 from .transaction_blocks import on_commit
 from .transaction_bounds import TransactionTimeout
 from .transactions import run_in_transaction, transaction
@@ -17,8 +18,10 @@ __all__ = [
     "UnsafeSQL",
     "execute",
     "on_commit",
+    "primary",
     "query",
     "raw",
+    "replica",
     "run_in_transaction",
     "transaction",
 ]

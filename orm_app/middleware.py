@@ -1,8 +1,9 @@
-"""Every request is one unit of work (`orm_app.work`). Stands behind the request id's middleware."""
+"""Every request is one unit of work (`orm_app.work`), and sees what its client has written before. Stands behind the request id's middleware."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -11,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from foundation import request_id
 
-from . import work
+from . import last_write, work
 
 
 class UnitOfWorkMiddleware:
@@ -31,13 +32,18 @@ class UnitOfWorkMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._acall(request)
-        with work.unit("request", _name(request), request_id.current() or ""):
-            return self.get_response(request)
+        with _unit(request) as unit:
+            response = cast(HttpResponseBase, self.get_response(request))
+            last_write.remember(response, unit)
+            return response
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        with work.unit("request", _name(request), request_id.current() or ""):
-            return await cast("Awaitable[HttpResponseBase]", self.get_response(request))
+        with _unit(request) as unit:
+            response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
+            last_write.remember(response, unit)
+            return response
 
 
-def _name(request: HttpRequest) -> str:
-    return f"{request.method} {request.path}"
+def _unit(request: HttpRequest) -> AbstractContextManager[work.Unit]:
+    name = f"{request.method} {request.path}"
+    return work.unit("request", name, request_id.current() or "", last_write.since(request))

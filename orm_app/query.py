@@ -7,6 +7,7 @@ awaited within a running loop. Names are checked where they are written; values 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from operator import methodcaller
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
@@ -18,6 +19,7 @@ from django.db.models.query import QuerySet
 from . import columns, inserts, mongo, pages
 from .awaiting import dual
 from .conditions import Child, compared, condition, plain
+from .rereading import read
 from .streams import Chunks, Rows
 
 R = TypeVar("R")
@@ -145,25 +147,27 @@ class Query(Generic[R]):
     def all(self) -> Any:
         """list of rows."""
         queryset = self.queryset
-        return dual(lambda: list(queryset), "query.all")
+        return dual(lambda: read(queryset, list), "query.all")
 
     def first(self) -> Any:
         """The first row in the order, by the key without one; None when there is none."""
         is_ordered = self._is_grouped or self._base.ordered
         one = self if is_ordered or self._limit is not None or self._offset else self.order_by("pk")
         queryset = one.limit(1 if self._limit is None else min(1, self._limit)).queryset
-        return dual(lambda: next(iter(queryset), None), "query.first")
+        return dual(lambda: read(queryset, _first), "query.first")
 
     def get(self, *given: Any, **keywords: Any) -> Any:
         """The one row. Raises the model's DoesNotExist or MultipleObjectsReturned."""
         queryset = (self.where(*given, **keywords) if given or keywords else self).queryset
-        return dual(queryset.get, "query.get")
+        return dual(lambda: read(queryset, methodcaller("get")), "query.get")
 
     def count(self) -> Any:
-        return dual(self.queryset.count, "query.count")
+        queryset = self.queryset
+        return dual(lambda: read(queryset, methodcaller("count")), "query.count")
 
     def exists(self) -> Any:
-        return dual(self.queryset.exists, "query.exists")
+        queryset = self.queryset
+        return dual(lambda: read(queryset, methodcaller("exists")), "query.exists")
 
     def values(self, *fields: str, flat: bool = False) -> Any:
         """list of dicts; with flat, of the values of the one field."""
@@ -171,12 +175,12 @@ class Query(Generic[R]):
         if flat and len(names) != 1:
             raise TypeError("values(flat=True) takes one field")
         found = self.queryset.values_list(*names, flat=True) if flat else self.queryset.values(*names)
-        return dual(lambda: list(found), "query.values")
+        return dual(lambda: read(found, list), "query.values")
 
     def aggregate(self, **expressions: Any) -> Any:
         """dict of one value each: `aggregate(total=Sum("amount"))`."""
         queryset = self.queryset
-        return dual(lambda: queryset.aggregate(**expressions), "query.aggregate")
+        return dual(lambda: read(queryset, lambda asked: asked.aggregate(**expressions)), "query.aggregate")
 
     def page_after(self, cursor: str | None = None, *, size: int = _PAGE_ROWS) -> Any:
         """keyset.Page after the one that gave the cursor; None: the first. Raises keyset.BadCursor."""
@@ -186,7 +190,7 @@ class Query(Generic[R]):
             raise ValueError("a page has at least one row")
         self._refuse_grouped("page_after")
         queryset = self._filtered()
-        return dual(lambda: pages.page(queryset, cursor, size), "query.page_after")
+        return dual(lambda: read(queryset, lambda asked: pages.page(asked, cursor, size)), "query.page_after")
 
     def chunk(self, size: int = _CHUNK_ROWS) -> Chunks[R]:
         """`for rows in query.chunk(500)`, or `async for`: lists of rows, each a keyset page of its own."""
@@ -325,6 +329,10 @@ def query(source: Any) -> Query[Any]:
     if isinstance(source, models.Manager | QuerySet):
         return Query(source.all())
     raise TypeError(f"db.query takes a model, not {source!r}")
+
+
+def _first(queryset: QuerySet) -> Any:
+    return next(iter(queryset), None)
 
 
 def _subquery(query: Query[Any]) -> QuerySet:

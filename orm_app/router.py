@@ -1,21 +1,48 @@
-"""DATABASE_ROUTERS = ["orm_app.router.Router"]: apps on their own databases."""
+"""DATABASE_ROUTERS = ["orm_app.router.Router"]: apps on their own databases, writes to primaries, reads to replicas.
+
+    model → cluster → pinned? written? in a transaction? → the primary
+                    → else a replica that is fresh enough, or the primary when there is none
+
+Outside a unit of work (`orm_app.work`) nobody knows what has been written before, so reads go to the primary.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from types import TracebackType
 from typing import Any
 
 from django.db import connections, models
+from django.db.backends.signals import connection_created
 
-from . import routing
-from .conf import DatabaseConf, conf
+from . import losses, replicas, routing, work
+from .conf import conf
+from .topology import topology
 
-_Key = tuple[object, tuple[str, ...], DatabaseConf]
-_known: tuple[_Key, routing.Topology] | None = None
+_PRIMARY, _REPLICA = "primary", "replica"
+_wanted: ContextVar[str | None] = ContextVar("orm_app_reads_from", default=None)
+_choose: Callable[[list[str]], str] = random.choice
+# What does not begin with one of these may write. A function that writes within a SELECT is not seen: db.primary().
+_HARMLESS = (
+    "SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE", "VALUES",
+)  # fmt: skip
 
 
 class Router:
     def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
-        return routing.cluster(topology(), model._meta.app_label, _near(hints))
+        known, app = topology(), model._meta.app_label
+        home = routing.cluster(known, app, _near(hints))
+        if not known.replicas:
+            return home
+        primary = home or routing.DEFAULT
+        its_replicas = known.replicas.get(primary)
+        if its_replicas is None or app in conf().READ_FROM_PRIMARY:
+            return primary
+        return source(primary, its_replicas)
 
     def db_for_write(self, model: type[models.Model], **hints: Any) -> str | None:
         return routing.cluster(topology(), model._meta.app_label, _near(hints))
@@ -27,18 +54,116 @@ class Router:
         return routing.may_migrate(topology(), db, app_label)
 
 
-def topology() -> routing.Topology:
-    """Worked out again when the settings are others, or an alias came or went (in tests)."""
-    global _known
-    databases, chosen = connections.settings, conf()
-    key = databases, tuple(databases), chosen
-    if _known is None or not _is_same(_known[0], key):
-        _known = key, routing.topology(databases, chosen.APPS)
-    return _known[1]
+class _Reads:
+    """`with` and `async with`; blocks nest, and the innermost holds."""
+
+    def __init__(self, wanted: str) -> None:
+        self._chosen = wanted
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_wanted.set(self._chosen))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _wanted.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
 
 
-def _is_same(one: _Key, other: _Key) -> bool:
-    return one[0] is other[0] and one[1] == other[1] and one[2] is other[2]
+def primary() -> _Reads:
+    """`with db.primary():` what is read in the block is the newest there is."""
+    return _Reads(_PRIMARY)
+
+
+def replica() -> _Reads:
+    """`with db.replica():` reads of the block may be as old as REPLICA_MAX_LAG_S, whatever this unit has written: for
+    reports. Within a transaction they stay on the primary, and so do they when no replica is to be had."""
+    return _Reads(_REPLICA)
+
+
+def source(primary: str, its_replicas: tuple[str, ...]) -> str:
+    """The alias that a read of this cluster takes now.
+
+    A unit stays with one replica, and never goes back in time: what it has read from the primary, a replica must have.
+    """
+    wanted, unit = _wanted.get(), work.current()
+    if wanted == _PRIMARY or (unit is None and wanted is None):
+        return primary
+    is_free = wanted == _REPLICA
+    if unit is not None and not is_free and primary in unit.written:
+        return primary
+    since = None if unit is None or is_free else unit.must_see(primary)
+    found = [] if is_in_transaction(primary) else replicas.cluster(primary, its_replicas).available(since)
+    if unit is None or is_free:
+        return _choose(found) if found else primary
+    before = unit.sources.get(primary)
+    if before in found:
+        return before
+    if not found or before is not None:
+        unit.sources.pop(primary, None)
+        unit.read_from_primary[primary] = monotonic()
+        return primary
+    unit.sources[primary] = chosen = _choose(found)
+    return chosen
+
+
+def is_in_transaction(alias: str) -> bool:
+    connection: Any = connections[alias]
+    return bool(
+        connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+    )
+
+
+def install() -> None:
+    """Every statement of a primary that has replicas tells whether it writes; every one of a replica, whether it is away."""
+    connection_created.connect(_connected, dispatch_uid="orm_app.router")
+
+
+def _connected(*, connection: Any, **_: object) -> None:
+    known = topology()
+    hook = None
+    if connection.alias in known.replicas:
+        hook = _notice_write
+    elif connection.alias in known.primaries:
+        hook = _notice_loss
+    # The first place is never the one that `with connection.execute_wrapper` takes away.
+    if hook is not None and hook not in connection.execute_wrappers:
+        connection.execute_wrappers.insert(0, hook)
+
+
+def _notice_write(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+    unit = work.current()
+    if unit is not None and may_write(sql):
+        unit.written.add(context["connection"].alias)
+    return execute(sql, params, many, context)
+
+
+def _notice_loss(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+    try:
+        return execute(sql, params, many, context)
+    except Exception as error:
+        alias = context["connection"].alias
+        if losses.is_loss(error):
+            replicas.failed(alias, losses.line(alias, error))
+        raise
+
+
+def may_write(sql: Any) -> bool:
+    if not isinstance(sql, str):
+        return True  # psycopg's composed SQL
+    word = sql.lstrip(" \t\r\n(")[:10].upper()
+    if word.startswith("WITH"):
+        upper = sql.upper()
+        return any(verb in upper for verb in ("INSERT", "UPDATE", "DELETE", "MERGE"))
+    return not word.startswith(_HARMLESS)
 
 
 def _near(hints: dict[str, Any]) -> tuple[str, str] | None:
@@ -46,3 +171,14 @@ def _near(hints: dict[str, Any]) -> tuple[str, str] | None:
     if instance is None or not instance._state.db:
         return None
     return instance._meta.app_label, instance._state.db
+
+
+@contextmanager
+def chosen_by(choose: Callable[[list[str]], str]) -> Iterator[None]:
+    """For tests: which of the replicas that may answer is taken."""
+    global _choose
+    before, _choose = _choose, choose
+    try:
+        yield
+    finally:
+        _choose = before

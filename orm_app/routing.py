@@ -43,9 +43,11 @@ def cluster(known: Topology, app: str, near: tuple[str, str] | None = None) -> s
     do its relatives.
     """
     home = known.homes.get(app)
-    if near is not None and known.homes.get(near[0]) == home:
+    if near is None:
+        return home
+    if known.homes.get(near[0]) == home:
         return known.primaries.get(near[1], near[1])
-    return home
+    return home or DEFAULT
 
 
 def may_migrate(known: Topology, alias: str, app: str) -> bool | None:

@@ -20,11 +20,22 @@ class Unit:
     kind: str
     name: str
     id: str
-    # Reads must see what was committed before this moment (time.time(), seconds): a write of the same client's last
-    # request, or of whoever enqueued the job. None: nothing in particular.
+    # Reads must see what was committed before this moment (time.monotonic()): a write of the same client's last request,
+    # or of whoever enqueued the job. None: nothing in particular.
     since: float | None = None
     written: set[str] = field(default_factory=set)  # primaries' aliases that this unit has written
+    sources: dict[str, str] = field(default_factory=dict)  # primary's alias → the replica that its reads take
+    read_from_primary: dict[str, float] = field(
+        default_factory=dict
+    )  # when last, where replicas were not new enough
     repeated: dict[Any, Any] = field(default_factory=dict)  # filled by orm_app.slow
+
+    def must_see(self, primary: str) -> float | None:
+        """The moment before which everything must be in what answers a read of this cluster."""
+        read = self.read_from_primary.get(primary)
+        if read is None or self.since is None:
+            return self.since if read is None else read
+        return max(read, self.since)
 
 
 _current: ContextVar[Unit | None] = ContextVar("orm_app_unit_of_work", default=None)

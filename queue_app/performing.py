@@ -36,7 +36,8 @@ def _untold(error: BaseException) -> None:
 def perform(run: Run, tell: Callable[[BaseException], None] = _untold) -> End:
     """Run the handler; never raises for what the handler does. tell: hears the exception of a failed one."""
     with ExitStack() as context:
-        context.enter_context(work.unit("job", run.name, str(run.id)))
+        # Its reads see what was committed before: by whoever enqueued it, and by the job that it waited for.
+        context.enter_context(work.unit("job", run.name, str(run.id), since=time.monotonic()))
         if run.request_id:
             context.enter_context(request_ids.bound(run.request_id))
         if _logger.isEnabledFor(logging.INFO):

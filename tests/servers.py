@@ -281,40 +281,126 @@ def _until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL of our own with an empty database `brain`. Yields its `postgres://` URL."""
-    initdb, server, createdb = binary("initdb"), binary("postgres"), binary("createdb")
-    port = free_port()
     with scratch("pg", owner="postgres") as home:
-        data = home / "data"
-        user = "postgres" if os.getuid() == 0 else None
-        as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
-        initialise = [initdb, "-D", str(data), "-U", "brain", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
-        if made.returncode:
-            raise RuntimeError(
-                f"{initialise[0]} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
-            )
-        command = [
-            server,
+        node = PostgresNode(home)
+        node.initialise()
+        try:
+            node.start()
+            node.create_database()
+            yield node.url
+        finally:
+            node.stop()
+
+
+class PostgresNode:
+    """One server below `home`, which can be stopped, killed and started again. Its user `brain` is a superuser."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.data, self.port = home, home / "data", free_port()
+        self.url = f"postgres://brain@127.0.0.1:{self.port}/brain"
+        self._stack: contextlib.ExitStack | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def initialise(self) -> None:
+        initdb = [
+            binary("initdb"),
             "-D",
-            str(data),
-            "-p",
-            str(port),
-            "-k",
-            str(home),
-            "-c",
-            "listen_addresses=127.0.0.1",
+            str(self.data),
+            "-U",
+            "brain",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
         ]
-        url, log = f"postgres://brain@127.0.0.1:{port}/brain", home.parent / f"{home.name}.log"
+        self.run(initdb)
+
+    def start(self, *options: str) -> None:
+        command = [binary("postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.home)]
+        command += ["-c", "listen_addresses=127.0.0.1", *options]
+        self._stack = contextlib.ExitStack()
         # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for clients that are still connected.
-        with running(command, answers(port), user=user, log=log, stop_signal=signal.SIGINT):
-            deadline = time.monotonic() + 20
-            make = [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "brain", "brain"]
-            while subprocess.run(make, capture_output=True).returncode:
-                if time.monotonic() > deadline:
-                    raise RuntimeError("createdb did not succeed in 20 s")
-                time.sleep(0.1)
-            yield url
-        (home.parent / f"{home.name}.log").unlink(missing_ok=True)
+        how = {"user": _postgres_user(), "log": self.home / "log", "stop_signal": signal.SIGINT}
+        self.process = self._stack.enter_context(running(command, answers(self.port), **how))
+
+    def stop(self) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def create_database(self) -> None:
+        make = [binary("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "brain", "brain"]
+        _until(lambda: subprocess.run(make, capture_output=True).returncode == 0)
+
+    def run(self, command: list[str]) -> None:
+        """A command of PostgreSQL's, as the user that its files belong to."""
+        user = _postgres_user()
+        as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.home, **as_user)
+        if done.returncode:
+            raise RuntimeError(
+                f"{command[0]} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-2000:]}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresCluster:
+    primary: PostgresNode
+    standbys: tuple[PostgresNode, ...]
+
+    def promote(self, standby: PostgresNode) -> None:
+        standby.run([binary("pg_ctl"), "promote", "-D", str(standby.data), "-w"])
+
+
+@contextlib.contextmanager
+def postgresql_cluster(standbys: int = 2) -> Iterator[PostgresCluster]:
+    """A primary with streaming standbys, each a copy of it in a directory of its own."""
+    quick = (
+        "-c",
+        "wal_receiver_status_interval=1",
+        "-c",
+        "wal_retrieve_retry_interval=200ms",
+        "-c",
+        "fsync=off",
+    )
+    with contextlib.ExitStack() as stack:
+
+        def node() -> PostgresNode:
+            return PostgresNode(stack.enter_context(scratch("pg", owner="postgres")))
+
+        primary = node()
+        primary.initialise()
+        stack.callback(primary.stop)
+        primary.start("-c", "fsync=off")
+        primary.create_database()
+        found = []
+        for _ in range(standbys):
+            standby = node()
+            source = f"host=127.0.0.1 port={primary.port} user=brain"
+            standby.run(
+                [
+                    binary("pg_basebackup"),
+                    "-D",
+                    str(standby.data),
+                    "-d",
+                    source,
+                    "-R",
+                    "-X",
+                    "stream",
+                    "-c",
+                    "fast",
+                    "--no-sync",
+                ]
+            )
+            stack.callback(standby.stop)  # before the primary, which waits for its standbys
+            standby.start(*quick)
+            found.append(standby)
+        yield PostgresCluster(primary, tuple(found))
+
+
+def _postgres_user() -> str | None:
+    return "postgres" if os.getuid() == 0 else None
 
 
 @contextlib.contextmanager

@@ -28,3 +28,26 @@ def test_names__commas_and_spaces__give_a_clean_list():
 def test_choice__unknown_value__names_the_choices():
     with pytest.raises(BadVariable, match="LEVEL='LOUD' is not known: use one of INFO, DEBUG"):
         Env({"LEVEL": "LOUD"}).choice("LEVEL", "INFO", ("INFO", "DEBUG"))
+
+
+def test_named_urls__commas_within_urls__do_not_end_them():
+    value = "postgres://u:a,b@h1,h2:5433/n?host=a,b, orders=postgres://x/y,docs=mongodb://m1,m2:27018/d"
+    assert Env({"URLS": value}).named_urls("URLS") == [
+        ("", "postgres://u:a,b@h1,h2:5433/n?host=a,b"),
+        ("orders", "postgres://x/y"),
+        ("docs", "mongodb://m1,m2:27018/d"),
+    ]
+    assert Env({}).named_urls("URLS") == []
+
+
+def test_named_urls__no_url__refused_without_showing_it():
+    with pytest.raises(BadVariable) as refused:
+        Env({"URLS": "orders=secret@host"}).named_urls("URLS")
+    assert "URLS" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_pairs__list_of_them__a_dict_and_half_a_pair_is_refused():
+    assert Env({"APPS": "billing=orders, wiki = docs"}).pairs("APPS") == {"billing": "orders", "wiki": "docs"}
+    with pytest.raises(BadVariable, match="'wiki' is no pair"):
+        Env({"APPS": "billing=orders,wiki"}).pairs("APPS")

@@ -34,7 +34,7 @@ def test_topology__two_clusters__each_knows_its_replicas() -> None:
         ("billing", ("shipping", "archive"), "archive"),
         # A relative of another cluster's row is not in that row's database.
         ("billing", ("blog", "default"), "orders"),
-        ("blog", ("billing", "orders"), None),
+        ("blog", ("billing", "orders"), "default"),
     ],
 )
 def test_cluster__app_and_the_row_it_is_for__where_the_model_is(

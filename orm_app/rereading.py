@@ -1,0 +1,34 @@
+"""A read whose replica is lost on the way is asked again, once, from the primary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
+from django.db.models.query import QuerySet
+
+from . import losses, replicas
+from .topology import topology
+
+T = TypeVar("T")
+
+
+def read(queryset: QuerySet, ask: Callable[[QuerySet], T]) -> T:
+    """ask(queryset), which only reads. An alias that was named is the only one that is asked."""
+    known = topology()
+    if not known.replicas or queryset._db is not None:
+        return ask(queryset)
+    alias = queryset.db
+    primary = known.primaries.get(alias)
+    if primary is None:
+        return ask(queryset)
+    try:
+        return ask(queryset.using(alias))
+    except (OperationalError, InterfaceError) as error:
+        if losses.is_loss(error):
+            replicas.failed(alias, losses.line(alias, error))
+            connections[alias].close()
+        elif not losses.is_conflict(error):
+            raise
+    return ask(queryset.using(primary))
