@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NoReturn, cast
@@ -75,6 +76,9 @@ class AsyncBlock:
         self.hooks: list[tuple[Hook, bool]] = []
         self._block = block
         self._begun = False
+        self._is_committed = False
+        self._has_run_hooks = False
+        self.is_over = False
         self._lock = asyncio.Lock()
         self._deadline = deadline
         self._timer: asyncio.Timeout | None = None
@@ -107,6 +111,8 @@ class AsyncBlock:
         if self.outer is not None:
             await self.outer._lock.acquire()
         else:
+            if _is_exhausted(self.alias):
+                await to_the_end(sync_to_async(_give_back_idle)(self.alias))
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transaction")
             self._thread = ThreadSensitiveContext(executor=self._executor)
             await self._thread.__aenter__()
@@ -124,9 +130,14 @@ class AsyncBlock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await to_the_end(sync_to_async(self._block.__exit__)(kind, error, trace))
+            await to_the_end(sync_to_async(self._end)(kind, error, trace))
             if kind is None:
                 await self._run_hooks()
+        except asyncio.CancelledError:
+            if self._is_committed and not self._has_run_hooks:
+                # It met the commit. The rows are there, and so must be what was to follow them.
+                await self._run_hooks(may_raise=False)
+            raise
         finally:
             await self._give_back()
 
@@ -134,7 +145,14 @@ class AsyncBlock:
         self._block.__enter__()
         self._begun = True
 
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._block.__exit__(kind, error, trace)
+        self._is_committed = kind is None
+
     async def _give_back(self) -> None:
+        self.is_over = True
         if self.outer is not None:
             innermost.set(self.outer)
             self.outer._lock.release()
@@ -143,11 +161,14 @@ class AsyncBlock:
             await to_the_end(sync_to_async(connections.close_all)())
         finally:
             innermost.set(None)
-            await self._thread.__aexit__(None, None, None)
+            # A generator that was left with its block open is closed in another context, which is not ours to restore.
+            with suppress(ValueError):
+                await self._thread.__aexit__(None, None, None)
             self._executor.shutdown(wait=False)
 
-    async def _run_hooks(self) -> None:
+    async def _run_hooks(self, *, may_raise: bool = True) -> None:
         """After the commit; a block inside another hands them on to it."""
+        self._has_run_hooks = True
         around = joined(self.alias, self.outer)
         if around is not None:
             around.hooks += self.hooks
@@ -156,7 +177,7 @@ class AsyncBlock:
             try:
                 await (hook() if iscoroutinefunction(hook) else sync_to_async(hook)())
             except Exception:
-                if not is_robust:
+                if may_raise and not is_robust:
                     raise
                 log.exception("on_commit_failed", hook=getattr(hook, "__qualname__", repr(hook)))
 
@@ -198,9 +219,26 @@ async def _register(function: Hook, alias: str, robust: bool) -> None:
 
 def joined(alias: str, at: AsyncBlock | None) -> AsyncBlock | None:
     """The nearest open block of this database, from `at` outwards."""
-    while at is not None and at.alias != alias:
+    while at is not None and (at.alias != alias or at.is_over):
         at = at.outer
     return at
+
+
+def _is_exhausted(alias: str) -> bool:
+    """Whether all connections of the alias's pool are lent."""
+    pool = getattr(connections[alias], "pool", None)
+    if pool is None:
+        return False
+    found: dict[str, int] = pool.get_stats()
+    return found["pool_available"] == 0 and found["pool_size"] >= found["pool_max"]
+
+
+def _give_back_idle(alias: str) -> None:
+    """The connection that this request's earlier queries left to its thread. When each of the pool's is held by a
+    request that waits for its block's, nobody would ever get one."""
+    connection = connections[alias]
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def _raise_translated(bounds: Bounds, error: BaseException) -> NoReturn:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 
@@ -200,8 +200,15 @@ async def test_async__cancelled_while_beginning_or_committing__finished_first(al
             await sync_to_async(AuditEntry.objects.using(alias).bulk_create)(
                 [AuditEntry(actor="a", action="a.b", target_label="c", source="cli")]
             )
+            await db.on_commit(lambda: hooks.append("sync"), alias)
+            await db.on_commit(hook, alias)
             if step == "commit":
                 monkeypatch.setattr(transaction.Atomic, "__exit__", slow)
+
+    hooks: list[str] = []
+
+    async def hook() -> None:
+        hooks.append("async")
 
     if step == "begin":
         monkeypatch.setattr(transaction.Atomic, "__enter__", slow)
@@ -215,7 +222,46 @@ async def test_async__cancelled_while_beginning_or_committing__finished_first(al
         await task
     monkeypatch.undo()
     assert await stored(alias) == ({"a"} if step == "commit" else set())
+    assert hooks == (
+        ["sync", "async"] if step == "commit" else []
+    )  # what follows a commit is not lost with the task
     await _assert_no_thread_is_left()
+
+
+async def test_async__task_outlives_the_block__its_hook_is_not_lost_silently(alias):
+    is_over, ran = asyncio.Event(), []
+
+    async def hook() -> None:
+        ran.append(1)
+
+    async def late() -> None:
+        await is_over.wait()
+        await db.on_commit(hook, alias)
+
+    async with db.transaction(using=alias):
+        task = asyncio.ensure_future(late())
+    is_over.set()
+    await task
+    assert ran == [1]  # there is no transaction any more: at once
+
+
+async def test_async__generator_left_with_its_block_open__closed_without_an_error(alias):
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+
+    async def rows():
+        async with db.transaction(using=alias):
+            await ainsert("a", alias)
+            while True:
+                yield 1
+
+    async def leave_it() -> None:
+        async for _ in rows():
+            break
+
+    await asyncio.ensure_future(leave_it())
+    await _assert_no_thread_is_left()
+    assert (await stored(alias), errors) == (set(), [])
 
 
 async def test_async__body_and_hooks_fail__error_comes_out_and_nothing_left(alias):
@@ -251,6 +297,38 @@ async def test_async__many_on_postgresql__every_connection_returns_to_the_pool(
             )()
             assert len(await stored(alias)) == 16
             assert stats["pool_size"] == stats["pool_available"] <= 4
+        finally:
+            await sync_to_async(lambda: AuditEntry.objects.using(alias).expire(timezone.now()))()
+            await sync_to_async(manager.__exit__)(None, None, None)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+async def test_async__each_request_holds_a_connection_already__blocks_do_not_wait_for_each_other(
+    engine, request, django_db_blocker
+):
+    """Under ASGI a request's thread keeps the connection of its first query until the request ends."""
+    url = request.getfixturevalue(f"{engine}_url")
+
+    async def answer(alias: str, number: int, everyone: asyncio.Barrier) -> None:
+        async with ThreadSensitiveContext():
+            try:
+                await stored_here(alias)
+                await everyone.wait()
+                async with db.transaction(using=alias):
+                    await ainsert(str(number), alias)
+            finally:
+                await sync_to_async(connections.close_all)()
+
+    stored_here = sync_to_async(actors)
+    with django_db_blocker.unblock():
+        manager = second_database(f"{url}?pool_max_size=3&pool_timeout=5")
+        alias = await sync_to_async(manager.__enter__)()
+        try:
+            await sync_to_async(lambda: connections[alias].close())()
+            everyone = asyncio.Barrier(3)
+            await asyncio.gather(*(answer(alias, number, everyone) for number in range(3)))
+            assert await stored(alias) == {"0", "1", "2"}
         finally:
             await sync_to_async(lambda: AuditEntry.objects.using(alias).expire(timezone.now()))()
             await sync_to_async(manager.__exit__)(None, None, None)
