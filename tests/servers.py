@@ -295,8 +295,9 @@ def postgresql() -> Iterator[str]:
 class PostgresNode:
     """One server below `home`, which can be stopped, killed and started again. Its user `brain` is a superuser."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         self.home, self.data, self.port = home, home / "data", free_port()
+        self._options = options
         self.url = f"postgres://brain@127.0.0.1:{self.port}/brain"
         self._stack: contextlib.ExitStack | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -316,9 +317,9 @@ class PostgresNode:
         ]
         self.run(initdb)
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         command = [binary("postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.home)]
-        command += ["-c", "listen_addresses=127.0.0.1", *options]
+        command += ["-c", "listen_addresses=127.0.0.1", *self._options]
         self._stack = contextlib.ExitStack()
         # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for clients that are still connected.
         how = {"user": _postgres_user(), "log": self.home / "log", "stop_signal": signal.SIGINT}
@@ -367,12 +368,12 @@ def postgresql_cluster(standbys: int = 2) -> Iterator[PostgresCluster]:
     with contextlib.ExitStack() as stack:
 
         def node() -> PostgresNode:
-            return PostgresNode(stack.enter_context(scratch("pg", owner="postgres")))
+            return PostgresNode(stack.enter_context(scratch("pg", owner="postgres")), *quick)
 
         primary = node()
         primary.initialise()
         stack.callback(primary.stop)
-        primary.start("-c", "fsync=off")
+        primary.start()
         primary.create_database()
         found = []
         for _ in range(standbys):
@@ -394,7 +395,7 @@ def postgresql_cluster(standbys: int = 2) -> Iterator[PostgresCluster]:
                 ]
             )
             stack.callback(standby.stop)  # before the primary, which waits for its standbys
-            standby.start(*quick)
+            standby.start()
             found.append(standby)
         yield PostgresCluster(primary, tuple(found))
 
