@@ -167,7 +167,9 @@ def _rows(pieces: list[str], place: int, found: list[str]) -> int:
     found += pieces[place : end + 1]
     while _is(pieces, end + 1, ",") and _is(pieces, end + 2, "("):
         end = _closing(pieces, end + 2)
-    return end + 1
+    return (
+        end + 2 if end + 2 == len(pieces) and _is(pieces, end + 1, ",") else end + 1
+    )  # cut off between two rows
 
 
 def _closing(pieces: list[str], place: int) -> int:
@@ -188,12 +190,11 @@ def _is(pieces: list[str], place: int, text: str) -> bool:
 # --- plans -----------------------------------------------------------------------------------------------------------
 
 # Of a line of a plan, what is numbers about the plan and no values of the statement's.
-_COSTS = re.compile(r"\s\((?:cost|actual|never executed).*$|\s\(rows=.*$")
+_COSTS = re.compile(r"\s+\((?:cost|actual|never executed).*$|\s\(rows=.*$")
 _FIGURES = re.compile(
     r"\s*(?:Rows Removed|Buffers:|Planning|Execution|Sort Method|Workers|Buckets|Heap (?:Blocks|Fetches)|Heap Fetches"
     r"|Peak Memory|Hits:|Cache Mode|Batches|I/O Timings|WAL:|Worker \d|Pre-sorted|Full-sort|Disabled|Settings)"
 )
-_NUMBERED = re.compile(r"\b((?:Sub|Init)Plan) \?")
 
 
 def masked_plan(plan: str, dialect: str) -> str:
@@ -207,4 +208,4 @@ def _masked_line(line: str, dialect: str) -> str:
     costs = _COSTS.search(line)
     left, right = (line[: costs.start()], line[costs.start() :]) if costs else (line, "")
     indent = left[: len(left) - len(left.lstrip())]
-    return indent + _NUMBERED.sub(r"\1", normalise(left, dialect)) + right
+    return indent + normalise(left, dialect) + right
