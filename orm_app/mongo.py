@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
 from django.db import DatabaseError, IntegrityError, NotSupportedError, OperationalError, connections, models
 from django.db.transaction import Atomic, TransactionManagementError
 
@@ -101,8 +101,11 @@ def pipeline(queryset: Any) -> str:
     compiler = query.get_compiler(queryset.db)
     compiler.pre_sql_setup()
     needs_columns = query.annotations or not query.default_cols or query.distinct
-    built = compiler.build_query(compiler.columns if needs_columns else None)
-    return f"db.{compiler.collection_name}.aggregate({json_util.dumps(built.get_pipeline())})"
+    try:
+        stages = compiler.build_query(compiler.columns if needs_columns else None).get_pipeline()
+    except EmptyResultSet:  # it is known to be empty, and not sent
+        stages = [{"$match": {"$expr": False}}]
+    return f"db.{compiler.collection_name}.aggregate({json_util.dumps(stages)})"
 
 
 def explain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +176,12 @@ def atomic_where_possible(alias: str) -> Atomic:
     if is_on(alias) and not connection.in_atomic_block_mongo and not has_transactions(connection):
         return Atomic(alias, False, False)
     return atomic(alias, savepoint=False)
+
+
+def is_in_block(alias: str) -> bool:
+    """Of MongoDB: in a transaction of the server's."""
+    connection: Any = connections[alias]
+    return bool(connection.in_atomic_block_mongo)
 
 
 def has_transactions(connection: Any) -> bool:

@@ -165,11 +165,7 @@ class transaction:
     def _pauses_s(self, *, is_joining: bool) -> list[float]:
         """The pause before each further run, the next one last. None when joining: the outermost block is what failed."""
         retries = conf().TRANSACTION_RETRIES if self._retry is None else self._retry
-        if is_joining:
-            return []
-        doubling = (min(_FIRST_PAUSE_S * 2**n, _LONGEST_PAUSE_S) for n in range(retries))
-        # Jitter, so that two transactions that deadlocked do not meet again.
-        return [longest * random.uniform(0.5, 1.0) for longest in doubling][::-1]  # noqa: S311
+        return [] if is_joining else _growing_pauses_s(retries)
 
     def _refuse_retry(self) -> None:
         if self._retry:
@@ -197,6 +193,24 @@ def run_in_transaction(
     if iscoroutinefunction(function):
         return run() if not is_in_loop() else Pending(run, "run_in_transaction")
     return dual(run, "run_in_transaction")
+
+
+def again_after_conflicts(work: Callable[[], T], alias: str, tries: int = 5) -> T:
+    """work(), which is a transaction of its own, again after a conflict; inside a transaction once: that one decides."""
+    pauses_s = _growing_pauses_s(0 if mongo.is_in_block(alias) else tries)
+    while True:
+        try:
+            return work()
+        except DatabaseError as error:
+            if not pauses_s or not is_transient(error):
+                raise
+        time.sleep(pauses_s.pop())
+
+
+def _growing_pauses_s(retries: int) -> list[float]:
+    doubling = (min(_FIRST_PAUSE_S * 2**n, _LONGEST_PAUSE_S) for n in range(retries))
+    # Jitter, so that two transactions that deadlocked do not meet again.
+    return [longest * random.uniform(0.5, 1.0) for longest in doubling][::-1]  # noqa: S311
 
 
 def _next_pause(pauses_s: list[float], deadline: float | None, error: BaseException) -> float:
