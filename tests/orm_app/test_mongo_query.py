@@ -178,7 +178,11 @@ def test_bulk_insert__second_of_two_is_a_duplicate__neither_is_there(models: Any
 def test_upsert__new_known_and_twice__one_document_each_and_the_last_wins(models: Any) -> None:
     authors = db.query(models.Author)
     known = authors.get(name="ann")
-    rows = [{"name": "ann", "is_active": False}, {"name": "dee"}, {"name": "dee", "is_active": False}]
+    rows = [
+        {"name": "ann", "is_active": False},
+        {"name": "dee", "is_active": True},
+        {"name": "dee", "is_active": False},
+    ]
     assert authors.upsert(rows, unique="name") == 3
     found = {row.name: row for row in authors.all()}
     assert sorted(found) == ["Cy_d", "ann", "bob", "dee"]
