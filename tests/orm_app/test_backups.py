@@ -1,0 +1,604 @@
+"""Backups on real servers: one moment while others write, and back with equal contents or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.core.management import load_command_class
+from django.db import connections
+
+from foundation.models import AuditEntry
+from orm_app import backups, conf, migration_lock
+from orm_app.backups import BackupFailed, clients, files, listing, manifest, mysql_login, scratch
+from orm_app.backups.manifest import Contents, Table
+
+from .backed_up import execute, fill, held, rows_of, writer
+from .migrating import ENGINES, ROOT, alias_of, url_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+service = pytest.mark.service
+BY = {"actor": "somebody", "source": "cli"}
+
+
+@pytest.fixture(autouse=True)
+def keep_connections(monkeypatch):
+    monkeypatch.setattr("django.core.management.base.connections.close_all", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path):
+    was = conf.conf()
+    where = tmp_path / "backups"
+    conf.conf.bind(dataclasses.replace(was, BACKUP_DIR=str(where)))
+    yield where
+    conf.conf.bind(was)
+
+
+@pytest.fixture(params=ENGINES)
+def urls(request, tmp_path):
+    """Of two empty databases on one server."""
+    with contextlib.ExitStack() as stack:
+        (tmp_path / "other").mkdir()
+        yield [url_of(request.param, request, where, stack) for where in (tmp_path, tmp_path / "other")]
+
+
+@pytest.fixture
+def alias(urls, django_db_blocker):
+    with django_db_blocker.unblock(), alias_of(urls[0]) as alias:
+        yield alias
+
+
+@pytest.fixture
+def other(urls, django_db_blocker):
+    with django_db_blocker.unblock(), alias_of(urls[1]) as alias:
+        yield alias
+
+
+@pytest.fixture
+def lite(tmp_path, django_db_blocker):
+    with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
+        yield alias
+
+
+def database(*argv: str) -> tuple[int, str, str]:
+    command = load_command_class("orm_app", "database")
+    out, err = io.StringIO(), io.StringIO()
+    command.stdout._out, command.stderr._out = out, err
+    code = 0
+    try:
+        command.run_from_argv(["manage.py", "database", *argv])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def leftovers(alias: str) -> list[str]:
+    """Scratch databases of ours on the server."""
+    vendor = connections[alias].vendor
+    if vendor == "sqlite":
+        return []
+    sql = "SELECT datname FROM pg_database" if vendor == "postgresql" else "SHOW DATABASES"
+    return [name for (name,) in rows_of(alias, sql) if name.startswith("brain_")]
+
+
+@service
+def test_take_and_restore__every_type__into_an_empty_database_with_equal_contents(alias, other, directory):
+    fill(alias)
+    before = held(alias)
+    made = backups.take(alias, **BY)
+    assert (made.state, made.verified, made.detail) == ("ok", "restored", "")
+    assert made.rows == sum(count for name, (count, _) in before.items() if not name.startswith("totals")) + (
+        1 if connections[alias].vendor == "postgresql" else 0
+    ) + (len(rows_of(alias, "SELECT 1 FROM sqlite_sequence")) if connections[alias].vendor == "sqlite" else 0)
+    done = backups.restore(made.path, alias=other, **BY)
+    assert (done.rows, done.is_verified) == (made.rows, True)
+    assert held(other) == before
+    execute(other, "INSERT INTO parent (name) VALUES ('third')")  # sequences go on behind what is there
+    assert rows_of(other, "SELECT id FROM parent WHERE name = 'third'") == [(3,)]
+    assert rows_of(other, "SELECT COUNT(*) FROM totals") == [(3,)] or connections[alias].vendor == "sqlite"
+    assert leftovers(alias) == []
+    entries = {one.action: one for one in AuditEntry.objects.filter(actor="somebody")}
+    assert entries["database.backup"].after["verified"] == "restored"
+    assert entries["database.restore"].after["from"].startswith(f"{alias} (")
+
+
+@service
+def test_restore__over_what_is_there__all_of_it_is_replaced(alias):
+    fill(alias, 20)
+    before = held(alias)
+    made = backups.take(alias, **BY)
+    execute(alias, "DROP VIEW totals", "DELETE FROM kinds", "CREATE TABLE newer (id INT PRIMARY KEY)")
+    execute(alias, "ALTER TABLE parent ADD COLUMN extra INT")
+    execute(alias, "CREATE VIEW newer_view AS SELECT * FROM newer", "INSERT INTO newer VALUES (1)")
+    backups.restore(made.path, **BY)
+    assert held(alias) == before
+    assert leftovers(alias) == []
+    if connections[alias].vendor == "mysql":
+        assert rows_of(alias, "SELECT one_more(1)") == [(2,)]
+        assert [row[1] for row in rows_of(alias, "SHOW EVENTS")] == ["sweep"]
+        execute(alias, "INSERT INTO kinds (words) VALUES ('x')")
+        assert rows_of(alias, "SELECT COUNT(*) FROM told") == [(21,)]
+        with pytest.raises(Exception, match="foreign key constraint"):
+            execute(alias, "INSERT INTO kinds (parent_id) VALUES (99)")
+
+
+@service
+def test_take__while_others_write__one_moment(alias, other):
+    fill(alias, 3000)
+    with writer(alias) as committed:
+        while len(committed) < 5:
+            time.sleep(0.01)
+        began = len(committed)
+        made = backups.take(alias, **BY)
+        during = len(committed) - began
+    assert made.verified == "restored"
+    assert made.detail == ""
+    assert during > 5  # nobody was kept out for the whole of it
+    backups.restore(made.path, alias=other, **BY)
+    # A transaction moves one from the second row to the first: together they stay what they were.
+    [[total]] = rows_of(other, "SELECT SUM(amount) FROM kinds WHERE id IN (1, 2)")
+    assert round(float(total), 4) == 1.0
+    [[added]] = rows_of(other, "SELECT COUNT(*) FROM kinds WHERE words = 'while it ran'")
+    [[moved]] = rows_of(other, "SELECT amount FROM kinds WHERE id = 1")
+    assert added == round(float(moved)) > 0
+
+
+@service
+def test_verify__bytes_that_changed_or_are_missing__refused(alias):
+    fill(alias, 20)
+    before = held(alias)
+    made = backups.take(alias, is_verified=False, **BY)
+    assert made.verified == "no"
+    whole = made.path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 0xFF
+    for content, said in (
+        (bytes(damaged), "is damaged: its SHA-256"),
+        (whole[: len(whole) // 2], "it was cut or changed"),
+    ):
+        made.path.write_bytes(content)
+        for call in (backups.verify, lambda path: backups.restore(path, **BY)):
+            with pytest.raises(BackupFailed, match=said):
+                call(made.path)
+    # Whoever forges the digest too meets what reads the archive, and the comparison.
+    sha256, size = files.digest(made.path)
+    known = files.manifest(made.path)
+    files.write_manifest(made.path, dataclasses.replace(known, sha256=sha256, size_bytes=size))
+    with pytest.raises(BackupFailed):
+        backups.verify(made.path)
+    with pytest.raises(BackupFailed):
+        backups.restore(made.path, **BY)
+    assert held(alias) == before
+    made.path.write_bytes(whole)
+    files.write_manifest(made.path, known)
+    assert backups.verify(made.path).verified == "restored"
+    assert listing.of(made.path).verified == "restored"
+
+
+@service
+def test_restore__other_contents_than_the_manifest__the_old_ones_stay(alias):
+    fill(alias, 20)
+    made = backups.take(alias, is_verified=False, **BY)
+    known = files.manifest(made.path)
+    tables = tuple(
+        dataclasses.replace(one, checksum="1") if one.name.endswith("parent") else one
+        for one in known.contents.tables
+    )
+    lying = dataclasses.replace(known, contents=dataclasses.replace(known.contents, tables=tables))
+    files.write_manifest(made.path, lying)
+    execute(alias, "DELETE FROM kinds WHERE id > 5")
+    before = held(alias)
+    for call in (backups.verify, lambda path: backups.restore(path, **BY)):
+        with pytest.raises(BackupFailed, match="the rows of .*parent are others"):
+            call(made.path)
+    assert held(alias) == before
+    assert leftovers(alias) == []
+
+
+@service
+def test_restore__views_or_triggers_that_fail__the_old_tables_come_back(
+    mariadb_url, tmp_path, django_db_blocker
+):
+    from orm_app.backups import mysql
+
+    from .migrating import fresh_database
+
+    with fresh_database(mariadb_url) as url, django_db_blocker.unblock(), alias_of(url) as alias:
+        fill(alias, 20)
+        made = backups.take(alias, **BY)
+        execute(alias, "DELETE FROM kinds WHERE id > 5")
+        before = held(alias)
+
+        def broken(path):
+            yield from (line for section, line in whole(path) if section != mysql.TABLES)
+            yield b"SELECT no_such_function();\n"
+
+        whole = mysql.lines
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orm_app.backups.mysql_swap._code", broken)
+            with pytest.raises(BackupFailed, match="no_such_function"):
+                backups.restore(made.path, **BY)
+        assert held(alias) == before
+        assert leftovers(alias) == []
+        assert rows_of(alias, "SELECT one_more(1)") == [(2,)]
+        assert [row[1] for row in rows_of(alias, "SHOW EVENTS")] == ["sweep"]
+        execute(alias, "INSERT INTO kinds (words) VALUES ('x')")
+        assert rows_of(alias, "SELECT COUNT(*) FROM told") == [(21,)]  # its trigger is there again
+        with pytest.raises(Exception, match="foreign key constraint"):
+            execute(alias, "DELETE FROM parent WHERE id = 1")
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------------
+@service
+def test_take__the_program_is_missing_or_too_old__said(alias, monkeypatch, directory, tmp_path):
+    if connections[alias].vendor == "sqlite":
+        return  # it needs no program
+    fill(alias, 5)
+    monkeypatch.setattr(clients, "_ELSEWHERE", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BackupFailed, match="dump is not installed") as raised:
+        backups.take(alias, **BY)
+    assert raised.value.hint.startswith("Install ")
+    if connections[alias].vendor == "postgresql":
+        old = tmp_path / "pg_dump"
+        old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n")
+        old.chmod(0o755)
+        with pytest.raises(BackupFailed, match="is version 9, older than the server's"):
+            backups.take(alias, **BY)
+    assert [one.state for one in backups.every()] == ["failed"]
+    assert not [path for path in directory.iterdir() if not path.name.startswith(".")]
+
+
+@service
+@pytest.mark.parametrize(
+    "urls", ["sqlite", "postgresql"], indirect=True
+)  # the file's side is the same for all
+def test_take__killed_half_way__no_file_and_the_next_one_clears_up(
+    urls, directory, django_db_blocker, tmp_path
+):
+    with django_db_blocker.unblock(), alias_of(urls[0]) as alias:
+        fill(alias, 20)
+        script = f"""
+import os, dataclasses, django
+django.setup()
+from django.db import connections
+from orm_app import backups, conf
+from orm_app.databases import from_url
+conf.conf.bind(dataclasses.replace(conf.conf(), BACKUP_DIR={str(directory)!r}))
+connections.settings[{alias!r}] = connections.configure_settings(
+    {{"default": from_url({urls[0]!r}), {alias!r}: from_url({urls[0]!r})}})[{alias!r}]
+def progress(step, done, total):
+    if step == "checking tables":
+        print("half way", flush=True)
+        import time; time.sleep(60)
+backups.take({alias!r}, actor="x", source="cli", progress=progress)
+"""
+        env = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "brain_project.settings",
+            "BRAIN_DATA_DIR": str(tmp_path / "data"),
+        }
+        child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, stdout=subprocess.PIPE)
+        try:
+            assert child.stdout.readline() == b"half way\n"
+            [running] = backups.every()
+            assert (running.state, running.alias, running.detail[:8]) == ("running", alias, "checking")
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        [failed] = backups.every()
+        assert (failed.state, failed.detail) == ("failed", "its process ended before the backup did")
+        assert [path for path in directory.iterdir() if not path.name.startswith(".")] == []
+        made = backups.take(alias, **BY)
+        assert [one.name for one in backups.every()] == [made.name]
+        assert sorted(path.name for path in directory.iterdir()) == [made.name, f"{made.name}.json"]
+
+
+@service
+def test_restore__killed_half_way__the_old_contents(urls, directory, django_db_blocker, tmp_path):
+    with django_db_blocker.unblock(), alias_of(urls[0]) as alias:
+        fill(alias, 300)
+        made = backups.take(alias, **BY)
+        execute(alias, "DELETE FROM kinds WHERE id > 5")
+        before = held(alias)
+        script = f"""
+import os, django
+django.setup()
+from django.db import connections
+from orm_app import backups
+from orm_app.databases import from_url
+connections.settings[{alias!r}] = connections.configure_settings(
+    {{"default": from_url({urls[0]!r}), {alias!r}: from_url({urls[0]!r})}})[{alias!r}]
+if connections[{alias!r}].vendor == "sqlite":
+    backups.restoring.engines.sqlite._PAGES = 1
+def progress(step, done, total):
+    if step == "restoring" and done > 1:
+        print("half way", flush=True)
+        import time; time.sleep(60)
+from pathlib import Path
+backups.restore(Path({str(made.path)!r}), actor="x", source="cli", progress=progress)
+"""
+        env = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "brain_project.settings",
+            "BRAIN_DATA_DIR": str(tmp_path / "data"),
+        }
+        child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, stdout=subprocess.PIPE)
+        try:
+            assert child.stdout.readline() == b"half way\n"
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        assert held(alias) == before
+        backups.restore(made.path, **BY)
+        assert rows_of(alias, "SELECT COUNT(*) FROM kinds WHERE id <= 300") == [(300,)]
+
+
+def test_take__disk_full__no_half_file(lite, directory, monkeypatch):
+    fill(lite, 5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_sync", full)
+    with pytest.raises(BackupFailed, match="No space left on device") as raised:
+        backups.take(lite, **BY)
+    assert "BACKUP_DIR" in raised.value.hint
+    assert [path.name for path in directory.iterdir() if not path.name.startswith(".")] == []
+    assert [(one.state, "No space" in one.detail) for one in backups.every()] == [("failed", True)]
+
+
+def test_take__no_such_database_or_one_in_memory__said(lite):
+    with pytest.raises(BackupFailed, match="there is no database 'nope'"):
+        backups.take("nope", **BY)
+    Path(connections[lite].settings_dict["NAME"]).unlink(missing_ok=True)
+    with pytest.raises(BackupFailed, match="does not exist: there is nothing to back up"):
+        backups.take(lite, **BY)
+
+
+@service
+def test_take__may_not_create_a_database__only_the_archive_was_read(
+    postgresql_url, directory, django_db_blocker
+):
+    from .migrating import fresh_database
+
+    with fresh_database(postgresql_url) as url, django_db_blocker.unblock(), alias_of(url) as alias:
+        fill(alias, 5)
+        name = url.rpartition("/")[2]
+        execute(alias, f"CREATE ROLE {name}r LOGIN PASSWORD 'pw'", f"GRANT pg_read_all_data TO {name}r")
+        execute(alias, f"GRANT USAGE ON SCHEMA side TO {name}r")
+        try:
+            with alias_of(url.replace("brain@", f"{name}r:p%3A%5Cw@")) as poor:
+                code_known = backups.take(poor, **BY)
+                assert code_known.verified == "archive"
+                assert "permission denied to create database" in code_known.detail
+                assert backups.verify(code_known.path, alias=alias).verified == "restored"
+        finally:
+            execute(alias, f"DROP OWNED BY {name}r", f"DROP ROLE {name}r")
+
+
+# --- refusals and what is said first -------------------------------------------------------------------------------------
+def test_restore__without_yes__says_what_goes_and_does_nothing(lite, directory):
+    fill(lite, 5)
+    code, text, _ = database("backup", "--database", lite)
+    assert code == 0, text
+    assert "restored and compared" in text
+    [made] = backups.every()
+    execute(lite, "DELETE FROM kinds")
+    code, text, _ = database("restore", made.name)
+    assert code == 3
+    assert f"Replaces 3 tables with 3 rows of {lite}" in text
+    assert "parent: 2 rows" in text
+    assert "seconds old" in text
+    assert "Nothing was done" in text
+    assert rows_of(lite, "SELECT COUNT(*) FROM kinds") == [(0,)]
+    code, text, _ = database("restore", made.name, "--json")
+    assert (code, json.loads(text)["would_replace"]["parent"]) == (3, 2)
+    code, text, _ = database("restore", made.name, "--yes")
+    assert code == 0
+    assert rows_of(lite, "SELECT COUNT(*) FROM kinds") == [(6,)]
+    assert "migrations are pending now: " in text
+
+
+def test_restore__a_migrate_is_running__waits_for_it_and_says_who(lite):
+    fill(lite, 5)
+    made = backups.take(lite, **BY)
+    was = conf.conf()
+    conf.conf.bind(dataclasses.replace(was, MIGRATE_WAIT_S=0.1))
+    ready, done = threading.Event(), threading.Event()
+
+    def migrate():
+        with migration_lock.held(connections[lite], wait_s=1, tell=lambda text: None):
+            ready.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=migrate)
+    thread.start()
+    try:
+        assert ready.wait(10)
+        with pytest.raises(BackupFailed, match="another migrate .process"):
+            backups.restore(made.path, **BY)
+    finally:
+        done.set()
+        thread.join(10)
+        conf.conf.bind(was)
+
+
+@service
+def test_restore__another_engine_or_an_older_server__refused(lite, postgresql_url, django_db_blocker):
+    from .migrating import fresh_database
+
+    with fresh_database(postgresql_url) as url, django_db_blocker.unblock(), alias_of(url) as alias:
+        fill(alias, 5)
+        made = backups.take(alias, is_verified=False, **BY)
+        with pytest.raises(BackupFailed, match=f"is of postgresql, and {lite} is sqlite"):
+            backups.restore(made.path, alias=lite, **BY)
+        files.write_manifest(made.path, dataclasses.replace(files.manifest(made.path), server_version="99.1"))
+        with pytest.raises(BackupFailed, match=r"is of server version 99\.1, newer than"):
+            backups.restore(made.path, **BY)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "the manifest cannot be read"),
+        ('{"format": 1}', "the manifest cannot be read"),
+        ('{"format": 2}', "made by a newer version"),
+        (None, "has no manifest"),
+    ],
+    ids=["cut", "empty", "newer", "missing"],
+)
+def test_verify__manifest_that_cannot_be_read__said(text, said, lite, directory):
+    fill(lite, 1)
+    made = backups.take(lite, **BY)
+    if text is None:
+        files.manifest_path(made.path).unlink()
+    else:
+        files.manifest_path(made.path).write_text(text)
+    with pytest.raises(BackupFailed, match=said):
+        backups.verify(made.path)
+    code, _, error = database("verify", str(made.path))
+    assert code == 1
+    assert said in error
+
+
+def test_backup__files__for_the_owner_alone_and_as_many_as_wanted(lite, directory):
+    fill(lite, 5)
+    taken = [backups.take(lite, **BY) for _ in range(3)]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
+    assert len({one.name for one in taken}) == 3
+    code, text, _ = database("backup", "--database", lite, "--keep", "2", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert (found["state"], found["verified"], found["tables"]) == ("ok", "restored", 4)
+    listed = json.loads(database("backups", "--json")[1])["backups"]
+    assert len(listed) == 2
+    assert found["name"] in [one["name"] for one in listed]
+    gone = AuditEntry.objects.get(action="database.backup_prune")
+    assert len(gone.after["files"]) == 2
+    code, _, error = database("backup", "--database", lite, "--output", str(directory / found["name"]))
+    assert (code, "exists already" in error) == (1, True)
+
+
+def test_start__a_process_of_its_own__seen_until_it_is_done(lite, directory, monkeypatch, tmp_path):
+    """The alias is known to this process alone, so that the child fails: which is seen as well."""
+    with pytest.raises(BackupFailed, match="there is no database"):
+        backups.start("nope", by="ann")
+    pid = backups.start(lite, by="ann")
+    os.waitpid(pid, 0)
+    assert f"invalid choice: '{lite}'" in backups.log(lite)
+
+
+def test_scratch__left_over_for_a_day__removed_and_no_younger_one():
+    class Cursor:
+        dropped: list[str] = []
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def execute(self, sql):
+            self.dropped += [sql] if sql.startswith("DROP") else []
+
+        def fetchall(self):
+            return [(name,) for name in names]
+
+    class Connection:
+        vendor = "mysql"
+
+        def cursor(self):
+            return Cursor()
+
+    old, young = int(time.time()) - 90000, int(time.time()) - 60
+    names = [
+        f"brain_verify_{old:x}_abcdef",
+        f"brain_verify_{young:x}_abcdef",
+        f"brain_old_{old:x}_abcdef",
+        "brain",
+    ]
+    scratch.remove_old(Connection())
+    assert Cursor.dropped == [f"DROP DATABASE IF EXISTS brain_verify_{old:x}_abcdef"]
+
+
+def test_differences__each_kind__named():
+    expected = Contents(
+        (Table("a", 1, "x"), Table("b", 2, "y"), Table("c", 3, "z")), {"s": 5, "t": 5}, ("view:v",)
+    )
+    found = Contents((Table("b", 1, "y"), Table("c", 3, "other"), Table("d", 1, "")), {"t": 4}, ())
+    assert manifest.differences(expected, found) == [
+        "a is missing",
+        "b has 1 rows, not 2",
+        "the rows of c are others",
+        "d is not in the backup's list",
+        "sequence s is missing",
+        "sequence t stands at 4, not 5",
+        "view v is missing",
+    ]
+    assert manifest.differences(expected, expected) == []
+
+
+def test_mysql_login__awkward_password__as_the_server_knows_it():
+    text = mysql_login.text(
+        {
+            "USER": "u",
+            "PASSWORD": "a\"b\\c#d e'",
+            "HOST": "/run/s",
+            "PORT": "",
+            "OPTIONS": {"ssl": {"ca": "/ca"}},
+        }
+    )
+    assert text.splitlines() == [
+        "[client]", 'user="u"', 'password="a"b\\\\c#d e\'"', 'socket="/run/s"', 'ssl-ca="/ca"',
+    ]  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "''")
+
+
+@service
+def test_take__passwords__are_on_no_command_line(alias, monkeypatch):
+    fill(alias, 5)
+    vendor = connections[alias].vendor
+    if vendor == "sqlite":
+        return
+    secret = "s3cret:\\ \"x'#"
+    if vendor == "mysql":
+        execute(alias, f"SET PASSWORD = PASSWORD('{_escaped(secret)}')")
+        connections[alias].close()
+        connections[alias].close_pool()
+    connections[alias].settings_dict |= {"PASSWORD": secret}
+    seen: list[list[str]] = []
+    plain = subprocess.Popen
+
+    def watched(command, **how):
+        seen.append([str(one) for one in command])
+        assert secret not in str(how.get("env"))
+        return plain(command, **how)
+
+    monkeypatch.setattr(clients.subprocess, "Popen", watched)
+    try:
+        made = backups.take(alias, **BY)
+        backups.restore(made.path, **BY)
+    finally:
+        if vendor == "mysql":
+            execute(alias, "SET PASSWORD = ''")
+        connections[alias].close()
+        connections[alias].close_pool()
+        connections[alias].settings_dict |= {"PASSWORD": ""}
+    assert len(seen) > 4
+    assert not [word for command in seen for word in command if secret in word]
