@@ -21,7 +21,7 @@ from tests.servers import Missing
 
 from .outcome import Broken, Outcome
 
-NAMES = ("queue", "gateway", "cache")
+NAMES = ("queue", "gateway", "cache", "database")
 COLUMNS = ("drill", "lost", "duplicated", "failed", "recovered_s", "passed")
 
 
