@@ -24,6 +24,8 @@ class UnknownField(FieldError):
 def check(queryset: QuerySet, name: str) -> str:
     """`name` as Django writes it (`author.name` → `author__name`). Raises UnknownField."""
     path = name.replace(".", LOOKUP_SEP)
+    if type(queryset.query.group_by) is tuple:
+        _check_of_group(queryset, path)
     key = (queryset.model, path)
     if key in _good:
         return path
@@ -38,6 +40,16 @@ def check(queryset: QuerySet, name: str) -> str:
 
 def check_all(queryset: QuerySet, names: Iterable[str]) -> list[str]:
     return [check(queryset, name) for name in names]
+
+
+def selected(queryset: QuerySet) -> list[str]:
+    """What `only` left, in the model's order, and the annotations; [] when it left everything."""
+    names, is_deferred = queryset.query.deferred_loading
+    if is_deferred:
+        return []
+    places = {field.name: place for place, field in enumerate(queryset.model._meta.concrete_fields)}
+    own = sorted(names, key=lambda name: (places.get(name, len(places)), name))
+    return [*own, *queryset.query.annotation_select]
 
 
 def related(model: type[models.Model], path: str) -> tuple[str, bool]:
@@ -83,6 +95,27 @@ def _walk(model: type[models.Model], path: str) -> None:
             raise _unknown(model, path, part, sorted(_names(at or model)))
         return _check_lookups(model, path, field, parts[place:], at)
     return None
+
+
+def _check_of_group(queryset: QuerySet, path: str) -> None:
+    """Another column would not speak of the groups: a condition on it leaves rows out before they are counted, and an
+    order by it makes a group of each of its values, both without a word. Raises UnknownField."""
+    query = queryset.query
+    known = [*query.values_select, *query.annotations]
+    names = {name for known_one in known for name in _both_names(queryset.model, known_one)}
+    if any(path == name or path.startswith(name + LOOKUP_SEP) for name in names):
+        return
+    if queryset.model._meta.pk.name in names:  # each row is a group
+        return
+    raise UnknownField(
+        f"a group has no {path!r} (a condition on rows comes before group_by): {near_text(path, known)}"
+    )
+
+
+def _both_names(model: type[models.Model], name: str) -> set[str]:
+    """`author` and `author_id` are the same column, `pk` and `id` too."""
+    field = model._meta.pk if name == "pk" else _field(model, name)
+    return {name} if field is None else {name, field.name, getattr(field, "attname", name)}
 
 
 def _field(model: type[models.Model], name: str) -> models.Field | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.db.models import Field, Q, lookups
+from django.db.models import CharField, Field, Q, TextField, lookups
+from django.db.models.fields.json import KeyTransform, KeyTransformTextLookupMixin
 from django.db.models.query import QuerySet
 
 from . import columns
@@ -93,6 +94,9 @@ class _Like:
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         column, before = self.process_lhs(compiler, connection)
+        if connection.vendor == "postgresql" and not isinstance(self.lhs.output_field, CharField | TextField):
+            kind = self.lhs.output_field.get_internal_type()
+            column = connection.ops.lookup_cast("contains", kind) % column  # the others do it by themselves
         return f"{column} {self._operator(connection.vendor)}", [*before, self._pattern(connection.vendor)]
 
     def _operator(self, vendor: str) -> str:
@@ -100,7 +104,8 @@ class _Like:
             return "ILIKE %s" if self.folds_case else "LIKE %s"
         if vendor == "sqlite":
             return "LIKE %s ESCAPE '\\'" if self.folds_case else "GLOB %s"
-        return "LIKE %s" if self.folds_case else "LIKE BINARY %s"
+        # Not LIKE BINARY, whose `_` is one byte.
+        return "LIKE %s" if self.folds_case else "LIKE CONVERT(%s USING utf8mb4) COLLATE utf8mb4_bin"
 
     def _pattern(self, vendor: str) -> str:
         text: str = self.rhs
@@ -122,6 +127,23 @@ class ILike(_Like, lookups.BuiltinLookup):
     lookup_name = "brain_ilike"
     prepare_rhs = False
     folds_case = True
+
+
+@KeyTransform.register_lookup
+class JSONLike(KeyTransformTextLookupMixin, Like):
+    """Of a value in a JSON document, without the quotes that it has there."""
+
+
+@KeyTransform.register_lookup
+class JSONILike(KeyTransformTextLookupMixin, ILike):
+    def _operator(self, vendor: str) -> str:
+        # MySQL compares what comes from a document byte by byte.
+        is_mysql = vendor == "mysql"
+        return (
+            "LIKE CONVERT(%s USING utf8mb4) COLLATE utf8mb4_general_ci"
+            if is_mysql
+            else super()._operator(vendor)
+        )
 
 
 _PARTS = re.compile(r"\\(.)|([%_])|(.)", re.DOTALL)

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections, models, router
 from django.db.models.query import QuerySet
 
-from . import columns, mongo
+from . import columns, mongo, transactions
 
 # In one INSERT; larger ones gain nothing, and rows of a generator are in memory only so many at a time.
 _BATCH_ROWS = 10_000
@@ -52,12 +52,29 @@ def upsert_plan(queryset: QuerySet, unique: str | Iterable[str], update: Iterabl
 
 
 def upsert(plan: UpsertPlan, rows: Iterable[Any], batch_size: int | None) -> int:
-    alias, count = _write_alias(plan.queryset), 0
-    with mongo.atomic_where_possible(alias):
-        for batch in _batches(rows, batch_size):
-            count += len(batch)
-            made = _last_of_each(plan, instances(plan.model, batch))
-            _upsert(plan, made, plan.update or _given(plan, batch), alias, batch_size)
+    alias = _write_alias(plan.queryset)
+    if not mongo.is_on(alias):
+        with mongo.atomic_where_possible(alias):
+            return _upsert_all(plan, rows, alias, batch_size)
+
+    given = list(rows)
+
+    def work() -> int:
+        with mongo.atomic_where_possible(alias):
+            return _upsert_all(plan, given, alias, batch_size)
+
+    # Of two that change one document at once, MongoDB lets one fail instead of making it wait.
+    return transactions.again_after_conflicts(work, alias)
+
+
+def _upsert_all(plan: UpsertPlan, rows: Iterable[Any], alias: str, batch_size: int | None) -> int:
+    count = 0
+    for batch in _batches(rows, batch_size):
+        count += len(batch)
+        made = _last_of_each(plan, instances(plan.model, batch))
+        update = plan.update or _given(plan, batch)
+        _refuse_missing(plan.model, batch, update)
+        _upsert(plan, made, update, alias, batch_size)
     return count
 
 
@@ -112,10 +129,26 @@ def _given(plan: UpsertPlan, batch: list[Any]) -> tuple[str, ...]:
     if all(isinstance(row, Mapping) for row in batch):
         given = {_column(plan.model, name).name for row in batch for name in row}
         # What saves its own time does so on a change too.
-        moving = {field.name for field in columns_of_all if getattr(field, "auto_now", False)}
-        names = [name for name in names if name in given | moving]
+        names = [name for name in names if name in given | _moving(plan.model)]
     found = tuple(name for name in names if name not in plan.unique)
     return found or plan.unique
+
+
+def _refuse_missing(model: type[models.Model], batch: list[Any], update: tuple[str, ...]) -> None:
+    """One statement changes the same columns of each row: what a dict leaves out would be overwritten by its default."""
+    moving = _moving(model)
+    for names in dict.fromkeys(tuple(row) for row in batch if isinstance(row, Mapping)):
+        given = {_column(model, name).name for name in names} | moving
+        missing = [name for name in update if name not in given]
+        if missing:
+            raise ValueError(
+                f"a row without {missing[0]!r}, which this upsert changes: its default would overwrite what is stored. "
+                "Give each row the same fields, or say what changes: update=[…]"
+            )
+
+
+def _moving(model: type[models.Model]) -> set[str]:
+    return {field.name for field in model._meta.concrete_fields if getattr(field, "auto_now", False)}
 
 
 def _column(model: type[models.Model], name: str) -> Any:
@@ -132,7 +165,8 @@ def _unique_sets(model: type[models.Model]) -> list[set[str]]:
     single = [{field.name} for field in model._meta.concrete_fields if field.unique]
     together = [set(names) for names in model._meta.unique_together]
     constraints = [set(constraint.fields) for constraint in model._meta.total_unique_constraints]
-    return [*single, *together, *constraints]
+    composite = {field.name for field in model._meta.pk_fields}
+    return [*single, *together, *constraints, *([composite] if len(composite) > 1 else [])]
 
 
 def _write_alias(queryset: QuerySet) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from django.core import signing
+from django.core.exceptions import ValidationError
 from django.db import connections, models
 from django.db.models import F, Q
 from django.db.models.constants import LOOKUP_SEP
@@ -64,6 +65,7 @@ def terms(queryset: QuerySet) -> tuple[Term, ...]:
     connection: Any = connections[queryset.db]
     # MongoDB's backend does not say it, and sorts NULL below everything.
     low_nulls = connection.features.order_by_nulls_first or connection.vendor == "mongodb"
+    _refuse_repeats(queryset)
     found = [_term(queryset, part, low_nulls=low_nulls) for part in _order(queryset)]
     primary: Any = queryset.model._meta.pk
     if getattr(primary, "column", None) is None:  # none, or a composite one
@@ -135,10 +137,13 @@ def decode(parts: Sequence[Term], cursor: str) -> list[Any]:
         raise BadCursor("this is no cursor of ours, or it was changed") from None
     if signature != _signature(parts):
         raise BadCursor("this cursor belongs to a query with another order")
-    return [
-        None if value is None else term.field.to_python(value)
-        for term, value in zip(parts, plain, strict=True)
-    ]
+    try:
+        return [
+            None if value is None else term.field.to_python(value)
+            for term, value in zip(parts, plain, strict=True)
+        ]
+    except (ValidationError, ValueError, TypeError):
+        raise BadCursor("this cursor belongs to a query of another model") from None
 
 
 def _order(queryset: QuerySet) -> Sequence[Any]:
@@ -148,6 +153,19 @@ def _order(queryset: QuerySet) -> Sequence[Any]:
     if query.order_by:
         return query.order_by
     return (queryset.model._meta.ordering or ()) if query.default_ordering else ()
+
+
+def _refuse_repeats(queryset: QuerySet) -> None:
+    """Rows that come once for each of many related rows have no "after": the rest of them would be left out."""
+    query = queryset.query
+    if query.distinct or query.group_by is not None:
+        return
+    for alias, join in query.alias_map.items():
+        field = getattr(join, "join_field", None)
+        if field is not None and query.alias_refcount[alias] and (field.one_to_many or field.many_to_many):
+            raise ValueError(
+                f"this query cannot be paged: a row comes once for each of its {join.table_name}. Add distinct()"
+            )
 
 
 def _term(queryset: QuerySet, part: Any, *, low_nulls: bool) -> Term:
@@ -160,13 +178,13 @@ def _term(queryset: QuerySet, part: Any, *, low_nulls: bool) -> Term:
             f"this query cannot be paged: {part} is no column. Annotate it, and order by its name"
         )
     name: str = part.expression.name
+    if name == "pk":
+        name = queryset.model._meta.pk.attname
     field, can_be_null = _column(queryset, name)
     nulls_first = low_nulls != part.descending
     is_explicit = bool(part.nulls_first or part.nulls_last)
     if is_explicit:
         nulls_first = bool(part.nulls_first)
-    if name == "pk":
-        name = field.attname
     return Term(name, part.descending, nulls_first, can_be_null, field, is_explicit)
 
 
@@ -174,8 +192,10 @@ def _column(queryset: QuerySet, name: str) -> tuple[models.Field, bool]:
     annotation = queryset.query.annotations.get(name)
     if annotation is not None:
         return annotation.output_field, True
-    _, field, _, rest = queryset.query.names_to_path(name.split(LOOKUP_SEP), queryset.model._meta)
-    if rest or field.is_relation and not field.concrete:
+    path, field, _, rest = queryset.query.names_to_path(name.split(LOOKUP_SEP), queryset.model._meta)
+    if field is queryset.model._meta.pk and name == field.attname:
+        return field, False
+    if rest or any(step.m2m for step in path) or field.is_relation and not field.concrete:
         raise ValueError(f"this query cannot be paged: {name!r} is no column of one row")
     last = name.rsplit(LOOKUP_SEP, 1)[-1]
     if field.is_relation:

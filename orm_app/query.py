@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from operator import methodcaller
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db import models
+from django.db import NotSupportedError, models
 from django.db.models import Q
 from django.db.models.base import ModelBase
 from django.db.models.query import QuerySet
@@ -39,7 +39,7 @@ class SQL(NamedTuple):
 class Query(Generic[R]):
     """R: what a row is; an instance of the model, or a dict after `group_by`."""
 
-    __slots__ = ("_base", "_is_grouped", "_limit", "_offset", "_where")
+    __slots__ = ("_base", "_is_grouped", "_is_settled", "_limit", "_offset", "_where")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Query(Generic[R]):
         self._limit = limit
         self._offset = offset
         self._is_grouped = is_grouped
+        self._is_settled = False  # conditions are in _base already, where or_where cannot reach them
 
     # --- conditions ---
     def where(self, *given: Any, **keywords: Any) -> Query[R]:
@@ -87,6 +88,11 @@ class Query(Generic[R]):
 
     def or_where(self, *given: Any, **keywords: Any) -> Query[R]:
         """(everything so far) OR this. The first condition of a query may be one."""
+        if self._is_settled:
+            raise TypeError(
+                "or_where cannot reach the conditions before annotate, which are applied already: "
+                "annotate last, or write where(Q(…) | Q(…))"
+            )
         found = condition(self._base, given, keywords)
         made = self._copy()
         made._where = (Q(*self._where) | Q(*found),) if self._where else found
@@ -129,11 +135,14 @@ class Query(Generic[R]):
 
     def distinct(self, *fields: str) -> Query[R]:
         """fields: PostgreSQL's DISTINCT ON."""
+        if fields and mongo.is_on(self._base.db):  # whose backend would leave them out without a word
+            raise NotSupportedError("DISTINCT ON is PostgreSQL's: group_by and aggregate work on MongoDB")
         return self._on(self._base.distinct(*columns.check_all(self._base, fields)))
 
     def annotate(self, **expressions: Any) -> Query[R]:
         """Conditions so far are applied first."""
         made = self._on(self._filtered().annotate(**expressions))
+        made._is_settled = self._is_settled or bool(self._where)
         made._where = ()
         return made
 
@@ -170,8 +179,8 @@ class Query(Generic[R]):
         return dual(lambda: read(queryset, methodcaller("exists")), "query.exists")
 
     def values(self, *fields: str, flat: bool = False) -> Any:
-        """list of dicts; with flat, of the values of the one field."""
-        names = columns.check_all(self._base, fields)
+        """list of dicts; with flat, of the values of the one field. No field: what `select` named, else each column."""
+        names = columns.check_all(self._base, fields) or columns.selected(self._base)
         if flat and len(names) != 1:
             raise TypeError("values(flat=True) takes one field")
         found = self.queryset.values_list(*names, flat=True) if flat else self.queryset.values(*names)
@@ -202,6 +211,9 @@ class Query(Generic[R]):
     def stream(self, size: int = _CHUNK_ROWS) -> Rows[R]:
         """`for row in query.stream()`, or `async for`, in bounded memory. size: rows that are fetched at a time."""
         return Rows(self.chunk(size))
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a query is no answer: ask query.exists(), or query.all()")
 
     def __iter__(self) -> Iterator[R]:
         return iter(self.stream())
@@ -259,7 +271,8 @@ class Query(Generic[R]):
         queryset = self.queryset
         if mongo.is_on(queryset.db):
             return SQL(mongo.pipeline(queryset), ())
-        text, params = queryset.query.get_compiler(queryset.db).as_sql()
+        # Not elided: the text of a query that Django knows to be empty has a condition that says so.
+        text, params = queryset.query.get_compiler(queryset.db, elide_empty=False).as_sql()
         return SQL(text, tuple(params))
 
     @property
@@ -281,6 +294,7 @@ class Query(Generic[R]):
         made._limit = self._limit
         made._offset = self._offset
         made._is_grouped = self._is_grouped
+        made._is_settled = self._is_settled
         return made
 
     def _on(self, base: QuerySet) -> Query[R]:
@@ -341,6 +355,8 @@ def _subquery(query: Query[Any]) -> QuerySet:
     names, is_deferred = queryset.query.deferred_loading
     if not is_deferred and len(names) == 1:
         return queryset.values(*names)
+    if not is_deferred and len(names) > 1:
+        raise TypeError(f"where_in compares one column, and this query selects {', '.join(sorted(names))}")
     return queryset
 
 

@@ -89,8 +89,24 @@ def test_where_like__pattern__the_same_on_each_engine(models):
     assert names(users.where_like("username", r"%\_d")) == {"Cy_d"}
     assert names(users.where("username", "not like", "a%")) == {"bob", "Cy_d"}
     assert titles(articles.where_like("title", r"100\%%").all()) == ["100% mine"]
+    users.bulk_insert([{"username": "zażółć", "email": "z@x"}])
+    assert names(users.where_like("username", "za____")) == {"zażółć"}  # characters, not bytes
+    ann = users.get(username="ann").pk
+    assert names(users.where_like("id", f"{ann}%").where_eq("id", ann)) == {"ann"}  # as text, also a number
     with pytest.raises(TypeError, match="pattern is text"):
         users.where_like("username", 5).all()
+
+
+def test_where_like__in_a_json_document__the_text_without_its_quotes(models):
+    orders, user = db.query(models.Order), db.query(models.User).get(username="ann")
+    orders.bulk_insert([{"user": user, "amount": 1, "details": {"city": "Bonn"}}])
+    for pattern, ignore_case, expected in (
+        ("B%", False, 1),
+        ("%nn", False, 1),
+        ("b%", False, 0),
+        ("b%", True, 1),
+    ):
+        assert orders.where_like("details.city", pattern, ignore_case=ignore_case).count() == expected
 
 
 def test_shape__order_limit_offset_distinct_select(models):
@@ -139,6 +155,36 @@ def test_group_by__aggregate__groups_and_having(models):
         groups.page_after()
 
 
+def test_group_by__names_that_are_not_of_the_groups__refused_as_they_would_change_them(models):
+    articles = db.query(models.Article)
+    groups = articles.group_by("author").aggregate(many=Count("id"))
+    for wrong in (
+        lambda: groups.where(place=0),
+        lambda: groups.where_in("place", [0]),
+        lambda: groups.or_where(Q(place=0)),
+        lambda: groups.order_by("place"),
+        lambda: groups.values("place"),
+    ):
+        with pytest.raises(UnknownField, match="a group has no 'place'.*'?author"):
+            wrong()
+    ann = models.User.objects.get(username="ann").pk
+    assert groups.where(author_id=ann).where(many__gt=1).all() == [{"author": ann, "many": 4}]
+    assert [row["many"] for row in groups.order_by("author__username").all()] == [4, 1]
+    of_one = articles.group_by("id").aggregate(many=Count("author__orders"))
+    assert len(of_one.where(place__lt=2).all()) == 2  # each row is a group
+
+
+def test_or_where__after_annotate__refused_where_it_could_not_reach_what_came_before(models):
+    articles = db.query(models.Article).order_by("place")
+    late = articles.where(score=9).annotate(next=F("place") + 1)
+    with pytest.raises(TypeError, match="annotate last"):
+        late.or_where(score=1)
+    assert titles(articles.annotate(next=F("place") + 1).where(score=9).or_where(next=1).all()) == [
+        "t0",
+        "t3",
+    ]
+
+
 def test_terminals__first_get_exists_values(models):
     users = db.query(models.User)
     assert users.first().username == "ann"
@@ -149,6 +195,12 @@ def test_terminals__first_get_exists_values(models):
     assert users.where(username="ann").exists() is True
     assert users.order_by("id").values("username") == [{"username": name} for name in ("ann", "bob", "Cy_d")]
     assert users.order_by("id").values("username", flat=True) == ["ann", "bob", "Cy_d"]
+    assert users.select("username").order_by("id").limit(1).values() == [{"username": "ann"}]
+    assert users.where_in("id", []).sql().text  # what asks nothing has a text too
+    with pytest.raises(TypeError, match="exists"):
+        assert users.where(username="x")
+    with pytest.raises(TypeError, match="one column"):
+        users.where_in("id", db.query(models.Article).select("author_id", "title"))
 
 
 def test_update_and_delete__count_and_limits(models):
@@ -248,6 +300,15 @@ def test_upsert__known_and_new_rows__one_statement_and_the_last_wins(
     assert users.order_by("id").values("email", "is_active")[-1] == {"email": "dan@x", "is_active": False}
     with pytest.raises(ValueError, match="unique constraint .* is_active: there is"):
         users.upsert(rows, unique="is_active")
+    for rows in (
+        [{"username": "dan", "email": "new@x"}, {"username": "ann", "is_active": False}],
+        [{"username": "dan", "email": "new@x"}, models.User(username="ann", email="new@x")],
+    ):
+        with pytest.raises(ValueError, match="would overwrite"):
+            users.upsert(rows, unique="username")
+    with pytest.raises(ValueError, match="without 'is_active'"):
+        users.upsert([{"username": "dan", "email": "new@x"}], unique="username", update=["is_active"])
+    assert not users.where(email="new@x").exists()
     articles = db.query(models.Article)
     articles.upsert([{"author": after, "title": "t0", "score": 3}], unique=("author", "title"))
     assert articles.get(title="t0").score == 3

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connections, transaction
+from django.db import connections, models, transaction
 from django.db.models import Count, F
+from django.test.utils import isolate_apps
 
 from orm_app import db, keyset
 
@@ -150,7 +153,7 @@ def test_page_after__decimals_with_hidden_digits_on_sqlite__refused_not_endless(
 
 
 def test_page_after__cursor_changed_or_of_another_order__refused(engine):
-    from .snippets_app.models import Article
+    from .snippets_app.models import Article, Everything
 
     query = db.query(Article).order_by("place")
     cursor = query.page_after(size=5).cursor
@@ -162,6 +165,10 @@ def test_page_after__cursor_changed_or_of_another_order__refused(engine):
     ):
         with pytest.raises(keyset.BadCursor):
             other.page_after(given, size=5)
+    by_uuid = keyset.encode(keyset.terms(Everything.objects.order_by("pk")), [uuid.uuid4()])
+    parts = [replace(term, name="code") for term in keyset.terms(Article.objects.order_by("pk"))]
+    with pytest.raises(keyset.BadCursor, match="another model"):
+        keyset.decode(parts, by_uuid)
 
 
 def test_page_after__no_order_of_columns__refused_with_the_way_out(engine):
@@ -173,6 +180,39 @@ def test_page_after__no_order_of_columns__refused_with_the_way_out(engine):
             articles.order_by(order).page_after(size=5)
     with pytest.raises(ValueError, match="own size"):
         articles.limit(3).page_after()
+
+
+def test_pages__rows_of_a_to_many_join__refused_instead_of_losing_the_repeated_ones(engine):
+    from .snippets_app.models import User
+
+    users = db.query(User).where(article__place__gte=0)
+    for wrong in (lambda: list(users.stream(2)), lambda: users.page_after(size=2)):
+        with pytest.raises(ValueError, match="distinct"):
+            wrong()
+    once = [user.pk for user in users.distinct().stream(1)]
+    assert sorted(once) == sorted({user.pk for user in users.all()})
+    with pytest.raises(ValueError, match="no column of one row"):
+        users.order_by("article__place").distinct().page_after(size=2)
+    counted = db.query(User).annotate(many=Count("article")).order_by("many")
+    assert len(walk(counted, 2)) == counted.count()
+
+
+@isolate_apps("tests.orm_app.snippets_app")
+def test_terms__key_that_is_a_relation__paged_by_its_column():
+    from .snippets_app.models import User
+
+    class Profile(models.Model):
+        user = models.OneToOneField(User, models.CASCADE, primary_key=True)
+
+        class Meta:
+            app_label = "snippets_app"
+
+        def __str__(self) -> str:
+            return str(self.pk)
+
+    for order in ("pk", "-pk", "user_id"):
+        (term,) = keyset.terms(Profile.objects.order_by(order))
+        assert (term.name, term.is_descending) == ("user_id", order.startswith("-"))
 
 
 def test_page_after__two_columns_one_way__found_in_the_index(engine):
