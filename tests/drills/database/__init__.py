@@ -22,6 +22,7 @@ FAMILIES: tuple[str, ...] = (
     "banks",
     "isolation",
     "migrations",
+    "disks",
 )
 
 

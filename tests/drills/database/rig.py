@@ -62,7 +62,9 @@ class Rig:
         finally:
             _end(process)
 
-    def start(self, module: str, *arguments: str, url: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, module: str, *arguments: str, url: str, stdin: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """`python -m tests.drills.database.MODULE`; what it prints on stdout is for `finish`."""
         self._started += 1
         env = {
@@ -72,7 +74,7 @@ class Rig:
         log = self.home / f"{module}-{self._started}.log"
         with open(log, "wb") as err:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=env | {"DATABASE_URL": url}, stdout=subprocess.PIPE, stderr=err,
+                command, cwd=ROOT, env=env | {"DATABASE_URL": url}, stdin=stdin, stdout=subprocess.PIPE, stderr=err,
                 start_new_session=True,
             )  # fmt: skip
         process.log = log  # type: ignore[attr-defined]
