@@ -29,6 +29,7 @@ _POOL_SIZE = {_MYSQL: mysql_options.PoolOptions().max_size} | dict.fromkeys(
 _ENTRY_KEYS = {
     "ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TEST", "TIME_ZONE", "AUTOCOMMIT",
     "ATOMIC_REQUESTS", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS", "DISABLE_SERVER_SIDE_CURSORS",
+    "REPLICA_OF",
 }  # fmt: skip
 
 

@@ -34,13 +34,17 @@ from .migration_limits import Limits
 from .migration_plan import Plan
 from .migration_records import Key
 from .sql_statements import DIALECTS
+from .topology import topology
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Seconds. lint: "off", "warn" or "refuse". accept_checksum, start_over: "app.name" of migrations."""
+    """Seconds. lint: "off", "warn" or "refuse". accept_checksum, start_over: "app.name" of migrations.
+
+    way: "forwards" or "backwards" when nothing may go the other way; "": as the target says, as in Django's migrate.
+    """
 
     wait_s: float
     limits: Limits
@@ -48,6 +52,7 @@ class Options:
     may_resume: bool = False
     accept_checksum: tuple[str, ...] = ()
     start_over: tuple[str, ...] = ()
+    way: str = ""
 
 
 def options(given: Mapping[str, Any]) -> Options:
@@ -64,12 +69,14 @@ def options(given: Mapping[str, Any]) -> Options:
         may_resume=bool(given.get("resume")),
         accept_checksum=tuple(given.get("accept_checksum") or ()),
         start_over=tuple(given.get("start_over") or ()),
+        way=given.get("way") or "",
     )
 
 
 @contextmanager
 def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell) -> Iterator[Run]:
     """Locked and within limits while the block runs; the Run is for the executor. Raises CommandError."""
+    refuse_replica(using)
     connection = connections[using]
     run = Run(limits=chosen.limits, may_resume=chosen.may_resume, tell=tell)
     try:
@@ -90,6 +97,15 @@ def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell)
         raise CommandError(f"{error}. Wait longer with --wait SECONDS.") from error
     except migration_lock.LockLost as error:
         raise CommandError(str(error)) from error
+
+
+def refuse_replica(using: str) -> None:
+    """Raises CommandError."""
+    primary = topology().primaries.get(using)
+    if primary is not None:
+        raise CommandError(
+            f"{using} is a replica of {primary}, whose changes come to it by themselves: write --database {primary}"
+        )
 
 
 def to(app: str | None = None, name: str | None = None, *, using: str = "default", **given: Any) -> list[Key]:
@@ -116,7 +132,7 @@ def rollback(app: str, target: str, *, using: str = "default", **given: Any) -> 
     Returns what was unapplied, the latest first. Raises NoSuchMigration, CommandError.
     """
     app, name = rollback_target(app, target, using=using)
-    return to(app, name, using=using, **given)
+    return to(app, name, using=using, **{"way": "backwards"} | given)
 
 
 def rollback_target(app: str, target: str, *, using: str) -> tuple[str, str]:
@@ -168,12 +184,26 @@ def _or(given: Any, otherwise: Any) -> Any:
 
 def _check(executor: MigrationExecutor, plan: Plan, chosen: Options, tell: Tell) -> None:
     using = executor.connection.alias
+    _refuse_other_way(plan, chosen.way)
     if executor.connection.vendor not in DIALECTS:
         return
     _refuse_edited(using, executor)
     checksums.adopt(executor.connection, executor.loader)
     _tell_unfinished(executor.connection, plan, tell)
     migration_gate.check(executor, plan, chosen.lint, tell)
+
+
+def _refuse_other_way(plan: Plan, way: str) -> None:
+    """Asked under the lock: while we waited for it, somebody may have gone past the target."""
+    wrong = [one for one, is_backwards in plan if way and is_backwards != (way == "backwards")]
+    if not wrong:
+        return
+    names = ", ".join(f"{one.app_label}.{one.name}" for one in wrong)
+    if way == "backwards":
+        raise CommandError(f"{names} is not applied: there is nothing to go back to.")
+    raise CommandError(
+        f"this would take {names} back, and what is in their tables: that is said with rollback."
+    )
 
 
 def _refuse_edited(using: str, executor: MigrationExecutor) -> None:

@@ -175,6 +175,13 @@ def states() -> list[State]:
     return [state for one in found for state in one.states()]
 
 
+def state(alias: str) -> State | None:
+    """None: it is no replica."""
+    if alias not in topology().primaries:
+        return None
+    return next((one for one in states() if one.alias == alias), None)
+
+
 def families() -> Iterator[Metric]:
     lag = GaugeMetricFamily(
         "brain_database_replica_lag_seconds", "How old a replica's answers may be", labels=["alias"]

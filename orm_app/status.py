@@ -8,7 +8,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from . import health, mongo
+from . import health, mongo, replicas
 
 _VERSION_SQL = {
     "sqlite": "SELECT sqlite_version()",
@@ -19,7 +19,7 @@ _VERSION_SQL = {
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """state: "ok", "degraded" (migrations are pending, callers wait for a connection) or "down"."""
+    """state: "ok", "degraded" (migrations are pending, callers wait for a connection, a replica gets no reads) or "down"."""
 
     alias: str
     state: str
@@ -42,14 +42,18 @@ def of(alias: str) -> Status:
     probe = health.check(alias)
     pool = _pool(connection)
     pending = version = None
-    detail = probe.detail
+    detail, trouble = probe.detail, ""
     if probe.ok:
         version = _version(connection)
-        pending = _pending_migrations(connection)
-        detail = _trouble(pending, pool) or detail
+        replica = replicas.state(alias)
+        pending = None if replica else _pending_migrations(connection)  # its primary's come by themselves
+        trouble = _trouble(pending, pool) or (
+            f"no reads: {replica.reason}" if replica and replica.reason else ""
+        )
+        detail = trouble or detail
     return Status(
         alias=alias,
-        state="down" if not probe.ok else "degraded" if _trouble(pending, pool) else "ok",
+        state="down" if not probe.ok else "degraded" if trouble else "ok",
         detail=detail,
         engine=connection.vendor,
         name=str(connection.settings_dict["NAME"]),

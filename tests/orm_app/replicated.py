@@ -77,7 +77,9 @@ def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
 
 
 def state(alias: str) -> replicas.State:
-    return next(one for one in replicas.states() if one.alias == alias)
+    found = replicas.state(alias)
+    assert found is not None
+    return found
 
 
 def until_usable(*names: str) -> None:

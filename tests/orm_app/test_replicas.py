@@ -12,12 +12,13 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orm_app import db, replicas, work
+from orm_app import db, replicas, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
 from tests.conftest import _service
@@ -323,6 +324,22 @@ def test_states__entry_that_is_no_replica_of_its_primary__gets_no_reads(site: An
         replicated.until(lambda: state("itself").reason == "it is a primary itself")
         with unit():
             assert Session.objects.all().db == OTHER_ONE
+
+
+def test_status__replica__no_migrations_of_its_own_and_why_it_gets_no_reads(site: Any) -> None:
+    found = status.of(ONE)
+    assert (found.state, found.pending_migrations) == ("ok", None)
+    with replicated.replay_paused(*site.standbys), chosen(REPLICA_MAX_LAG_S=0.2):
+        write()
+        replicated.until(lambda: not state(ONE).usable)
+        found = status.of(ONE)
+    assert found.state == "degraded"
+    assert "no reads: it is" in found.detail
+
+
+def test_migrate__replica__refused_with_what_to_write(site: Any) -> None:
+    with pytest.raises(CommandError, match=f"is a replica of {CLONE}.*--database {CLONE}"):
+        call_command("migrate", database=ONE, verbosity=0)
 
 
 def test_fork__child_of_a_process_that_looks__looks_itself(site: Any) -> None:
