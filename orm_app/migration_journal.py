@@ -30,6 +30,9 @@ _ALONE = re.compile(
 _ROWS_ONLY = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE)
 # The statement was on its way when we were killed, and is done: the name is taken, or gone.
 _DONE_MYSQL = {1050, 1051, 1060, 1061, 1091, 1826, 1022}
+# After a rename the old name is gone: no such column, table or index. Elsewhere that says nothing.
+_RENAMES = re.compile(r"\s*(?:ALTER\s+TABLE\s.*\s(?:CHANGE|RENAME)\s|RENAME\s)", re.IGNORECASE | re.DOTALL)
+_RENAMED_MYSQL = {1054, 1146, 1176}
 _DONE_SQLSTATE = {"42P07", "42701", "42710", "42704", "42703", "42P01"}
 _INDEX_NAME = re.compile(
     r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>\"[^\"]+\"|\w+)",
@@ -141,7 +144,7 @@ class Journal:
         try:
             run(sql, params)
         except DatabaseError as error:
-            if not may_be_done or not _says_done(error):
+            if not may_be_done or not _says_done(error, text):
                 raise
 
     def _drop_invalid_index(self, text: str) -> None:
@@ -181,8 +184,9 @@ def _readable(sql: Any, params: Any) -> str:
     return f"{sql} {list(params)!r}" if params else str(sql)
 
 
-def _says_done(error: DatabaseError) -> bool:
+def _says_done(error: DatabaseError, text: str) -> bool:
     cause = error.__cause__ or error
     if getattr(cause, "sqlstate", None) in _DONE_SQLSTATE:
         return True
-    return bool(cause.args) and cause.args[0] in _DONE_MYSQL
+    known = _DONE_MYSQL | _RENAMED_MYSQL if _RENAMES.match(text) else _DONE_MYSQL
+    return bool(cause.args) and cause.args[0] in known

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from orm_app import migrate, migration_journal
 from orm_app import migration_records as records
@@ -57,6 +57,40 @@ def test_killed_in_a_statement__done_or_not__the_next_run_ends_with_one_of_each(
     assert query(alias, "SELECT n FROM a") == [(1,)]
     assert query(alias, "SELECT n FROM b") == []
     assert migration_journal.unfinished(connections[alias]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "statement", "done"),
+    [
+        ("n INT", "ALTER TABLE a CHANGE n m INT", "m INT"),
+        ("n INT", "ALTER TABLE a RENAME COLUMN n TO m", "m INT"),
+        ("m INT, INDEX i (m)", "ALTER TABLE a RENAME INDEX i TO j", "m INT, INDEX j (m)"),
+        ("m INT", "RENAME TABLE z TO a", "m INT"),
+    ],
+    ids=["change", "rename-column", "rename-index", "rename-table"],
+)
+@pytest.mark.parametrize("alias", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "not-done"])
+def test_killed_in_a_rename__done_or_not__the_next_run_ends_with_the_new_name(
+    alias, package, before, statement, done, is_done
+):
+    package.write("0001_initial", f"migrations.RunSQL([{statement!r}], [])", body="atomic = False")
+    table = "z" if statement.startswith("RENAME TABLE") and not is_done else "a"
+    query(alias, f"CREATE TABLE {table} ({done if is_done else before})")
+    left(alias, attempted=statement)
+    call_command("migrate", "migrated", database=alias, verbosity=0)
+    assert query(alias, "SELECT m FROM a") == []
+    assert migration_journal.unfinished(connections[alias]) == []
+
+
+@pytest.mark.parametrize("alias", ["mariadb"], indirect=True)
+def test_killed_in_another_statement__a_name_is_missing__is_an_error(alias, package):
+    statement = "ALTER TABLE a ADD INDEX i (missing)"
+    package.write("0001_initial", f"migrations.RunSQL([{statement!r}], [])", body="atomic = False")
+    query(alias, "CREATE TABLE a (n INT)")
+    left(alias, attempted=statement)
+    with pytest.raises(DatabaseError):
+        call_command("migrate", "migrated", database=alias, verbosity=0)
 
 
 def test_killed_between_statements__committed_ones_are_skipped(alias, package):
