@@ -105,7 +105,7 @@ class MigrationManager:
     def apply_migrations(
         self, target: str | None = None, *, using: str = DEFAULT_DB_ALIAS, **options: Any
     ) -> Any:
-        """Apply what is pending, up to the version `target`. Returns the names of the applied.
+        """Apply what is pending, up to the version `target`. Returns the names of the applied; never takes one back.
 
         options: those of `manage.py migrate` (resume, lock_timeout …). Raises what it raises: a CommandError that
         names the way out, or the database's own error.
@@ -124,7 +124,10 @@ class MigrationManager:
         from . import migrate
 
         _require_app()
-        return [name for _, name in migrate.to(APP_LABEL, self._key(target), using=using, **options)]
+        key = self._key(target)
+        if (APP_LABEL, key) in migrate.applied(using):
+            return []  # Django's migrate would take the later ones back
+        return [name for _, name in migrate.to(APP_LABEL, key, using=using, **{"way": "forwards"} | options)]
 
     def _rollback(self, steps: int, to: str | None, using: str) -> list[str]:
         from . import migrate

@@ -97,6 +97,29 @@ async def test_apply_migrations__awaited__the_same(sqlite):
     assert await migration_manager.rollback(using=sqlite) == ["001_create_users_table"]
 
 
+def test_apply_and_rollback__target_lies_the_other_way__nothing_is_taken_back_or_applied(sqlite, monkeypatch):
+    create_users()
+    for number in (2, 3):
+        Migration(
+            version=f"00{number}",
+            name="more",
+            up_sql=f"CREATE TABLE more_{number} (id INTEGER)",
+            down_sql=f"DROP TABLE more_{number}",
+        )
+    assert len(migration_manager.apply_migrations(using=sqlite)) == 3
+    assert migration_manager.apply_migrations("001", using=sqlite) == []
+    # Another process went past the target while this one waited for the lock.
+    monkeypatch.setattr("orm_app.migrate.applied", lambda using: set())
+    with pytest.raises(CommandError, match=r"take sql.003_more, sql.002_more back"):
+        migration_manager.apply_migrations("001", using=sqlite)
+    monkeypatch.undo()
+    assert {"users", "more_2", "more_3"} <= set(tables(sqlite))
+    assert migration_manager.rollback(to="001", using=sqlite) == ["003_more", "002_more"]
+    with pytest.raises(CommandError, match="not applied"):
+        migration_manager.rollback(to="003", using=sqlite)
+    assert "more_2" not in tables(sqlite)
+
+
 def test_migrate_command__declared__in_the_order_of_their_versions_and_back(sqlite):
     Migration(
         version="10",

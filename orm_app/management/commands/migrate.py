@@ -19,7 +19,7 @@ django_migrate.MigrationExecutor = BrainExecutor
 
 
 class Command(django_migrate.Command):
-    stealth_options = ("ran",)
+    stealth_options = ("ran", "way")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
