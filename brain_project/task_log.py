@@ -1,4 +1,7 @@
-"""django-structlog in the workers: the context and the lines of a task, and no work for lines that are not written."""
+"""django-structlog in the workers: the context and the lines of a task, and no work for lines that are not written.
+
+A plain Celery task is a unit of work (`orm_app.work`) from its first signal to its last; a ledger job's is its performer's.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import time
 from typing import Any
 
 from celery import bootsteps
+from celery.signals import task_postrun
 from django_structlog.celery import receivers, signals
 from structlog import contextvars
 
+from orm_app import work
+
 _log = logging.getLogger(receivers.__name__)
+_WAKE_UP = "queue_app.run"  # queue_app.wakeup.RUN; this is read before the apps are
 
 
 class TaskLogStep(bootsteps.Step):
@@ -27,7 +34,13 @@ class TaskReceiver(receivers.CeleryReceiver):
     to find that out.
     """
 
+    def connect_worker_signals(self) -> None:
+        super().connect_worker_signals()
+        task_postrun.connect(self.receiver_task_postrun)
+
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
+        if task.name != _WAKE_UP and work.current() is None:
+            task.request._brain_unit = work.begin(work.Unit("job", task.name, task_id))
         if _log.isEnabledFor(logging.INFO):
             super().receiver_task_prerun(task_id, task, *args, **kwargs)
             return
@@ -40,6 +53,12 @@ class TaskReceiver(receivers.CeleryReceiver):
         task.request._django_structlog_started_at = (
             time.monotonic_ns()
         )  # a failure has a line, with its duration
+
+    def receiver_task_postrun(self, task: Any, *args: Any, **kwargs: Any) -> None:
+        begun = getattr(task.request, "_brain_unit", None)
+        if begun is not None:
+            task.request._brain_unit = None
+            work.end(*begun)
 
     def receiver_task_success(self, result: str | None = None, sender: Any = None, **kwargs: Any) -> None:
         if _log.isEnabledFor(logging.INFO):

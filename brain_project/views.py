@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from cache_app import stats as cache
 from gateway import views as gateway
 from orm_app import pools as database
-from orm_app import replicas
+from orm_app import replicas, slow
 from queue_app import stats as queue
 from queue_app import workers
 
@@ -58,4 +58,5 @@ class _Families:
         yield from cache.families()
         yield from gateway.families()
         yield from database.families()
+        yield from slow.families()
         yield from replicas.families()

@@ -189,17 +189,28 @@ def _is(pieces: list[str], place: int, text: str) -> bool:
 
 # --- plans -----------------------------------------------------------------------------------------------------------
 
-# Of a line of a plan, what is numbers about the plan and no values of the statement's.
-_COSTS = re.compile(r"\s+\((?:cost|actual|never executed).*$|\s\(rows=.*$")
+# What is numbers about the plan and no values of the statement's.
+_COSTS = re.compile(
+    r"\s+\(cost=[\d.]+ rows=\d+ width=\d+\)(?:\s+\((?:actual time=[\d.]+ rows=[\d.]+ loops=\d+|never executed)\))?$"
+)
 _FIGURES = re.compile(
-    r"\s*(?:Rows Removed|Buffers:|Planning|Execution|Sort Method|Workers|Buckets|Heap (?:Blocks|Fetches)|Heap Fetches"
+    r"\s*(?:Rows Removed|Buffers:|Planning|Execution|Sort Method|Workers|Buckets|Heap (?:Blocks|Fetches)"
     r"|Peak Memory|Hits:|Cache Mode|Batches|I/O Timings|WAL:|Worker \d|Pre-sorted|Full-sort|Disabled|Settings)"
 )
 
 
 def masked_plan(plan: str, dialect: str) -> str:
-    """The plan without the statement's values. Costs and counts of rows stay."""
-    return "\n".join(_masked_line(line, dialect) for line in plan.splitlines())
+    """The plan without the statement's values. Costs and counts of rows stay; MySQL and SQLite write no numbers else."""
+    texts = _without_texts(plan, dialect if dialect in _TOKENS else POSTGRESQL)
+    if dialect in (MYSQL, SQLITE):
+        return texts
+    return "\n".join(_masked_line(line, dialect) for line in texts.splitlines())
+
+
+def _without_texts(plan: str, dialect: str) -> str:
+    """Of the whole, as a text may hold a line that looks like one of the plan."""
+    tokens = _TOKENS[dialect].finditer(plan)
+    return "".join("?" if token.lastgroup in ("text", "tag") else token[0] for token in tokens)
 
 
 def _masked_line(line: str, dialect: str) -> str:

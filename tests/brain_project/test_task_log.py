@@ -9,6 +9,7 @@ import pytest
 from structlog import contextvars
 
 from brain_project.task_log import TaskReceiver
+from orm_app import work
 
 ABOUT = {"__django_structlog__": {"request_id": "r-1", "parent_task_id": "p-1"}}
 
@@ -16,7 +17,9 @@ ABOUT = {"__django_structlog__": {"request_id": "r-1", "parent_task_id": "p-1"}}
 @pytest.fixture
 def task() -> Iterator[Any]:
     with contextvars.bound_contextvars(left_over=True):
-        yield SimpleNamespace(name="plain.add", request=SimpleNamespace(**ABOUT))
+        made = SimpleNamespace(name="plain.add", request=SimpleNamespace(**ABOUT))
+        yield made
+        TaskReceiver().receiver_task_postrun(task=made)
         contextvars.clear_contextvars()
 
 
@@ -49,3 +52,30 @@ def test_prerun_and_success__info_is_off__write_nothing(
         receiver.receiver_task_prerun("t-1", task)
         receiver.receiver_task_success("None", sender=task)
     assert len(caplog.records) == (2 if level == "INFO" else 0)
+
+
+def test_prerun_and_postrun__a_plain_task__is_a_unit_of_work(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[work.Unit] = []
+    monkeypatch.setattr(work, "_at_end", [ended.append])
+    receiver = TaskReceiver()
+    receiver.receiver_task_prerun("t-1", task)
+    unit = work.current()
+    assert unit is not None
+    assert (unit.kind, unit.name, unit.id) == ("job", "plain.add", "t-1")
+    receiver.receiver_task_postrun(task=task)
+    receiver.receiver_task_postrun(task=task)
+    assert work.current() is None
+    assert ended == [unit]
+
+
+def test_prerun__a_wake_up_or_inside_a_request__begins_no_unit(task: Any) -> None:
+    receiver = TaskReceiver()
+    with work.unit("request", "GET /", "r") as outer:
+        receiver.receiver_task_prerun("t-1", task)
+        receiver.receiver_task_postrun(task=task)
+        assert work.current() is outer
+    task.name = "queue_app.run"
+    receiver.receiver_task_prerun("t-2", task)
+    assert work.current() is None

@@ -115,13 +115,15 @@ def test_masked_plan__postgresql__figures_stay_and_values_go() -> None:
     plan = """Limit  (cost=0.42..8.44 rows=1 width=37) (actual time=0.030..0.031 rows=1 loops=1)
   ->  Index Scan using orders_2_idx on orders o1  (cost=0.42..8.44 rows=1 width=37)
         Index Cond: ((email)::text = 'ann@example.com'::text)
-        Filter: ((total > 12.5) AND (SubPlan 1) AND (a = 'x SubPlan 5 secret'))
+        Filter: ((total > 12.5) AND (SubPlan 1) AND (a = 'x (cost=1 secret
+Sort Method: hidden'))
         Rows Removed by Filter: 7
 Planning Time: 0.2 ms"""
     masked = masked_plan(plan, "postgresql")
     assert "ann@example.com" not in masked
     assert "12.5" not in masked
     assert "secret" not in masked
+    assert "hidden" not in masked
     for kept in (
         "cost=0.42..8.44 rows=1",
         "Rows Removed by Filter: 7",
@@ -131,3 +133,13 @@ Planning Time: 0.2 ms"""
     ):
         assert kept in masked
     assert "        Index Cond: ((email)::text = ?::text)" in masked
+
+
+def test_masked_plan__mysql_and_sqlite__counts_of_rows_stay() -> None:
+    table = "id  table  type  rows  Extra\n1   item   ALL   20000 Using where 'secret'"
+    assert "20000" in masked_plan(table, "mysql")
+    assert "secret" not in masked_plan(table, "mysql")
+    assert (
+        masked_plan("SEARCH item USING INDEX i_1 (kind=?)", "sqlite")
+        == "SEARCH item USING INDEX i_1 (kind=?)"
+    )

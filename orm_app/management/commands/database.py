@@ -9,7 +9,15 @@ from django.core.management.base import CommandParser
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import status
-from orm_app.management import database_backups, database_bench, database_migrations, database_shell
+from orm_app.management import (
+    database_backups,
+    database_bench,
+    database_health,
+    database_locks,
+    database_migrations,
+    database_shell,
+    database_slow,
+)
 
 _EXIT_CODES = {"ok": OK, "degraded": DEGRADED, "down": FAILED}
 _STYLES = {"ok": "green", "degraded": "yellow", "down": "red"}
@@ -21,6 +29,9 @@ class Command(BrainCommand):
 
     def define(self, parser: CommandParser) -> None:
         database_migrations.define(self)
+        database_health.define(self)
+        database_slow.define(self)
+        database_locks.define(self)
         database_backups.define(self)
         database_shell.define(self)
         database_bench.define(self)

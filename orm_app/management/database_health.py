@@ -1,0 +1,79 @@
+"""`manage.py database health|pools`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.db import connections
+
+from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
+from orm_app import checkups, finding, pools
+from orm_app.checkups import Checkup
+
+_EXIT_CODES = {finding.OK: OK, finding.WARN: DEGRADED, finding.BAD: FAILED}
+_STYLES = {finding.OK: "green", finding.WARN: "yellow", finding.BAD: "red"}
+_COLUMNS = ("alias", "in_use", "size", "max_size", "waiting", "requests_num", "queued_num", "errors_num", "wait_ms", "lost_num")  # fmt: skip
+
+
+def define(command: BrainCommand) -> None:
+    verbs = _Verbs(command)
+    health = command.verb(
+        "health",
+        verbs.health,
+        "What a DBA looks at first, with what to do. Exits 1 if bad, 3 if something is off.",
+    )
+    health.add_argument("--database", choices=tuple(connections), help="Only this alias.")
+    health.add_argument(
+        "--integrity", action="store_true", help="SQLite: read the whole file and see whether it is sound."
+    )
+    command.verb("pools", verbs.pools, "The connection pools of this process. Exits 3 while callers wait.")
+
+
+class _Verbs:
+    def __init__(self, command: BrainCommand) -> None:
+        self._command = command
+
+    def health(self, database: str | None, integrity: bool, **_: Any) -> int:
+        with self._command.progress("looking at the databases"):
+            aliases = [database] if database else list(connections)
+            found = [checkups.of(alias, integrity=integrity) for alias in aliases]
+        self._command.document({"databases": [asdict(one) for one in found]})
+        for one in found:
+            self._show(one)
+        codes = {_EXIT_CODES[one.state] for one in found}
+        return FAILED if FAILED in codes else DEGRADED if DEGRADED in codes else OK
+
+    def _show(self, one: Checkup) -> None:
+        size = f", {_size(one.size_bytes)}" if one.size_bytes is not None else ""
+        self._command.line(f"{one.alias}: {one.engine} {one.version or ''}{size}".rstrip(), style="bold")
+        for found in one.findings:
+            self._command.line(f"  {found.level:<4}  {found.name}: {found.text}", style=_STYLES[found.level])
+            if found.hint:
+                self._command.line(f"        {found.hint}", style="dim")
+        if one.tables:
+            rows = [
+                [table.name, None if table.rows is None else f"{table.rows:,}", _size(table.size_bytes)]
+                for table in one.tables
+            ]
+            self._command.table(["table", "rows", "size"], rows)
+
+    def pools(self, **_: Any) -> int:
+        found = pools.stats()
+        self._command.document({"pools": [asdict(one) | {"in_use": one.in_use} for one in found]})
+        if not found:
+            self._command.line("No database of this site has a pool.")
+        else:
+            self._command.table(list(_COLUMNS), [[getattr(one, name) for name in _COLUMNS] for one in found])
+        return DEGRADED if any(one.waiting for one in found) else OK
+
+
+def _size(size_bytes: int | None) -> str | None:
+    if size_bytes is None:
+        return None
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
