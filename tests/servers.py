@@ -407,39 +407,80 @@ def _postgres_user() -> str | None:
 @contextlib.contextmanager
 def mariadb() -> Iterator[str]:
     """A MariaDB of our own with an empty database `brain`. Yields its `mysql://` URL."""
-    install, server, client = binary("mariadb-install-db"), binary("mariadbd"), binary("mariadb")
-    port = free_port()
-    with scratch("my", owner="mysql") as home:
-        data, sock = home / "data", home / "s"
-        user = "mysql" if os.getuid() == 0 else None
-        as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
-        # A MariaDB that starts removes what it takes for left over in its tmpdir, other servers' open tables too.
-        own_tmp = home / "tmp"
-        own_tmp.mkdir()
-        if user:
-            shutil.chown(own_tmp, user, user)
-        initialise = [
-            install,
-            "--no-defaults",
-            f"--datadir={data}",
-            f"--tmpdir={own_tmp}",
-            "--auth-root-authentication-method=normal",
-        ]
-        made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
-        if made.returncode:
-            raise RuntimeError(
-                f"{initialise[0]} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+    with MariaNode.started() as node:
+        node.create_database()
+        yield node.url
+
+
+@contextlib.contextmanager
+def mariadb_replicated() -> Iterator[tuple[MariaNode, MariaNode]]:
+    """A primary with a replica that follows its GTIDs and, as a replica should, takes writes from nobody else."""
+    log = ("--log-bin=log", "--gtid-strict-mode=1")
+    with (
+        MariaNode.started("--server-id=1", *log) as primary,
+        MariaNode.started("--server-id=2", *log, "--read-only=1") as replica,
+    ):
+        source = f"MASTER_HOST='127.0.0.1', MASTER_PORT={primary.port}, MASTER_USER='brain'"
+        primary.create_database()
+        replica.as_root(f"CHANGE MASTER TO {source}, MASTER_USE_GTID=slave_pos; START SLAVE;")
+        _until(
+            lambda: (
+                subprocess.run(
+                    replica.client("-u", "brain", "-e", "USE brain"), capture_output=True
+                ).returncode
+                == 0
             )
-        command = [server, "--no-defaults", f"--datadir={data}", f"--port={port}", f"--socket={sock}"]
-        command += [f"--tmpdir={own_tmp}"]
-        command += ["--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}"]
-        with running(command, answers(port), user=user, log=home.parent / f"{home.name}.log"):
-            sql = "CREATE DATABASE brain CHARACTER SET utf8mb4; CREATE USER brain@'127.0.0.1';"
-            sql += "GRANT ALL ON *.* TO brain@'127.0.0.1'; CREATE USER IF NOT EXISTS brain@localhost;"
-            sql += "GRANT ALL ON *.* TO brain@localhost;"
-            subprocess.run([client, "--no-defaults", f"--socket={sock}", "-u", "root", "-e", sql], check=True)
-            yield f"mysql://brain@127.0.0.1:{port}/brain"
-        (home.parent / f"{home.name}.log").unlink(missing_ok=True)
+        )
+        yield primary, replica
+
+
+@dataclass(frozen=True, slots=True)
+class MariaNode:
+    port: int
+    sock: Path
+
+    @property
+    def url(self) -> str:
+        return f"mysql://brain@127.0.0.1:{self.port}/brain"
+
+    def create_database(self) -> None:
+        sql = "CREATE DATABASE brain CHARACTER SET utf8mb4; CREATE USER brain@'127.0.0.1';"
+        sql += "GRANT ALL ON *.* TO brain@'127.0.0.1'; CREATE USER IF NOT EXISTS brain@localhost;"
+        sql += "GRANT ALL ON *.* TO brain@localhost;"
+        self.as_root(sql)
+
+    def as_root(self, sql: str) -> None:
+        subprocess.run(self.client("-u", "root", "-e", sql), check=True)
+
+    def client(self, *arguments: str) -> list[str]:
+        return [binary("mariadb"), "--no-defaults", f"--socket={self.sock}", *arguments]
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, *options: str) -> Iterator[MariaNode]:
+        install, server = binary("mariadb-install-db"), binary("mariadbd")
+        with scratch("my", owner="mysql") as home:
+            node = cls(free_port(), home / "s")
+            user = "mysql" if os.getuid() == 0 else None
+            as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
+            # A MariaDB that starts removes what it takes for left over in its tmpdir, other servers' open tables too.
+            own_tmp = home / "tmp"
+            own_tmp.mkdir()
+            if user:
+                shutil.chown(own_tmp, user, user)
+            places = [f"--datadir={home / 'data'}", f"--tmpdir={own_tmp}"]
+            initialise = [install, "--no-defaults", *places, "--auth-root-authentication-method=normal"]
+            made = subprocess.run(initialise, capture_output=True, text=True, cwd=home, **as_user)
+            if made.returncode:
+                raise RuntimeError(
+                    f"{initialise[0]} failed ({made.returncode}):\n{(made.stdout + made.stderr)[-2000:]}"
+                )
+            command = [server, "--no-defaults", *places, f"--port={node.port}", f"--socket={node.sock}"]
+            command += ["--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}", *options]
+            log = home.parent / f"{home.name}.log"
+            with running(command, answers(node.port), user=user, log=log):
+                yield node
+            log.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -490,5 +531,6 @@ def mongodb() -> Iterator[str]:
         (home / "toml").touch()  # else it looks for one in the working and the home directory
         command += ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(home / "data")]
         command += ["--cache-size", "64M"]
-        with running(command, answers(port), log=home / "log"):
+        # It takes seconds to leave its files in order, which nobody will read.
+        with running(command, answers(port), log=home / "log", stop_signal=signal.SIGKILL):
             yield f"mongodb://127.0.0.1:{port}/brain"
