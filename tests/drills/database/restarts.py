@@ -45,6 +45,11 @@ def _restart(rig: Rig, kind: str, interface: str, view: str = "mark") -> Outcome
                     time.sleep(
                         POOL_TIMEOUT_S + 2.0
                     )  # whoever waits too long for a connection has given up by now
+        # And once while nobody asks: all connections of the pool are idle, and dead when the next request comes.
+        outages.append(_bounce(server, signal.SIGKILL, 0.2))
+        with Load(port, view, clients=1, first=CLIENTS) as alone:
+            time.sleep(2.0)
+        load.requests += alone.requests
     seen = restarted(load.requests, outages)
     rows = [name for (name,) in server.ask("SELECT name FROM bank_mark")]
     good = [one.name for one in load.requests if not one.error]
@@ -87,11 +92,11 @@ def _first(requests: tuple[Request, ...], outages: list[Outage]) -> str:
 class Load:
     """Clients on connections of their own, each with one request under way."""
 
-    def __init__(self, port: int, view: str) -> None:
+    def __init__(self, port: int, view: str, clients: int = CLIENTS, first: int = 0) -> None:
         self.requests: list[Request] = []
         self._port, self._view = port, view
         self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._client, args=(first + n,)) for n in range(clients)]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
