@@ -70,7 +70,7 @@ def scan(folder: Path) -> list[Script]:
         if match["dialect"] not in (None, *_DIALECTS):
             raise BadFiles(f"{path.name}: unknown dialect {match['dialect']}: use {', '.join(_DIALECTS)}")
         ways = stems.setdefault(match["stem"], {"up": {}, "down": {}})
-        ways[match["way"]][match["dialect"] or ""] = path.read_text(encoding="utf-8")
+        ways[match["way"]][match["dialect"] or ""] = path.read_text(encoding="utf-8-sig")
     scripts = [Script(stem, ways["up"], ways["down"]) for stem, ways in stems.items()]
     _refuse_ambiguous(scripts)
     return sorted(scripts, key=lambda script: (int(re.match(r"\d+", script.stem)[0]), script.stem))  # type: ignore[index]

@@ -15,7 +15,7 @@ DIALECTS = (POSTGRESQL, MYSQL, SQLITE)
 
 _DOLLAR = re.compile(r"\$(?:[^\W\d]\w*)?\$")
 _WORD = re.compile(r"[^\W\d][\w$]*")
-_DELIMITER = re.compile(r"^[ \t]*DELIMITER[ \t]+(\S+)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_DELIMITER = re.compile(r"^[ \t]*DELIMITER[ \t]+(\S+)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
 _BODY = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:DEFINER\s*=\s*\S+\s+)?(?:TEMP(?:ORARY)?\s+|AGGREGATE\s+|CONSTRAINT\s+)?"
     r"(?:TRIGGER|FUNCTION|PROCEDURE|EVENT)\b",
@@ -68,6 +68,8 @@ def _next(script: str, place: int, dialect: str) -> tuple[str, int]:
     if _opens_line_comment(script, place, dialect):
         return "comment", _line_end(script, place)
     if two == "/*":
+        if dialect == MYSQL and script.startswith(("/*!", "/*M!"), place):  # it runs: dumps are full of them
+            return "text", _comment_end(script, place, nests=False)
         return "comment", _comment_end(script, place, nests=dialect == POSTGRESQL)
     if sign == "'" or (sign == '"' and dialect == MYSQL):
         return "text", _quoted_end(script, place, escapes=dialect == MYSQL)
@@ -75,6 +77,8 @@ def _next(script: str, place: int, dialect: str) -> tuple[str, int]:
         return "text", _quoted_end(script, place + 1, escapes=True)
     if sign == '"' or (sign == "`" and dialect != POSTGRESQL):
         return "name", _quoted_end(script, place, escapes=False)
+    if sign == "[" and dialect == SQLITE and (end := script.find("]", place)) > 0:
+        return "name", end + 1
     if sign == "$" and dialect == POSTGRESQL and (mark := _DOLLAR.match(script, place)):
         return "text", _dollar_end(script, place, mark.group())
     if word := _WORD.match(script, place):
@@ -144,10 +148,24 @@ def _split_by_delimiters(script: str) -> list[str]:
         if mark == ";":
             found += split(block, MYSQL)
         else:
-            found += [part.strip() for part in block.split(mark) if without_comments(part, MYSQL)]
+            found += [part.strip() for part in _at_marks(block, mark) if without_comments(part, MYSQL)]
         if line:
             place, mark = line.end(), line.group(1)
     return found
+
+
+def _at_marks(block: str, mark: str) -> Iterator[str]:
+    """A mark inside a string or a comment ends nothing: 'http://x' where the mark is //."""
+    start = place = 0
+    while place < len(block):
+        if block.startswith(mark, place):
+            yield block[start:place]
+            start = place = place + len(mark)
+            continue
+        kind, end = _next(block, place, MYSQL)
+        inside = block.find(mark, place + 1, end) if kind == "word" else -1  # END$$ is a word
+        place = end if inside < 0 else inside
+    yield block[start:]
 
 
 def _while_space(script: str, place: int) -> int:

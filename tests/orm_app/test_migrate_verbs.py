@@ -13,7 +13,7 @@ from django.db import connections
 
 from foundation.models import AuditEntry
 from orm_app import migrate, migration_plan, sql_modules
-from orm_app.sql_files import BadFiles, scan
+from orm_app.sql_files import BadFiles, read, scan
 
 from .migrating import Package, alias_of, url_of
 
@@ -193,12 +193,16 @@ def test_make_sql__files__an_ordinary_migration_on_each_database(
 
 
 def test_make_sql__header__atomic_false_and_the_order_of_numbers(folder, package):
-    (folder / "10_later.up.sql").write_text("-- atomic: false\nCREATE INDEX CONCURRENTLY i ON note (id);")
+    # As an editor on Windows stores it.
+    (folder / "10_later.up.sql").write_text(
+        "\ufeff-- atomic: false\r\nCREATE INDEX CONCURRENTLY i ON note (id);"
+    )
     (folder / "9_between.up.sql").write_text("SELECT 1;")
     found = sql_modules.missing("migrated")
     assert [one.name for one in found] == ["0003_note", "0004_between", "0005_later"]
     assert "atomic = False" in found[2].text
     assert "('migrated', '0004_between')" in found[2].text
+    assert "\ufeff" not in read(folder, "10_later").up[""]
 
 
 @pytest.mark.parametrize(

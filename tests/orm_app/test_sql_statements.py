@@ -72,6 +72,25 @@ def test_split__never_closed__names_the_line(script, said):
     assert said in str(error.value)
 
 
+def test_split__mysql_dump__comments_that_run_are_statements():
+    script = "/*!40101 SET NAMES utf8mb4 */;\n/* not this; */\n/*!50003 CREATE*/ /*!50003 TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET NEW.a=1; END */;"
+    assert [one[:12] for one in split(script, "mysql")] == ["/*!40101 SET", "/* not this;"]
+    assert split("/*M!100100 SET x=1 */; SELECT 1", "mysql") == ["/*M!100100 SET x=1 */", "SELECT 1"]
+    assert split("/*! x */", "postgresql") == []
+
+
+@pytest.mark.parametrize("mark", ["//", "$$", ";;"])
+def test_split__mysql_delimiter__not_in_strings_and_comments(mark):
+    body = f"CREATE PROCEDURE p() BEGIN SELECT 'http:{mark}x'; -- {mark}\nSELECT 1; END"
+    script = f"DELIMITER {mark}\n{body}{mark}\nDELIMITER ;\nSELECT 3;"
+    for text in (script, script.replace("\n", "\r\n")):
+        assert [one.replace("\r", "") for one in split(text, "mysql")] == [body, "SELECT 3"]
+
+
+def test_split__sqlite__brackets_are_names():
+    assert split("SELECT [a;b] FROM t; SELECT 2", "sqlite") == ["SELECT [a;b] FROM t", "SELECT 2"]
+
+
 def test_without_comments__keeps_what_is_in_strings():
     assert without_comments("SELECT /* x */ '--no', -- y\n 1", "postgresql") == "SELECT '--no', 1"
 
