@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +25,14 @@ def start(alias: str, *, by: str, keep: int | None = None, is_verified: bool = T
     command = [sys.executable, str(_manage_py()), "database", "backup", "--json", "--database", alias]
     command += [f"--by={by}"] + ([f"--keep={keep}"] if keep is not None else [])
     command += [] if is_verified else ["--no-verify"]
-    log = files.directory() / f".{alias}.log"
-    with log.open("wb") as out:
-        log.chmod(0o600)
+    file = os.open(files.log_path(files.directory(), alias), os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(file, "wb") as out:
+        # The child has the file, and with it the lock, for as long as it lives.
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackupFailed(f"a backup of {alias} is running already") from None
+        out.truncate()
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=_manage_py().parent,
             env=clients.environment(),
@@ -39,7 +46,7 @@ _reaped: list[subprocess.Popen[bytes]] = []  # Popen collects the ended ones of 
 
 def log(alias: str) -> str:
     """What the last detached backup of the alias said."""
-    path = files.directory() / f".{alias}.log"
+    path = files.log_path(files.directory(), alias)
     return path.read_text(errors="replace") if path.exists() else ""
 
 

@@ -219,6 +219,21 @@ def _is_locked(file: int) -> bool:
     return False
 
 
+def log_path(where: Path, alias: str) -> Path:
+    """What a detached backup says; locked while it lives."""
+    return where / f".{alias}.log"
+
+
+def beginning(where: Path) -> list[str]:
+    """Aliases whose detached process lives."""
+    found = []
+    for path in where.glob(".*.log"):
+        with contextlib.suppress(OSError), path.open() as file:
+            if _is_locked(file.fileno()):
+                found.append(path.name[1 : -len(".log")])
+    return found
+
+
 def forget_failed(where: Path, alias: str) -> None:
     """What failed or killed backups of `alias` left behind."""
     for status in statuses(where):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def every() -> list[Backup]:
     names = {one.name for one in unfinished}
     found = [of(path.with_suffix("")) for path in where.glob("*.json") if path.stem not in names]
     found += [_unfinished(where, one) for one in unfinished]
+    running = {one.alias for one in found if one.state == RUNNING}
+    found += [_beginning(where, alias) for alias in files.beginning(where) if alias not in running]
     return sorted(found, key=lambda one: (one.taken_at, one.name), reverse=True)
 
 
@@ -70,6 +73,17 @@ def of(path: Path) -> Backup:
         verified=known.verified,
         server_version=known.server_version,
         detail="; ".join(known.notes),
+    )
+
+
+def _beginning(where: Path, alias: str) -> Backup:
+    """Its process has been started and has not come to the dump yet."""
+    name = f"{alias}-…"
+    began = datetime.fromtimestamp(files.log_path(where, alias).stat().st_mtime, UTC).isoformat(
+        timespec="seconds"
+    )
+    return Backup(
+        name, where / name, RUNNING, alias, "", "", began, None, None, None, None, "no", "", "beginning"
     )
 
 

@@ -11,6 +11,7 @@ import gzip
 import re
 import secrets
 import subprocess
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ SECTIONS = (TABLES, CODE, VIEWS, EVENTS)
 _HEAD = b"-- brain backup, MySQL format 1, sections marked "
 _COMPLETE = b"-- Dump completed"
 _HAS_BEGUN = b"-- Table structure for table"  # written after its snapshot was taken
-_LOCK_S = 10
+_LOCK_S, _LOCK_ATTEMPTS, _LOCK_WAIT_TIMEOUT = 2, 4, 1205
 _COMMON = ("--skip-lock-tables", "--no-tablespaces", "--hex-blob", "--default-character-set=utf8mb4")
 _NO_TABLES = ("--no-data", "--no-create-info", "--skip-triggers")
 
@@ -140,13 +141,7 @@ def _quiet_moment(connection: Any, own: Any) -> Iterator[_Moment]:
     `passes` ends the lock; the transaction of `own` stays open for the block."""
     names = base_tables(contents.asking(own))
     with _opened(connection) as locker:
-        problem = ""
-        try:
-            if names:
-                run(locker, f"SET SESSION lock_wait_timeout = {_LOCK_S}")
-                run(locker, "LOCK TABLES " + ", ".join(f"{quoted(name)} READ" for name in names))
-        except DatabaseError as error:
-            problem = f"rows could not be counted in the dump's moment: {_first_line(error)}"
+        problem = _lock(locker, names) if names else ""
         run(own, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         run(own, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
         moment = _Moment(locker if names and not problem else None, problem)
@@ -155,6 +150,21 @@ def _quiet_moment(connection: Any, own: Any) -> Iterator[_Moment]:
             moment.passes()
         finally:
             run(own, "ROLLBACK")
+
+
+def _lock(locker: Any, names: Sequence[str]) -> str:
+    """Why they could not be locked. Who waits for a lock keeps others from writing: so not long, and a few times."""
+    run(locker, f"SET SESSION lock_wait_timeout = {_LOCK_S}")
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            run(locker, "LOCK TABLES " + ", ".join(f"{quoted(name)} READ" for name in names))
+            return ""
+        except DatabaseError as error:
+            problem = f"rows could not be counted in the dump's moment: {_first_line(error)}"
+            if error.args[0] != _LOCK_WAIT_TIMEOUT:
+                return problem
+            time.sleep(attempt + 1.0)
+    return problem
 
 
 def _section(

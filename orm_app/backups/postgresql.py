@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from psycopg.conninfo import make_conninfo
 
@@ -79,6 +79,7 @@ def check(
         with scratch.database(connection, _create_sql(connection)) as name:
             with clients.opened(connection, name) as copy, _login(connection, name) as conninfo:
                 command = [program, "--no-password", "--exit-on-error", "--no-owner", "--no-privileges"]
+                command += ["--no-comments"]
                 progress("restoring into a scratch database", 0, None)
                 with clients.Child([*command, f"--dbname={conninfo}", str(path)]) as child:
                     child.finish()
@@ -89,6 +90,10 @@ def check(
             return RESTORED, "", found
     except scratch.NotAllowed as error:
         return ARCHIVE, f"only the archive was read, nothing was restored: {error}", None
+    except BackupFailed as error:
+        if "permission denied to create extension" in str(error):
+            return ARCHIVE, f"only the archive was read, it could not be restored: {error}", None
+        raise
 
 
 def replace(
@@ -149,9 +154,18 @@ def _pg_restore(connection: Any, known: Manifest) -> str:
     return clients.find(["pg_restore"], at_least=newest, package=_PACKAGE)
 
 
-def _listed(program: str, path: Path) -> None:
-    with clients.Child([program, "--list", str(path)], stdout=subprocess.DEVNULL) as child:
+def _listed(program: str, path: Path) -> str:
+    """The archive's table of contents. Raises BackupFailed when it cannot be read."""
+    with clients.Child([program, "--list", str(path)], stdout=subprocess.PIPE) as child:
+        found = b"".join(clients.chunks(_pipe(child.process.stdout)))
         child.finish()
+    return found.decode(errors="replace")
+
+
+def _wanted(program: str, path: Path) -> str:
+    """Extensions stay as they are, and their comments belong to who made them: often not the account that restores."""
+    lines = _listed(program, path).splitlines()
+    return "\n".join(line for line in lines if " COMMENT - EXTENSION " not in line) + "\n"
 
 
 def _create_sql(connection: Any) -> str:
@@ -227,8 +241,17 @@ class _Psql:
         try:
             stdin.write(text)
         except BrokenPipeError:
-            self._child.finish()
-            raise BackupFailed(f"psql ended early: {self._child.said()}") from None
+            self._ended()
+
+    def _ended(self) -> NoReturn:
+        self._child.process.wait()
+        said = self._child.said()
+        hint = (
+            "Something has a transaction open: see `manage.py database locks`."
+            if "lock timeout" in said
+            else ""
+        )
+        raise BackupFailed(f"psql failed, and nothing was changed: {said or 'it said nothing'}", hint)
 
     def __call__(self, sql: str) -> Sequence[Sequence[Any]]:
         self._asked += 1
@@ -251,8 +274,7 @@ class _Psql:
                 self._read = size
                 return lines
             if has_ended:
-                self._child.finish()
-                raise BackupFailed(f"psql ended early: {self._child.said()}")
+                self._ended()
             time.sleep(self._POLL_S)
 
 
@@ -280,6 +302,9 @@ BEGIN
       WHERE left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1
         FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype IN ('e', 'i')) LOOP
     EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', it.name);
+  END LOOP;
+  FOR it IN SELECT pubname FROM pg_publication LOOP
+    EXECUTE format('DROP PUBLICATION %I', it.pubname);
   END LOOP;
   FOR it IN SELECT n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
       WHERE t.typtype IN ('e', 'd', 'r') AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema'

@@ -83,6 +83,19 @@ def database(*argv: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
+@contextlib.contextmanager
+def another_reader(alias: str):
+    """A connection of somebody else's, open the whole time."""
+    with clients.opened(connections[alias]) as own:
+
+        def count() -> int:
+            with own.cursor() as cursor:
+                cursor.execute("SELECT COUNT(*) FROM kinds")
+                return cursor.fetchone()[0]
+
+        yield count
+
+
 def leftovers(alias: str) -> list[str]:
     """Scratch databases of ours on the server."""
     vendor = connections[alias].vendor
@@ -121,7 +134,10 @@ def test_restore__over_what_is_there__all_of_it_is_replaced(alias):
     execute(alias, "DROP VIEW totals", "DELETE FROM kinds", "CREATE TABLE newer (id INT PRIMARY KEY)")
     execute(alias, "ALTER TABLE parent ADD COLUMN extra INT")
     execute(alias, "CREATE VIEW newer_view AS SELECT * FROM newer", "INSERT INTO newer VALUES (1)")
-    backups.restore(made.path, **BY)
+    with another_reader(alias) as count:
+        assert count() == 0
+        backups.restore(made.path, **BY)
+        assert count() == (21 if connections[alias].vendor == "sqlite" else 20)
     assert held(alias) == before
     assert leftovers(alias) == []
     if connections[alias].vendor == "mysql":
@@ -492,12 +508,17 @@ def test_backup__files__for_the_owner_alone_and_as_many_as_wanted(lite, director
     assert (code, "exists already" in error) == (1, True)
 
 
-def test_start__a_process_of_its_own__seen_until_it_is_done(lite, directory, monkeypatch, tmp_path):
+def test_start__a_process_of_its_own__seen_until_it_is_done(lite, directory):
     """The alias is known to this process alone, so that the child fails: which is seen as well."""
     with pytest.raises(BackupFailed, match="there is no database"):
         backups.start("nope", by="ann")
     pid = backups.start(lite, by="ann")
+    [begun] = backups.every()
+    assert (begun.state, begun.alias, begun.detail) == ("running", lite, "beginning")
+    with pytest.raises(BackupFailed, match="is running already"):
+        backups.start(lite, by="ann")
     os.waitpid(pid, 0)
+    assert backups.every() == []
     assert f"invalid choice: '{lite}'" in backups.log(lite)
 
 
