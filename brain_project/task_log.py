@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import task_postrun
+from celery.signals import task_postrun, worker_process_shutdown
 from django_structlog.celery import receivers, signals
 from structlog import contextvars
 
@@ -37,10 +37,13 @@ class TaskReceiver(receivers.CeleryReceiver):
     def connect_worker_signals(self) -> None:
         super().connect_worker_signals()
         task_postrun.connect(self.receiver_task_postrun)
+        worker_process_shutdown.connect(_store_slow_queries)  # a child of the pool ends without atexit
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         if task.name != _WAKE_UP and work.current() is None:
-            task.request._brain_unit = work.begin(work.Unit("job", task.name, task_id))
+            # Its reads see what was committed before, by whoever sent it.
+            unit = work.Unit("job", task.name, task_id, since=time.monotonic())
+            task.request._brain_unit = work.begin(unit)
         if _log.isEnabledFor(logging.INFO):
             super().receiver_task_prerun(task_id, task, *args, **kwargs)
             return
@@ -63,3 +66,9 @@ class TaskReceiver(receivers.CeleryReceiver):
     def receiver_task_success(self, result: str | None = None, sender: Any = None, **kwargs: Any) -> None:
         if _log.isEnabledFor(logging.INFO):
             super().receiver_task_success(result, sender, **kwargs)
+
+
+def _store_slow_queries(**_: Any) -> None:
+    from orm_app.slow import flusher  # not before the apps are ready
+
+    flusher.flusher.stop()

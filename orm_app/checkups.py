@@ -23,7 +23,7 @@ from . import (
     replicas,
     status,
 )
-from .finding import BAD, OK, WARN, Finding
+from .checkup_findings import BAD, OK, WARN, Finding
 
 _SLOW_PROBE_MS = 250.0
 _TIMEOUT_S = 3.0  # of one look

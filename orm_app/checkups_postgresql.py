@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .finding import BAD, OK, WARN, Finding, above, below
+from .checkup_findings import BAD, OK, WARN, Finding, above, below
 from .limited import rows
 
 _BIGGEST = 10

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .finding import BAD, OK, WARN, Finding, above
+from .checkup_findings import BAD, OK, WARN, Finding, above
 from .limited import rows
 
 _BIGGEST = 10

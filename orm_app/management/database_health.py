@@ -8,11 +8,11 @@ from typing import Any
 from django.db import connections
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
-from orm_app import checkups, finding, pools
+from orm_app import checkup_findings, checkups, pools
 from orm_app.checkups import Checkup
 
-_EXIT_CODES = {finding.OK: OK, finding.WARN: DEGRADED, finding.BAD: FAILED}
-_STYLES = {finding.OK: "green", finding.WARN: "yellow", finding.BAD: "red"}
+_EXIT_CODES = {checkup_findings.OK: OK, checkup_findings.WARN: DEGRADED, checkup_findings.BAD: FAILED}
+_STYLES = {checkup_findings.OK: "green", checkup_findings.WARN: "yellow", checkup_findings.BAD: "red"}
 _COLUMNS = ("alias", "in_use", "size", "max_size", "waiting", "requests_num", "queued_num", "errors_num", "wait_ms", "lost_num")  # fmt: skip
 
 

@@ -113,7 +113,7 @@ class _Verbs:
         with transaction.atomic(stored.USING):
             number = slow.clear(database)
             audit.record(
-                actor=migrate.operator(), action="database.slow_clear", target=f"database:{database or 'all'}",
+                actor=migrate.operator(), action="database.slow_clear", target=f"database:{database or '*'}",
                 after={"rows": number}, source="cli",
             )  # fmt: skip
         self._command.document({"cleared": number})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Greatest, Least
 
 from orm_app.conf import conf
 from orm_app.models import SlowQuery
+from orm_app.transactions import run_in_transaction
 
 from .finding import Found
 
@@ -18,29 +18,39 @@ USING = "default"
 ORDERS = {"total": "-total_ms", "max": "-max_ms", "count": "-count", "last": "-last_seen"}
 _BATCH = 100  # rows of one transaction: SQLite has one writer, and it is not us who should be it
 _MOST_PRUNED = 500
+_RETRIES = 5
 
 
 def add(found: Sequence[Found]) -> None:
     """Each row's arithmetic is the database's, so that processes which add at once lose nothing."""
-    # In one order everywhere: two processes that update the same rows cannot deadlock.
+    # In one order everywhere: two processes that update the same rows cannot deadlock; on MySQL's gaps they can, and
+    # then it is done again.
     ordered = sorted(found, key=lambda one: one.fingerprint)
     for start in range(0, len(ordered), _BATCH):
-        with transaction.atomic(USING):
-            _add(ordered[start : start + _BATCH])
+        batch = ordered[start : start + _BATCH]
+        run_in_transaction(_make_missing, batch, using=USING, retry=_RETRIES)
+        run_in_transaction(_update_all, batch, using=USING, retry=_RETRIES)
 
 
-def _add(batch: Sequence[Found]) -> None:
-    new = [one for one in batch if not _update(one)]
+def _make_missing(batch: Sequence[Found]) -> None:
+    """Empty rows, by themselves: their locks are gone before anything is added."""
+    rows = SlowQuery.objects.using(USING)
+    known = set(
+        rows.filter(fingerprint__in=[one.fingerprint for one in batch]).values_list("fingerprint", flat=True)
+    )
+    new = [_empty(one) for one in batch if one.fingerprint not in known]
     if new:
-        # Empty rows, which somebody else may have made meanwhile: what is in them is added like to any other.
-        SlowQuery.objects.using(USING).bulk_create([_empty(one) for one in new], ignore_conflicts=True)
-        for one in new:
-            _update(one)
+        rows.bulk_create(new, ignore_conflicts=True)  # somebody else may make them meanwhile
 
 
-def _update(one: Found) -> int:
+def _update_all(batch: Sequence[Found]) -> None:
+    for one in batch:
+        _update(one)
+
+
+def _update(one: Found) -> None:
     kind, name, id = one.unit
-    return SlowQuery.objects.using(USING).filter(fingerprint=one.fingerprint).update(
+    SlowQuery.objects.using(USING).filter(fingerprint=one.fingerprint).update(
         count=F("count") + one.count,
         statements=F("statements") + one.statements,
         most=Greatest(F("most"), one.most),
@@ -89,7 +99,7 @@ def every(
     """kind: "slow" or "n_plus_one"; order: total, max, count or last. Raises ValueError for another order."""
     if order not in ORDERS:
         raise ValueError(f"order is one of {', '.join(ORDERS)}, not {order!r}")
-    rows = SlowQuery.objects.using(USING).order_by(ORDERS[order], "pk")
+    rows = SlowQuery.objects.using(USING).filter(count__gt=0).order_by(ORDERS[order], "pk")
     rows = rows.filter(alias=alias) if alias else rows
     rows = rows.filter(kind=kind) if kind else rows
     return list(rows if limit is None else rows[:limit])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 
-from orm_app import checkups, checkups_mysql, finding, health, replicas
+from orm_app import checkup_findings, checkups, checkups_mysql, health, replicas
 from tests.orm_app.migrating import alias_of
 from tests.orm_app.test_status import database, keep_the_tests_connection  # noqa: F401  (a fixture)
 
@@ -32,7 +32,7 @@ def alias(
         cursor.execute("DROP TABLE item")
 
 
-def by_name(found: checkups.Checkup) -> dict[str, finding.Finding]:
+def by_name(found: checkups.Checkup) -> dict[str, checkup_findings.Finding]:
     return {one.name: one for one in found.findings}
 
 
@@ -46,9 +46,12 @@ def test_of__each_engine__every_look_answers(alias: str) -> None:
     looks = {look.__name__ for look in checkups._ENGINES[found.engine].LOOKS}
     missing = looks - names - {"replication", "transactions", "space"}
     assert not missing
-    assert by_name(found)["migrations"].level == finding.WARN  # nothing is migrated here
-    assert found.state == finding.WARN
-    assert {one.level for one in found.findings if one.name != "migrations"} <= {finding.OK, finding.WARN}
+    assert by_name(found)["migrations"].level == checkup_findings.WARN  # nothing is migrated here
+    assert found.state == checkup_findings.WARN
+    assert {one.level for one in found.findings if one.name != "migrations"} <= {
+        checkup_findings.OK,
+        checkup_findings.WARN,
+    }
 
 
 @pytest.mark.service
@@ -73,9 +76,9 @@ def test_of__a_key_near_its_end_and_a_broken_index__found(alias: str) -> None:
         with connections[alias].cursor() as cursor:
             cursor.execute("DROP TABLE full_one")
     key = by_name(found)["sequences" if vendor == "postgresql" else "auto_increments"]
-    assert (key.level, round(key.value, 2)) == (finding.BAD, 0.93)
+    assert (key.level, round(key.value, 2)) == (checkup_findings.BAD, 0.93)
     assert "full_one" in key.text
-    assert found.state == finding.BAD
+    assert found.state == checkup_findings.BAD
     if vendor == "postgresql":
         index = by_name(found)["invalid_indexes"]
         assert "full_one_a on full_one" in index.text
@@ -93,7 +96,7 @@ def test_of__inside_a_transaction__leaves_it_as_it_was(alias: str) -> None:
 
 @pytest.mark.service
 def test_of__one_look_fails__the_others_answer(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(cursor: Any) -> list[finding.Finding]:
+    def broken(cursor: Any) -> list[checkup_findings.Finding]:
         cursor.execute("SELECT * FROM nowhere")
         return []
 
@@ -109,7 +112,7 @@ def test_of__the_database_is_down__bad_with_the_reason(monkeypatch: pytest.Monke
         health, "check", lambda using="default": health.Health("database", False, "connection refused")
     )
     found = checkups.of("default")
-    assert found.state == finding.BAD
+    assert found.state == checkup_findings.BAD
     assert [(one.name, one.text) for one in found.findings] == [("connection", "connection refused")]
 
 
@@ -118,7 +121,7 @@ def test_of__a_replica_lags__warned_about(monkeypatch: pytest.MonkeyPatch) -> No
     state = replicas.State("copy", "default", False, 90.0, "it is 90 s behind")
     monkeypatch.setattr(replicas, "states", lambda: [state])
     found = by_name(checkups.of("default"))["replica"]
-    assert (found.level, found.text) == (finding.WARN, "copy gets no reads: it is 90 s behind")
+    assert (found.level, found.text) == (checkup_findings.WARN, "copy gets no reads: it is 90 s behind")
 
 
 def test_integrity__a_broken_file__bad(tmp_path: Any, django_db_blocker: Any) -> None:
@@ -132,14 +135,14 @@ def test_integrity__a_broken_file__bad(tmp_path: Any, django_db_blocker: Any) ->
         text = bytearray(path.read_bytes())
         text[4096:8192] = b"\xff" * 4096
         path.write_bytes(text)
-        assert checkups.of(alias, integrity=True).state == finding.BAD
+        assert checkups.of(alias, integrity=True).state == checkup_findings.BAD
 
 
 @pytest.mark.parametrize(
     ("value", "level"), [(0.5, "ok"), (0.8, "warn"), (0.95, "bad")], ids=["ok", "warn", "bad"]
 )
 def test_above__value__level_and_hint(value: float, level: str) -> None:
-    found = finding.above("x", value, "text", "do it", warn=0.8, bad=0.95)
+    found = checkup_findings.above("x", value, "text", "do it", warn=0.8, bad=0.95)
     assert (found.level, found.hint) == (level, "" if level == "ok" else "do it")
 
 
