@@ -330,6 +330,13 @@ class PostgresNode:
         if stack is not None:
             stack.close()
 
+    def crash(self) -> None:
+        """PostgreSQL's immediate shutdown: nothing is said to anybody, and the log is replayed at the next start."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(20)
+        self.stop()
+
     def create_database(self) -> None:
         make = [binary("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "brain", "brain"]
         _until(lambda: subprocess.run(make, capture_output=True).returncode == 0)
@@ -349,6 +356,11 @@ class PostgresNode:
 class PostgresCluster:
     primary: PostgresNode
     standbys: tuple[PostgresNode, ...]
+
+    def follow(self, standby: PostgresNode, primary: PostgresNode) -> None:
+        source = f"host=127.0.0.1 port={primary.port} user=brain"
+        change = ["-c", f"ALTER SYSTEM SET primary_conninfo = '{source}'", "-c", "SELECT pg_reload_conf()"]
+        standby.run([binary("psql"), "-qX", standby.url, *change])
 
     def promote(self, standby: PostgresNode) -> None:
         standby.run([binary("pg_ctl"), "promote", "-D", str(standby.data), "-w"])

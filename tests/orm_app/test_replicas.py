@@ -394,8 +394,7 @@ def test_failover__standby_is_promoted__writes_find_it_and_what_follows_it_gets_
         replicated.until(lambda: "receives nothing" in state("both_replica1").reason)
         with unit():
             assert (sorted(names()), source()) == (["after", "before"], "both")
-        follow = f"ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={promoted.port} user=brain'"
-        replicated.tell(other, follow, "SELECT pg_reload_conf()")
+        site.follow(other, promoted)
         until_caught_up("both_replica1")
         with unit():
             assert (sorted(names()), source()) == (["after", "before"], "both_replica1")

@@ -23,6 +23,7 @@ FAMILIES: tuple[str, ...] = (
     "isolation",
     "migrations",
     "disks",
+    "replicas",
 )
 
 
