@@ -64,6 +64,7 @@ def test_prerun_and_postrun__a_plain_task__is_a_unit_of_work(
     unit = work.current()
     assert unit is not None
     assert (unit.kind, unit.name, unit.id) == ("job", "plain.add", "t-1")
+    assert unit.since is not None  # no older rows than those of whoever sent it
     receiver.receiver_task_postrun(task=task)
     receiver.receiver_task_postrun(task=task)
     assert work.current() is None
