@@ -68,10 +68,10 @@ def production_like(scratch: str) -> dict[str, str]:
 
 
 def pytest_step(arguments: list[str]) -> Step:
-    # Two processes; tests of one file stay together, so that a module's own server is started once.
-    spread = (
-        [] if any(argument.startswith("-n") for argument in arguments) else ["-n", "2", "--dist", "loadfile"]
-    )
+    # Tests of one file stay together, so that a module's own server is started once. Four processes
+    # on two cores: the slow tests mostly wait for other processes.
+    is_spread = any(argument.startswith("-n") for argument in arguments)
+    spread = [] if is_spread else ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     return Step(
         "pytest", [sys.executable, "-m", "pytest", "-q", "-rsx", "--durations=10", *spread, *arguments]
     )
@@ -87,8 +87,8 @@ def run(step: Step) -> bool:
 
 
 def _is_ours(name: str) -> bool:
-    """The caller's own platform settings do not colour the result."""
-    return name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL") or (
+    """The caller's own platform settings do not colour the result. Without bytecode hundreds of processes compile anew."""
+    return name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "PYTHONDONTWRITEBYTECODE") or (
         name.startswith("BRAIN_") and not name.startswith("BRAIN_TEST_")
     )
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,8 +13,29 @@ from typing import Any
 import pytest
 from django.core.signals import setting_changed
 from django.db.models.signals import post_migrate
+from django.test import override_settings
 
-from . import environment, servers
+from . import depth, environment, servers
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the files: those with the most slow tests early, so that none is left over for one of them,
+    and among others, because they mostly wait."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    quick = (path for path in dict.fromkeys(item.path for item in items) if path not in slow)
+    place = {path: number for number, path in enumerate(quick)}
+    place |= {path: 2 * number for number, (path, _) in enumerate(slow.most_common())}
+    items.sort(key=lambda item: place[item.path])
+
+
+def pytest_collection_finish() -> None:
+    if hypothesis := sys.modules.get("hypothesis"):
+        count = depth.examples(depth.USUAL_EXAMPLES)
+        hypothesis.settings.register_profile("brain", max_examples=count)
+        hypothesis.settings.load_profile("brain")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,10 +48,15 @@ def valkey() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """A transactional test ends with a flush, which empties tables that a migration filled: fill them again."""
+    from .foundation import databases
+
     post_migrate.connect(_restore_role_groups, dispatch_uid="tests.role_groups")
+    with django_db_blocker.unblock():
+        usual = databases.quicken_flushes()
     yield
+    usual()
     post_migrate.disconnect(dispatch_uid="tests.role_groups")
 
 
@@ -57,10 +85,11 @@ def one_admin_site() -> Iterator[None]:
     setting_changed.disconnect(dispatch_uid="one_admin_site")
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords(django_test_environment: None) -> Iterator[None]:
     """The real hasher takes its time on purpose; tests make users by the dozen."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_app.codec import Codec, Description, Meta, Uncacheable, Unreadable
+from tests.depth import examples
 
 KEYS = (b"the secret of today", b"the secret of yesterday")
 META = Meta(1_760_000_000.25, 1_760_000_300.5, 0.125, {"user:1": 2**63, "t\u00e9am": 1}, 60.0)
@@ -297,7 +298,7 @@ def test_decode__truncated__is_unreadable(codec: Codec) -> None:
         reason(codec, data[:length])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.binary(max_size=90),
     st.integers(0, 255),
@@ -310,7 +311,7 @@ def test_decode__any_bytes__give_a_value_or_unreadable(data: bytes, head: int, c
             codec.decode("k", tried)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.data(), st.sampled_from(ALL))
 def test_decode__flipped_bits__give_a_value_or_unreadable(data: st.DataObject, codec: Codec) -> None:
     value = TYPED if codec.serializer != "json" else VALUE

@@ -18,6 +18,7 @@ from cache_app.lru import Lru
 from cache_app.sizes import estimate_bytes
 from cache_app.sketches import Favourites, Frequencies, Latest
 from cache_app.tinylfu import TinyLfu
+from tests.depth import examples
 
 KB = 1_000
 
@@ -66,7 +67,7 @@ moves = st.lists(
 
 
 @pytest.mark.parametrize("kind", [Lru, TinyLfu])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(moves=moves)
 def test_policy__any_moves__counts_exactly_and_keeps_both_bounds(kind: Any, moves: Any) -> None:
     cache = Cache(kind, 15, KB)
@@ -94,7 +95,7 @@ def test_policy__read_of_what_was_removed__is_skipped(kind: Any) -> None:
 
 
 # --- LRU -------------------------------------------------------------------------------------------------------------
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=150))
 def test_lru__any_requests__keeps_the_last_ones_used(numbers: list[int]) -> None:
     cache, used = Cache(Lru, 5), list[str]()
@@ -212,7 +213,7 @@ def test_favourites__many_compete_for_one_place__the_most_used_holds_it_until_wo
 noted = st.lists(st.tuples(st.integers(0, 20), st.floats(0, 50)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(noted=noted, now=st.floats(0, 60))
 def test_ends__noted_anew_and_dropped__tell_every_key_whose_second_is_over_once(
     noted: Any, now: float

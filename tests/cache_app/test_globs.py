@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cache_app import connections
 from cache_app.globs import compile_glob, literal_prefix
+from tests.depth import examples
 
 KEYS = ["a", "b", "ab", "abc", "a-c", "a]", "]", "[a]", "a*c", "a?c", "a\\c", "^a", "-", "é", "aé", "a\nb", "x:1:user:7", "x:12:user:77", "aaaaab"]  # fmt: skip
 PATTERNS = [
@@ -48,7 +49,9 @@ texts = st.text(alphabet="ab-]^\\é*?[", min_size=1, max_size=6)
 globs = st.text(alphabet="ab-]^\\é*?[", max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(globs, st.lists(texts, min_size=1, max_size=12, unique=True))
 def test_compile_glob__any_pattern__as_valkey(counted: str, pattern: str, keys: list[str]) -> None:
     assert ours(pattern, keys) == in_valkey(counted, pattern, keys)
@@ -58,7 +61,7 @@ def test_compile_glob__many_stars__does_not_explode() -> None:
     assert not compile_glob("*a" * 50 + "*b")("a" * 5_000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(globs, texts)
 def test_literal_prefix__every_match__begins_with_it(pattern: str, key: str) -> None:
     if compile_glob(pattern)(key):

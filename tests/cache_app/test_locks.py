@@ -25,6 +25,7 @@ from cache_app.locks import CacheLock, LockLost
 from cache_app.redis_locks import ATTEMPT, Listener, RedisTurns
 from cache_app.redis_store import RedisStore
 from tests import servers
+from tests.depth import examples
 
 from .lock_kinds import stop_polling, until
 
@@ -488,7 +489,7 @@ STEPS = st.lists(
     ]
 )
 @hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_rules__any_steps__say_the_same_as_the_scripts(
     own_prefix: str, steps: list[tuple[str, int, bool]]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cache_app import connections
 from cache_app.memory import MemoryStore, estimate_bytes
 from cache_app.store import EXISTING, NEW, Held
+from tests.depth import examples
 
 POLICIES = ["tinylfu", "lru"]
 
@@ -56,7 +57,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(steps=steps)
 def test_store__any_steps__keeps_to_its_bounds_and_never_answers_what_is_over(
     policy: str, steps: Any

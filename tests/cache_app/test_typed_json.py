@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cache_app import typed_json
 from cache_app.plain_json import Uncacheable
+from tests.depth import examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
 PLUS_TWO = timezone(timedelta(hours=2))
@@ -97,7 +98,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(VALUES)
 def test_through__any_value__keeps_every_type(value: Any) -> None:
     assert shape(through(value)) == shape(value)

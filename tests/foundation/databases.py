@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
+from django.core.management.commands import flush
 from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
 
 from orm_app.databases import from_url
+from tests import environment
 
 _numbers = itertools.count()
+Names = frozenset[tuple[str, str]]
+# What migrating a server's database for these apps has left in it: it need not be tried again while that is still so.
+_on_servers: dict[tuple[str, tuple[str, ...]], Names] = {}
 
 
 @contextlib.contextmanager
@@ -23,7 +35,7 @@ def second_database(url: str, *, app: str = "foundation") -> Iterator[str]:
     filled = connections.configure_settings({"default": from_url(url), alias: from_url(url)})
     connections.settings[alias] = filled[alias]
     try:
-        call_command("migrate", app, database=alias, verbosity=0)
+        migrate(url, alias, app)
         yield alias
     finally:
         connection = connections[alias]
@@ -42,11 +54,63 @@ def default_database(url: str, *apps: str) -> Iterator[None]:
     connections.settings["default"] = connections.configure_settings({"default": from_url(url)})["default"]
     del connections["default"]
     try:
-        for app in apps or (None,):
-            call_command("migrate", *filter(None, [app]), verbosity=0)
+        migrate(url, "default", *apps)
         yield
     finally:
         connections["default"].close()
         if hasattr(connections["default"], "close_pool"):
             connections["default"].close_pool()
         connections.settings["default"], connections["default"] = before
+        ContentType.objects.clear_cache()
+
+
+def migrate(url: str, alias: str, *apps: str) -> None:
+    """For these apps, or for all. Migrating takes seconds, so a run does it once for each server and once for all SQLite files."""
+    if url.startswith("sqlite"):
+        _copy_or_migrate(Path(urlsplit(url).path), alias, apps)
+    elif _on_servers.get((url, apps)) != _applied(alias):
+        _migrate(alias, apps)
+        _on_servers[url, apps] = _applied(alias)
+    ContentType.objects.clear_cache()  # the ids are another database's
+
+
+def _copy_or_migrate(file: Path, alias: str, apps: tuple[str, ...]) -> None:
+    migrated = Path(environment.DATA_DIR) / f"migrated-{'-'.join(apps)}.sqlite3"
+    if file.exists():
+        _migrate(alias, apps)
+        return
+    if migrated.exists():
+        shutil.copyfile(migrated, file)
+        return
+    _migrate(alias, apps)
+    connections[alias].close()  # the last one takes the write-ahead log in
+    shutil.copyfile(file, migrated)
+
+
+def _migrate(alias: str, apps: tuple[str, ...]) -> None:
+    for app in apps or (None,):
+        call_command("migrate", *filter(None, [app]), database=alias, verbosity=0)
+
+
+def _applied(alias: str) -> Names:
+    return frozenset(MigrationRecorder(connections[alias]).applied_migrations())
+
+
+def quicken_flushes() -> Callable[[], None]:
+    """From now on a flush of the run's own database puts back the content types, permissions and groups that are in it
+    now: what Django does after each flush, which is after each transactional test, finds the same out with hundreds of
+    queries. Returns what undoes it."""
+    own = connections["default"].settings_dict
+    kept = [(model, list(model._base_manager.all())) for model in (ContentType, Permission, Group)]
+    emit = flush.emit_post_migrate_signal
+
+    def put_back(verbosity: int, interactive: bool, db: str, **options: Any) -> None:
+        if connections[db].settings_dict is not own:
+            emit(verbosity, interactive, db, **options)
+            return
+        for model, rows in kept:
+            model._base_manager.using(db).bulk_create(rows)
+        ContentType.objects.clear_cache()
+
+    flush.emit_post_migrate_signal = put_back
+    return lambda: setattr(flush, "emit_post_migrate_signal", emit)

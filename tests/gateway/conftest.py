@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +31,7 @@ from gateway.snapshot import Snapshot
 from gateway.tally import Tally
 from gateway.tls import Certificate
 from gateway.worker import Worker, serve
+from tests import warm
 from tests.foundation.databases import default_database
 
 from .client import Client
@@ -242,9 +242,7 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = directory / "db.sqlite3"
     environment = {"BRAIN_DATA_DIR": str(directory), "DATABASE_URL": f"sqlite:///{file}"}
     migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(
-        migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120
-    )
+    warm.run(migrate, cwd=ROOT, env=os.environ | environment, check=True, capture_output=True, timeout=120)
     return file
 
 

@@ -22,6 +22,7 @@ from django.db import OperationalError
 from foundation.commands import Failed
 from foundation.models import AuditEntry
 from gateway.models import ApiKey, Consumer, Route, Target
+from tests import warm
 
 from .client import Client
 from .client import request as request_bytes
@@ -33,7 +34,7 @@ EXAMPLE = str(ROOT / "examples" / "gateway.yaml")
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "manage.py", "gateway", *arguments]
-    return subprocess.run(
+    return warm.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60
     )
 
@@ -67,7 +68,7 @@ def edge(
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "manage.py", "gateway", "--port", str(port), *arguments],
         cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from gateway.conf import GatewayConf, conf
 from gateway.entries import Change, Entry
 from gateway.errors import RollbackRefused
 from gateway.models import ApiKey, Consumer, JwtIssuer, Plan, Revision, Route, Service, Target
+from tests.depth import examples
 
 from .documents import EXAMPLE, FULL, SEED, put
 
@@ -229,7 +230,9 @@ _STATES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 @given(states=_STATES)
 def test_folded__steps_between_states__the_same_as_the_first_against_the_last(
     states: list[dict[str, Any]],

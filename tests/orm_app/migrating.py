@@ -17,6 +17,7 @@ from django.db import connections
 from django.db.models.signals import post_migrate
 
 from orm_app.databases import from_url
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ["sqlite", "postgresql", "mariadb"]
@@ -112,9 +113,7 @@ def environment(url: str, package: Package | None = None, **more: str) -> dict[s
 
 def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return warm.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120.0) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -15,6 +14,7 @@ from django.db.models import F, Q
 
 from orm_app import Field, Model, check_text
 from orm_app.fields import Field as SameField
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,7 +178,7 @@ def test_makemigrations_and_migrate__see_them_as_ordinary_models(tmp_path):
             "DJANGO_SETTINGS_MODULE": "tests.orm_app.snippets_app.settings",
             "BRAIN_DATA_DIR": str(tmp_path),
         }
-        done = subprocess.run(
+        done = warm.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
             env=environment,

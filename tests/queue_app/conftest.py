@@ -24,6 +24,7 @@ from django.utils import timezone
 from foundation.models import AuditEntry
 from queue_app import queues, registry, task
 from queue_app.models import Firing, Job, JobEvent, Lease, Queue, Schedule, Turns, Worker
+from tests import warm
 from tests.foundation.databases import default_database
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ class WorkerProcess:
     def __init__(self, arguments: list[str], log: Path, env: dict[str, str]) -> None:
         self._log = log
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
+            self.process = warm.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
                 env=os.environ | env,

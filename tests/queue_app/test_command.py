@@ -20,6 +20,7 @@ from foundation.models import AuditEntry
 from queue_app import queues, workers
 from queue_app.models import Job, Queue
 from queue_app.states import State
+from tests import warm
 
 from .conftest import ROOT, environment
 from .dead_letters import job, standing
@@ -46,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "manage.py", "queue", *arguments]
-    return subprocess.run(
+    return warm.run(
         command, cwd=ROOT, env=os.environ | environment(), capture_output=True, text=True, timeout=120
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 from queue_app import Priority, QueueConfig, WorkerConfig, initialize_message_queue, queues, registry, task
 from queue_app.models import Job, Queue
+from tests import warm
 
 from .conftest import ROOT, environment
 
@@ -79,7 +80,7 @@ def run(source: str, where: Path) -> subprocess.CompletedProcess[str]:
     file = where / "app.py"
     file.write_text(source)
     env = os.environ | environment() | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    return subprocess.run(
+    return warm.run(
         [sys.executable, str(file)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=90
     )
 

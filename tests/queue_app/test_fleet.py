@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from queue_app import enqueue_many, queues, workers
 from queue_app.autoscale import Autoscaler, Goal, Sight
 from queue_app.fleet import Fleet, sight_of
 from queue_app.models import Job, Worker
+from tests import warm
 
 from .conftest import ROOT, WorkerProcess, environment, until
 from .jobs_app import tasks
@@ -76,7 +76,7 @@ def test_autoscale__a_worker_is_killed__another_takes_its_place(
 def test_autoscale__numbers_that_cannot_be__says_so_and_starts_nothing(
     arguments: list[str], said: str
 ) -> None:
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "manage.py", "queue", "autoscale", *arguments],
         cwd=ROOT,
         env=os.environ | environment(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from queue_app.models import Job, JobEvent
+from tests import warm
 from tests.queue_app.conftest import CELERY, ROOT, WorkerProcess, until
 
 SETTINGS = "tests.queue_app.broker.settings"
@@ -64,7 +64,7 @@ def call(code: str, **env: str) -> Any:
         "from tests.queue_app.broker.tasks_app import tasks\n"
         f"answer = None\n{code}\nprint('ANSWER', json.dumps(answer))"
     )
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env=environment(**env),

@@ -17,6 +17,7 @@ import redis
 from kombu import Connection
 
 from queue_app.transport import register, transport_url
+from tests import warm
 
 register()
 
@@ -101,7 +102,7 @@ class Worker:
         self._log = log
         command = [sys.executable, "-m", "celery", "-A", "tests.queue_app.transport.celery_app", "worker"]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
+            self.process = warm.Popen(
                 [*command, "-l", "INFO", *arguments],
                 cwd=ROOT,
                 env=os.environ | environment,
