@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 
 import structlog
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, iscoroutinefunction, sync_to_async
-from django.db import connections
+from django.db import Error, InterfaceError, connections
 from django.db.transaction import Atomic, get_connection
 from django.db.transaction import on_commit as django_on_commit
 
@@ -54,17 +54,25 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         bounds, self._bounds = cast(Bounds, self._bounds), None
-        late = bounds.timeout() if kind is None and bounds.is_late else None
+        failed = self._failed(bounds) if kind is None else None
         bounds.ending()
         try:
-            if late is None:
+            if failed is None:
                 self._atomic.__exit__(kind, error, trace)
             else:
-                self._atomic.__exit__(type(late), late, None)
+                self._atomic.__exit__(type(failed), failed, None)
         finally:
             bounds.ended()
-        if late is not None:
-            raise late
+        if failed is not None:
+            raise failed
+
+    def _failed(self, bounds: Bounds) -> Error | None:
+        """Why a block that ends without an exception cannot commit. Django's atomic says nothing about the second."""
+        if bounds.is_late:
+            return bounds.timeout()
+        if get_connection(self.alias).closed_in_transaction:
+            return InterfaceError("the connection was closed within the transaction: nothing of it is stored")
+        return None
 
 
 class AsyncBlock:

@@ -163,7 +163,7 @@ class Pool:
                 if waiter.is_refused:
                     self._refuse_closed()
                 return
-            self._search()
+            self._search(timeout_s)
             with self._lock:
                 self._collect()
                 if left_s > 0 or waiter.is_served.is_set():
@@ -171,11 +171,14 @@ class Pool:
                 self._counts.requests_errors += 1
                 raise PoolTimeout(none_came_back(self._busy(), timeout_s))
 
-    def _search(self) -> None:
-        """A thread that ended without a close() leaves its connection in a circle of Django's objects."""
+    def _search(self, timeout_s: float) -> None:
+        """A thread that ended without a close() leaves its connection in a circle of Django's objects.
+
+        Often enough that nobody gives up without one search of his own time.
+        """
         with self._lock:
             now = self._clock()
-            if now < self._searched_at + _SEARCH_EVERY_S:
+            if now < self._searched_at + min(_SEARCH_EVERY_S, timeout_s / 2):
                 return
             self._searched_at = now
         gc.collect()

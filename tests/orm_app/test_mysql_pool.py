@@ -234,6 +234,19 @@ def test_getconn__thread_ended_without_giving_back__its_place_is_free_again(made
     assert pool.get_stats()["connections_lost"] == 1
 
 
+def test_getconn__thread_ended_and_the_garbage_was_searched_just_before__searched_again_in_time(made):
+    pool = made(max_size=1, timeout=0.6)
+    pool._searched_at = time.monotonic()
+
+    def forget() -> None:
+        circle = [pool.getconn()]
+        circle.append(circle)  # what only the garbage collector can free, as Django's wrapper is
+
+    in_thread(forget).join(10)
+    pool.putconn(pool.getconn())
+    assert pool.get_stats()["connections_lost"] == 1
+
+
 def test_shrink__idle_for_long__closed_down_to_min_size(made):
     clock = Clock()
     pool = made(clock, min_size=1, max_size=3, max_idle=10)

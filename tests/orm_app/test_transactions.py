@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
-from django.db import OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.utils import timezone
 
 from foundation.models import AuditEntry
@@ -73,6 +73,16 @@ def test_block__nested__inner_failure_keeps_the_outer(alias):
 def test_block__durable_inside_another__refused(alias):
     with db.transaction(using=alias), pytest.raises(RuntimeError, match="durable"):
         db.transaction(using=alias, durable=True).__enter__()
+
+
+def test_block__connection_closed_within__says_that_nothing_is_stored(alias):
+    with pytest.raises(InterfaceError, match="nothing of it is stored"), db.transaction(using=alias):
+        insert("lost", alias)
+        connections[alias].close()
+    assert actors(alias) == set()
+    with db.transaction(using=alias):
+        insert("after", alias)
+    assert actors(alias) == {"after"}
 
 
 def test_decorator__function__commits_or_rolls_back_and_keeps_its_name(alias):
