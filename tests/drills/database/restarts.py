@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import json
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,12 @@ def _restart(rig: Rig, kind: str, interface: str, view: str = "mark") -> Outcome
         with Load(port, view, clients=1, first=CLIENTS) as alone:
             time.sleep(2.0)
         load.requests += alone.requests
+        time.sleep(0.5)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/pool", timeout=10) as answer:
+            left = json.load(answer)
+    rig.claim(
+        not left["in_use"] and not left["waiting"], f"the pool has not got back what it has lent: {left}"
+    )
     seen = restarted(load.requests, outages)
     rows = [name for (name,) in server.ask("SELECT name FROM bank_mark")]
     good = [one.name for one in load.requests if not one.error]

@@ -10,7 +10,7 @@ import sys
 
 import django
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from orm_app.databases import from_url
@@ -41,7 +41,7 @@ def mark(request: HttpRequest, name: str) -> HttpResponse:
 
     with db.transaction():
         Mark.objects.create(name=name)
-        Account.objects.filter(pk=1 + hash(name) % ACCOUNTS).exists()
+        Account.objects.filter(pk=1 + len(name) % ACCOUNTS).exists()
     found = Mark.objects.filter(name=name).exists()
     return HttpResponse(name if found else "gone", content_type="text/plain")
 
@@ -57,7 +57,14 @@ async def amark(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(name, content_type="text/plain")
 
 
-urlpatterns = [path("mark/<name>", mark), path("amark/<name>", amark)]
+def pool(request: HttpRequest) -> JsonResponse:
+    from orm_app import pools
+
+    (one,) = pools.stats("default")
+    return JsonResponse({"in_use": one.in_use, "waiting": one.waiting, "size": one.size})
+
+
+urlpatterns = [path("mark/<name>", mark), path("amark/<name>", amark), path("pool", pool)]
 
 
 def fill(accounts: int = ACCOUNTS) -> None:
