@@ -56,8 +56,12 @@ GROUPS = [
         "Database",
         [
             ("Databases", "database", "database-admin:overview"),
+            ("Health", "ecg_heart", "database-admin:health"),
             ("Pools", "lan", "database-admin:pools"),
+            ("Locks", "lock", "database-admin:locks"),
+            ("Slow queries", "hourglass_bottom", "database-admin:slow"),
             ("Migrations", "moving", "database-admin:migrations"),
+            ("Backups", "backup", "database-admin:backups"),
         ],
     ),
     (

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from . import asking, checksums, health, migration_gate, migration_journal, migration_plan
+from . import asking, checksums, migration_gate, migration_journal, migration_plan
 from .conf import conf
 from .migration_journal import Broken
 from .migration_lint.changes import ERROR, Finding
@@ -55,11 +55,8 @@ class Standing:
 
 
 def asked(alias: str) -> asking.Answer[Standing]:
-    """`of`, for a page: a database that is away costs no more than it does elsewhere, a long plan may take its time."""
-    probe = asking.of(alias, "probe", lambda: health.check(alias))
-    if probe.value is None or not probe.value.ok:
-        return asking.Answer(None, probe.error or (probe.value.detail if probe.value else ""))
-    return asking.of(alias, "migrations", lambda: of(alias), _PATIENCE_S)
+    """`of`, for a page."""
+    return asking.once_up(alias, "migrations", lambda: of(alias), _PATIENCE_S)
 
 
 def of(alias: str) -> Standing:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from django.db import connections
 
-from . import asking, status
+from . import asking, checkups, status
+from .checkups import Checkup
 from .status import Status
+
+_CHECKUP_S = 8.0  # it asks a dozen questions
 
 
 def every() -> list[Status]:
@@ -17,6 +20,10 @@ def every() -> list[Status]:
 
 def of(alias: str) -> Status:
     return _told(alias, _asked(alias))
+
+
+def checkup(alias: str) -> asking.Answer[Checkup]:
+    return asking.once_up(alias, "checkup", lambda: checkups.of(alias), _CHECKUP_S)
 
 
 def _asked(alias: str) -> asking.Question[Status]:

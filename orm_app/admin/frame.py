@@ -17,12 +17,16 @@ from django.utils.http import urlencode
 
 from foundation import figures, roles
 
-View = Callable[..., HttpResponse]
+View = Callable[[HttpRequest], HttpResponse]
 Found = Callable[[HttpRequest, str], dict[str, Any]]
 EVERY_S = 2
 TABS = (
+    ("health", "Health"),
     ("pools", "Pool"),
+    ("locks", "Locks"),
+    ("slow", "Slow queries"),
     ("migrations", "Migrations"),
+    ("backups", "Backups"),
 )
 
 
@@ -73,10 +77,10 @@ class Section:
 def at(address: str, view: View, name: str, role: str = roles.VIEWER) -> Any:
     """A path of an admin page that needs the role."""
 
-    def guarded(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest) -> HttpResponse:
         if not roles.allows(request.user, role):
             raise PermissionDenied
-        return view(request, **kwargs)
+        return view(request)
 
     return path(address, admin.site.admin_view(guarded), name=name)
 
@@ -111,8 +115,8 @@ def query(values: Mapping[str, Any]) -> str:
     return f"?{found}" if found else ""
 
 
-def link(name: str, **wanted: Any) -> str:
-    return reverse(f"database-admin:{name}") + query(wanted)
+def link(page: str, /, **wanted: Any) -> str:
+    return reverse(f"database-admin:{page}") + query(wanted)
 
 
 def size(size_bytes: float | None) -> str:
@@ -123,6 +127,11 @@ def size(size_bytes: float | None) -> str:
         if size_bytes >= bytes_of:
             return f"{size_bytes / bytes_of:.1f} {unit}"
     return f"{size_bytes:.0f} B"
+
+
+def percent(part: float, whole: float) -> int:
+    """Whole per cent, for the width of a meter."""
+    return round(100 * min(part, whole) / whole) if whole else 0
 
 
 def _tabs(alias: str, section: str) -> list[dict[str, Any]]:

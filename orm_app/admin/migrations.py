@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from django.http import HttpRequest
@@ -22,6 +22,7 @@ _TONES = {APPLIED: "good", PENDING: "warn", EDITED: "bad", GONE: "bad"}
 _QUOTED = re.compile(
     r"(?P<name>\b(?:key|column|table|index|constraint|field|database) )?'[^']*'", re.IGNORECASE
 )
+_FEW = 3  # planned migrations that are shown opened
 _MOST_SQL = 200  # statements of one migration
 
 
@@ -35,6 +36,7 @@ def found(request: HttpRequest, alias: str) -> dict[str, Any]:
         "standing": standing,
         "apps": _apps(standing.rows),
         "planned": [_planned(one, standing) for one in standing.planned],
+        "is_short": len(standing.planned) <= _FEW,
         "unfinished": [_unfinished(one, standing) for one in standing.unfinished],
         "command": f"./brain database migrate --database {alias}",
     }
@@ -57,6 +59,7 @@ def _app(app: str, rows: list[Row]) -> dict[str, Any]:
         "app": app,
         "counts": counts,
         "open": len(rows) - counts[APPLIED],
+        "is_odd": bool(counts[EDITED] or counts[GONE]),
         "tone": next((_TONES[state] for state in (EDITED, GONE, PENDING) if counts[state]), "good"),
         "last": last,
         "ago": figures.ago(max(0.0, (now - last).total_seconds())) if last else figures.NONE,
@@ -71,11 +74,27 @@ def _planned(one: PlannedMigration, standing: Standing) -> dict[str, Any]:
     return {
         "one": one,
         "how": "one transaction" if one.is_atomic else "statement by statement: it can break half way",
-        "operations": [
-            (part, part.sql[:_MOST_SQL], max(0, len(part.sql) - _MOST_SQL)) for part in one.operations
-        ],
+        "operations": [(part, _sql(part.sql)) for part in one.operations],
         "findings": [(finding, _tone(finding)) for finding in findings],
+        "counts": _counts(findings),
     }
+
+
+def _sql(statements: tuple[str, ...]) -> str:
+    more = len(statements) - _MOST_SQL
+    shown = [*statements[:_MOST_SQL], *([f"-- and {more} more"] if more > 0 else [])]
+    return "\n".join(shown)
+
+
+def _counts(findings: list[Finding]) -> list[tuple[str, str]]:
+    """What stands in a migration's heading: "2 errors", with its tone."""
+    tones = Counter(_tone(finding) for finding in findings)
+    names = {"bad": "error", "warn": "warning", "none": "allowed"}
+    return [
+        (f"{tones[tone]} {name}{'s' if tones[tone] > 1 and tone != 'none' else ''}", tone)
+        for tone, name in names.items()
+        if tones[tone]
+    ]
 
 
 def _tone(finding: Finding) -> str:

@@ -9,7 +9,8 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from foundation import figures
-from orm_app import standing
+from orm_app import replicas, standing
+from orm_app.replicas import State
 from orm_app.status import Status
 
 from . import frame
@@ -27,19 +28,26 @@ def live(request: HttpRequest) -> HttpResponse:
 
 
 def found() -> dict[str, Any]:
+    every = standing.every()
+    seen = {one.alias: one for one in replicas.states()}
     return {
-        "rows": [_row(one) for one in standing.every()],
+        "rows": [_row(one, seen.get(one.alias)) for one in every],
         "updated": timezone.now(),
         "every_s": EVERY_S,
     }
 
 
-def _row(one: Status) -> dict[str, Any]:
+def _row(one: Status, replica: State | None) -> dict[str, Any]:
+    pending = bool(one.pending_migrations)
     return {
         "one": one,
         "tone": _TONES[one.state],
-        "answers": figures.duration(one.took_ms / 1000) if one.state != "down" else figures.NONE,
+        "why": one.detail if one.state == "down" or (one.state == "degraded" and not pending) else "",
+        "answers": figures.duration(one.took_ms / 1000) if one.state != "down" else "",
+        "version": (one.version or "").partition(" ")[0],
         "pool": _pool(one),
+        "replica": replica,
+        "lag": figures.duration(replica.lag_s) if replica else "",
         "links": {name: frame.link(name, alias=one.alias) for name, _ in frame.TABS},
     }
 
@@ -48,9 +56,9 @@ def _pool(one: Status) -> dict[str, Any] | None:
     if one.pool is None:
         return None
     in_use, most = one.pool["size"] - one.pool["idle"], one.pool["max"]
-    return {"in_use": in_use, "max": most, "waiting": one.pool["waiting"], "share": share(in_use, most)}
-
-
-def share(part: float, whole: float) -> int:
-    """In whole per cent, for the width of a meter."""
-    return round(100 * min(part, whole) / whole) if whole else 0
+    return {
+        "in_use": in_use,
+        "max": most,
+        "waiting": one.pool["waiting"],
+        "share": frame.percent(in_use, most),
+    }

@@ -36,8 +36,8 @@ def found(request: HttpRequest, alias: str) -> dict[str, Any]:
 
 def _meter(stats: PoolStats) -> dict[str, int]:
     """Widths, in per cent of the most connections."""
-    in_use = _share(stats.in_use, stats.max_size)
-    return {"in_use": in_use, "idle": min(100 - in_use, _share(stats.available, stats.max_size))}
+    in_use = frame.percent(stats.in_use, stats.max_size)
+    return {"in_use": in_use, "idle": min(100 - in_use, frame.percent(stats.available, stats.max_size))}
 
 
 def _cards(stats: PoolStats) -> list[Card]:
@@ -78,10 +78,6 @@ def _of(part: int, whole: int) -> float | None:
 
 def _mean_s(total_ms: int, number: int) -> float | None:
     return total_ms / number / 1000 if number else None
-
-
-def _share(part: int, whole: int) -> int:
-    return round(100 * min(part, whole) / whole) if whole else 0
 
 
 SECTION = frame.Section("pools", "Pool", found)

@@ -1,4 +1,4 @@
-"""/api/v1/database/status and /pools: how the databases stand, and the pools of the process that answers."""
+"""/api/v1/database/status, /pools and /replicas: how the databases stand, as the process that answers sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from orm_app import pools, standing
+from orm_app import pools, replicas, standing
 
 
 class PoolInUseSerializer(serializers.Serializer):
@@ -68,6 +68,18 @@ class PoolsSerializer(serializers.Serializer):
     pools = PoolSerializer(many=True)
 
 
+class ReplicaSerializer(serializers.Serializer):
+    alias = serializers.CharField()
+    cluster = serializers.CharField(help_text="The alias of its primary.")
+    usable = serializers.BooleanField(help_text="It gets reads.")
+    lag_s = serializers.FloatField(allow_null=True, help_text="How old its answers may be; null: not known.")
+    reason = serializers.CharField(allow_blank=True, help_text="Why it gets none.")
+
+
+class ReplicasSerializer(serializers.Serializer):
+    replicas = ReplicaSerializer(many=True)
+
+
 class StatusView(APIView):
     """State, server, version, pool and pending migrations of every configured database."""
 
@@ -83,3 +95,11 @@ class PoolsView(APIView):
     def get(self, request: Request) -> Response:
         found = [asdict(one) | {"in_use": one.in_use} for one in pools.stats()]
         return Response({"process": os.getpid(), "pools": found})
+
+
+class ReplicasView(APIView):
+    """Every replica, and whether the process that answers sends reads to it."""
+
+    @extend_schema(summary="Read the replicas", responses=ReplicasSerializer)
+    def get(self, request: Request) -> Response:
+        return Response({"replicas": [asdict(one) for one in replicas.states()]})

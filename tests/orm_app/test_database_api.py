@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+
+from foundation import roles
+from foundation.models import AuditEntry
+from orm_app import asking, locks, operations, replicas, slow
+from orm_app.backups import BackupFailed
+from orm_app.models import SlowQuery, User
+
+from .conftest import Away
+
+BASE = "/api/v1/database"
+
+pytestmark = pytest.mark.django_db
+
+
+def client_of(role: str | None) -> Client:
+    user = User.objects.create_user(f"some-{role}", f"{role}@example.com")
+    if role:
+        roles.grant(user, role)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def viewer() -> Client:
+    return client_of(roles.VIEWER)
+
+
+@pytest.fixture
+def operator() -> Client:
+    return client_of(roles.OPERATOR)
+
+
+@pytest.fixture
+def admin() -> Client:
+    return client_of(roles.ADMIN)
+
+
+def post(client: Client, path: str, body: Any = None) -> Any:
+    return client.post(f"{BASE}/{path}", json.dumps(body), content_type="application/json")
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), (
+        answer.content
+    )
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@pytest.mark.parametrize(
+    "path", ["status", "health", "pools", "replicas", "locks", "slow", "migrations", "backups"]
+)
+def test_reading__by_role__for_viewers_and_nobody_else(path: str, viewer: Client) -> None:
+    assert viewer.get(f"{BASE}/{path}").status_code == 200
+    problem(client_of(None).get(f"{BASE}/{path}"), 403)
+    problem(Client().get(f"{BASE}/{path}"), 401)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "role"),
+    [
+        ("slow/clear", {}, roles.OPERATOR),
+        ("locks/cancel", {"id": 1}, roles.OPERATOR),
+        ("locks/end", {"id": 1}, roles.ADMIN),
+        ("backups/take", {}, roles.ADMIN),
+        ("backups/verify", {"name": "a"}, roles.ADMIN),
+    ],
+)
+def test_acting__by_role__nobody_below(
+    path: str, body: Any, role: str, viewer: Client, operator: Client
+) -> None:
+    problem(post(viewer, path, body), 403)
+    if role == roles.ADMIN:
+        problem(post(operator, path, body), 403)
+    assert not AuditEntry.objects.exists()
+
+
+def test_status__one_is_away__the_others_are_told_and_it_says_why(viewer: Client, away: Away) -> None:
+    began = time.monotonic()
+    found = {one["alias"]: one for one in viewer.get(f"{BASE}/status").json()["databases"]}
+    assert time.monotonic() - began < 4
+    assert found["default"]["state"] == "ok"
+    gone = found[away.alias]
+    assert (gone["state"], gone["pending_migrations"]) == ("down", None)
+    assert "refused" in gone["detail"]
+    assert away.password not in json.dumps(gone)
+
+
+@pytest.mark.parametrize("path", ["health", "locks", "migrations"])
+def test_asking__a_database_that_is_away__is_503(path: str, viewer: Client, away: Away) -> None:
+    told = problem(viewer.get(f"{BASE}/{path}?alias={away.alias}"), 503)["detail"]
+    assert told.startswith(f"{away.alias} does not answer: ")
+    assert away.password not in told
+
+
+def test_asking__unknown_names__are_refused(viewer: Client, operator: Client) -> None:
+    problem(viewer.get(f"{BASE}/locks?alias=nobody"), 404)
+    told = problem(viewer.get(f"{BASE}/slow?aliass=default"), 400)["errors"]
+    assert "did you mean alias" in told[0]["detail"]
+    problem(viewer.get(f"{BASE}/slow?order=size"), 400)
+    problem(viewer.get(f"{BASE}/slow?limit=0"), 400)
+    problem(post(operator, "slow/clear", {"allias": "default"}), 400)
+    assert not AuditEntry.objects.exists()
+
+
+def test_migrations__of_the_tests_database__applied_with_when(viewer: Client) -> None:
+    found = viewer.get(f"{BASE}/migrations").json()
+    assert (found["pending"], found["plan"], found["unfinished"]) == (0, [], [])
+    first = next(one for one in found["migrations"] if one["app"] == "orm_app")
+    assert first["state"] == "applied"
+    assert first["applied_at"]
+
+
+def test_health__of_the_tests_database__findings_and_tables(viewer: Client) -> None:
+    found = viewer.get(f"{BASE}/health").json()
+    levels = {one["name"]: one["level"] for one in found["findings"]}
+    assert (levels["connection"], levels["migrations"]) == ("ok", "ok")
+    assert found["tables"]
+
+
+def test_pools__of_this_process__none_for_sqlite(viewer: Client) -> None:
+    found = viewer.get(f"{BASE}/pools").json()
+    assert found["process"] == os.getpid()
+    if connections["default"].vendor == "sqlite":
+        assert found["pools"] == []
+
+
+def test_replicas__each__with_its_lag(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = replicas.State("copy", "default", usable=False, lag_s=12.5, reason="it is 12.5 s behind")
+    monkeypatch.setattr(replicas, "states", lambda: [seen])
+    [found] = viewer.get(f"{BASE}/replicas").json()["replicas"]
+    assert (found["alias"], found["lag_s"], found["usable"]) == ("copy", 12.5, False)
+
+
+def slow_row(fingerprint: str, **values: Any) -> SlowQuery:
+    now = timezone.now()
+    given = {
+        "kind": "slow",
+        "alias": "default",
+        "sql": "SELECT ?",
+        "count": 1,
+        "first_seen": now,
+        "last_seen": now,
+    }
+    return SlowQuery.objects.create(fingerprint=fingerprint, **(given | values))
+
+
+def test_slow__filtered_and_ordered__then_cleared_with_an_entry(viewer: Client, operator: Client) -> None:
+    slow_row("a" * 16, total_ms=500.0, count=1)
+    slow_row("b" * 16, total_ms=900.0, count=3, kind="n_plus_one", plan="Seq Scan")
+    found = viewer.get(f"{BASE}/slow").json()["slow"]
+    assert [one["fingerprint"][0] for one in found] == ["b", "a"]
+    assert found[0]["mean_ms"] == 300.0
+    assert [one["kind"] for one in viewer.get(f"{BASE}/slow?kind=slow").json()["slow"]] == ["slow"]
+    assert len(viewer.get(f"{BASE}/slow?limit=1").json()["slow"]) == 1
+    assert post(operator, "slow/clear", {"alias": "default"}).json() == {"dropped": 2}
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.source, entry.after) == ("database.slow_clear", "api", {"rows": 2})
+    assert slow.every() == []
+
+
+def test_locks__a_session_that_is_not_there__is_404(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(alias: str, id: int, **by: Any) -> None:
+        raise locks.NoSuchSession(f"no session {id} in the database of {alias}")
+
+    monkeypatch.setattr(locks, "cancel", gone)
+    assert "no session 7" in problem(post(operator, "locks/cancel", {"id": 7}), 404)["detail"]
+    problem(post(operator, "locks/cancel", {"id": 0}), 400)
+
+
+def test_backups__listed__with_how_they_were_verified(viewer: Client, backup: Path) -> None:
+    [found] = viewer.get(f"{BASE}/backups").json()["backups"]
+    assert (found["name"], found["state"], found["verified"]) == (backup.name, "ok", "restored")
+    assert found["is_being_verified"] is False
+
+
+def test_backups__taken_and_verified__begun_and_audited(
+    admin: Client, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = backup.name
+    begun: list[Any] = []
+    monkeypatch.setattr(operations.backups, "start", lambda alias, by: begun.append((alias, by)) or 41)
+    monkeypatch.setattr(operations.backup_checks, "start", lambda path: begun.append(path.name) or 42)
+    answer = post(admin, "backups/take", {"alias": "default"})
+    assert (answer.status_code, answer.json()) == (202, {"pid": 41})
+    assert post(admin, "backups/verify", {"name": name}).json() == {"pid": 42}
+    assert begun == [("default", "some-admin"), name]
+    actions = list(AuditEntry.objects.order_by("id").values_list("action", "source"))
+    assert actions == [("database.backup_begin", "api"), ("database.backup_verify", "api")]
+    problem(post(admin, "backups/verify", {"name": f"../{name}"}), 404)
+
+
+def test_backups__cannot_begin__is_409_with_the_way_out(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(alias: str, by: str) -> int:
+        raise BackupFailed("a backup of default is running already", "Wait for it.")
+
+    monkeypatch.setattr(operations.backups, "start", refused)
+    told = problem(post(admin, "backups/take", {}), 409)["detail"]
+    assert told == "a backup of default is running already. Wait for it."
+    assert not AuditEntry.objects.exists()
+
+
+def test_asking__who_asks_the_same__waits_for_the_same_thread(
+    away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.2)
+    calls: list[float] = []
+
+    def ask() -> str:
+        calls.append(time.monotonic())
+        time.sleep(0.5)
+        return "here"
+
+    questions = [asking.start(away.alias, "same", ask) for _ in range(3)]
+    assert {question.answer().error for question in questions} == {"no answer within 0.2 s"}
+    assert len(calls) == 1
+
+
+def test_asking__slow_to_say_that_it_is_down__the_next_one_is_not_held_up(
+    away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_SLOW_S", 0.1)
+    monkeypatch.setattr(asking, "_MOMENT_S", 0.05)
+
+    def ask() -> None:
+        time.sleep(0.4)
+        raise OSError("nobody is there")
+
+    assert asking.of(away.alias, "down", ask).error == "nobody is there"
+    _wait_until(lambda: (away.alias, "down") in asking._slow)
+    began = time.monotonic()
+    assert asking.of(away.alias, "down", ask).error == "nobody is there"
+    assert time.monotonic() - began < 0.3
+
+
+def _wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
