@@ -1,6 +1,6 @@
 """The database's drills: each breaks one thing on purpose while transactions, requests or migrations go on.
 
-    families (restarts, exhaustion, deadlocks, banks, isolation, migrations, disks) → rig (server, workers) → verdict (what was promised, against the rows)
+    families (restarts, exhaustion, deadlocks, banks, isolation, migrations, disks, replicas) → rig (server, workers) → verdict (what was promised, against the rows)
 
 A drill is a process of its own with a server of its own. ../README.md says how to run and read them.
 """
@@ -23,6 +23,7 @@ FAMILIES: tuple[str, ...] = (
     "isolation",
     "migrations",
     "disks",
+    "replicas",
     "replicas",
 )
 
