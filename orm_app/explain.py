@@ -143,7 +143,7 @@ def _sqlite(
 ) -> tuple[str, list[Step], list[str]]:
     found = limited.rows(cursor, f"EXPLAIN QUERY PLAN {sql}", params)
     steps = plan_reading.steps_of_sqlite(found)
-    tables = plan_reading.scanned_tables(step.name for step in steps)
+    tables = plan_reading.read_tables(steps)
     sizes = {table: _size_of_sqlite(connection, cursor, table) for table in tables}
     return plan_reading.steps_text(steps), steps, plan_reading.warnings_of_sqlite(steps, sizes)
 

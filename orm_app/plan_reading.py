@@ -152,6 +152,7 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
+_SQLITE_READ = re.compile(r"^(?:SCAN|SEARCH) (?:TABLE )?(?P<table>\S+)")
 _SQLITE_SCAN = re.compile(r"^SCAN (?:TABLE )?(?P<table>\S+)(?P<rest>.*)$")
 _AUTOMATIC = re.compile(r"SEARCH (?:TABLE )?(\S+).*AUTOMATIC (?:PARTIAL )?(?:COVERING )?INDEX \((\w+)=\?")
 
@@ -176,8 +177,8 @@ def warnings_of_sqlite(steps: Iterable[Step], sizes: Mapping[str, float]) -> lis
         if scan and sizes.get(scan["table"], 0) >= MANY_ROWS:
             how = "an index" if "INDEX" in scan["rest"] else "all"
             found.append(f"reads {how} of {scan['table']} (about {sizes[scan['table']]:,.0f} rows)")
-        if "TEMP B-TREE" in step.name:
-            found.append(f"{step.name[0].lower()}{step.name[1:]}: an index in that order would spare it")
+        if "TEMP B-TREE" in step.name and any(size >= MANY_ROWS for size in sizes.values()):
+            found.append(f"sorts by itself ({step.name}): an index in that order would spare it")
     return list(dict.fromkeys(found))
 
 
@@ -185,14 +186,14 @@ def steps_text(steps: Iterable[Step]) -> str:
     return "\n".join(f"{'  ' * step.depth}{step.name}" for step in steps)
 
 
-def scanned_tables(names: Iterable[str]) -> set[str]:
-    """Of PostgreSQL's and SQLite's steps: the tables that are read from end to end."""
-    found = set()
-    for name in names:
-        match = _SCAN.search(name) or _SQLITE_SCAN.match(name)
-        if match:
-            found.add(match["table"].strip('"'))
-    return found
+def scanned_tables(lines: Iterable[str]) -> set[str]:
+    """Of PostgreSQL's plan: the tables that are read from end to end."""
+    return {match["table"].strip('"') for line in lines if (match := _SCAN.search(line))}
+
+
+def read_tables(steps: Iterable[Step]) -> set[str]:
+    """Of SQLite's."""
+    return {match["table"] for step in steps if (match := _SQLITE_READ.match(step.name))}
 
 
 def _number(value: Any) -> float | None:

@@ -9,7 +9,7 @@ from django.db import connections
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import checkup_findings, checkups, pools
-from orm_app.checkups import Checkup
+from orm_app.checkups import Checkup, Table
 
 _EXIT_CODES = {checkup_findings.OK: OK, checkup_findings.WARN: DEGRADED, checkup_findings.BAD: FAILED}
 _STYLES = {checkup_findings.OK: "green", checkup_findings.WARN: "yellow", checkup_findings.BAD: "red"}
@@ -52,20 +52,21 @@ class _Verbs:
             if found.hint:
                 self._command.line(f"        {found.hint}", style="dim")
         if one.tables:
-            rows = [
-                [table.name, None if table.rows is None else f"{table.rows:,}", _size(table.size_bytes)]
-                for table in one.tables
-            ]
-            self._command.table(["table", "rows", "size"], rows)
+            self._command.table(["table", "rows", "size"], [_row(table) for table in one.tables])
 
     def pools(self, **_: Any) -> int:
         found = pools.stats()
         self._command.document({"pools": [asdict(one) | {"in_use": one.in_use} for one in found]})
         if not found:
             self._command.line("No database of this site has a pool.")
-        else:
-            self._command.table(list(_COLUMNS), [[getattr(one, name) for name in _COLUMNS] for one in found])
+            return OK
+        self._command.table(list(_COLUMNS), [[getattr(one, name) for name in _COLUMNS] for one in found])
+        self._command.line("Those of this command; a web process shows its own at /metrics.", style="dim")
         return DEGRADED if any(one.waiting for one in found) else OK
+
+
+def _row(table: Table) -> list[Any]:
+    return [table.name, None if table.rows is None else f"{table.rows:,}", _size(table.size_bytes)]
 
 
 def _size(size_bytes: int | None) -> str | None:
