@@ -23,11 +23,13 @@ class DeclaredBase(ModelBase):
     def __new__(
         cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any], **options: Any
     ) -> DeclaredBase:
-        fields = attributes.get("_fields")
-        if fields is None:
+        if not any(isinstance(base, DeclaredBase) for base in bases):  # Model itself
             return super().__new__(cls, name, bases, attributes, **options)
-        declared = attributes | _django_fields(name, fields, attributes)
-        declared["Meta"] = _meta(attributes, fields, attributes.get("_table_name") or name.lower())
+        fields, inherited = attributes.get("_fields"), _abstract_fields(bases)
+        if fields is None and not inherited and "_table_name" not in attributes:
+            return super().__new__(cls, name, bases, attributes, **options)
+        declared = attributes | ({} if fields is None else _django_fields(name, fields, attributes))
+        declared["Meta"] = _meta(name, bases, attributes, inherited | dict(fields or {}))
         return super().__new__(cls, name, bases, declared, **options)
 
 
@@ -82,11 +84,31 @@ def _is_document(fields: Mapping[str, object], attributes: Mapping[str, Any]) ->
     return config is not None and config.default_auto_field == mongo.AUTO_FIELD
 
 
-def _meta(attributes: Mapping[str, Any], fields: Mapping[str, Field], table: str) -> type:
-    given = attributes.get("Meta")
+def _abstract_fields(bases: tuple[type, ...]) -> dict[str, Field]:
+    """Of the abstract models above: their columns are this table's, and so are their checks."""
+    above = [one for base in reversed(bases) for one in reversed(base.__mro__)]
+    declared = [one for one in above if isinstance(one, DeclaredBase) and one._meta.abstract]
+    return {name: field for one in declared for name, field in vars(one).get("_fields", {}).items()}
+
+
+def _meta(
+    model: str, bases: tuple[type, ...], attributes: Mapping[str, Any], fields: Mapping[str, Field]
+) -> type:
+    given = attributes.get("Meta") or _inherited_meta(bases)
     own = {name: value for name, value in vars(given).items() if not name.startswith("__")} if given else {}
-    if not own.get("abstract"):
+    if own.get("abstract") or own.get("proxy"):
+        return type("Meta", (given,) if given else (), own)
+    table = attributes.get("_table_name") or model.lower()
+    if "_fields" in attributes or "_table_name" in attributes:
         own.setdefault("db_table", table)
     checks = [field.constraint(table, name) for name, field in fields.items()]
-    own["constraints"] = [*own.get("constraints", ()), *(check for check in checks if check is not None)]
+    others = own.get("constraints", getattr(given, "constraints", ()))
+    own["constraints"] = [*others, *(check for check in checks if check is not None)]
     return type("Meta", (given,) if given else (), own)
+
+
+def _inherited_meta(bases: tuple[type, ...]) -> type | None:
+    """As in Django: that of the first abstract base, for a class without one of its own."""
+    metas: list[Any] = [getattr(base, "_meta", None) for base in bases]  # models.Model itself has none
+    above: list[Any] = [base for base, meta in zip(bases, metas, strict=True) if meta and meta.abstract]
+    return next((base.Meta for base in above if hasattr(base, "Meta")), None)

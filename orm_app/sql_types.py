@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -106,6 +109,25 @@ def _digits(sql_type: str, digits: str | None, places: str | None) -> dict[str, 
     return found
 
 
+def _value(found: type[models.Field], text: str, functions: Mapping[str, Any]) -> Any:
+    """A default in SQL's words as a new instance has it: TRUE is True and not a text that is true of everything."""
+    if issubclass(found, models.CharField | models.TextField | models.BinaryField):
+        return text
+    if text.upper() == "NULL":
+        return None
+    if issubclass(found, models.BooleanField) and text.upper() in ("TRUE", "FALSE"):
+        return text.upper() == "TRUE"
+    if issubclass(found, models.JSONField):
+        return {"{}": {}, "[]": []}.get(text.strip(), text)
+    try:
+        value = found().to_python(text)
+    except (ValidationError, ValueError, ArithmeticError):
+        known = near_text(text.upper(), functions) if functions else f"it is no {found.__name__}"
+        raise ValueError(f"unknown default {text!r}: {known}") from None
+    is_naive = isinstance(value, datetime) and settings.USE_TZ and timezone.is_naive(value)
+    return timezone.make_aware(value) if is_naive else value
+
+
 def default_options(found: type[models.Field], default: Any) -> dict[str, Any]:
     """Django's default, which a new instance has at once, and where it can be the table's own too (`db_default`)."""
     if isinstance(default, str):
@@ -113,8 +135,7 @@ def default_options(found: type[models.Field], default: Any) -> dict[str, Any]:
         function = functions.get(default.upper())
         if function is not None:
             return {"default": function} | ({"db_default": Now()} if function is timezone.now else {})
-        if functions:
-            raise ValueError(f"unknown default {default!r}: {near_text(default.upper(), functions)}")
+        default = _value(found, default, functions)
     if default in ([], {}) and isinstance(default, list | dict):
         return {"default": type(default)}  # a new one for each row
     if isinstance(default, list | dict | set):

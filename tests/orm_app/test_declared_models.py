@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import uuid
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -111,9 +113,79 @@ def test_meta_and_methods__of_the_class__are_kept():
     assert model._meta.pk.name == "id"
 
 
+def test_abstract_base__its_checks_and_meta_reach_each_table():
+    registry = Apps()
+
+    class Base(Model):
+        _fields = {"n": Field("INTEGER", check="n >= 0")}
+
+        class Meta:
+            abstract = True
+            app_label = "snippets_app"
+            apps = registry
+            ordering = ("-n",)
+
+    class Own(Base):
+        _fields = {"m": Field("INTEGER", check="m > 0")}
+
+        class Meta(Base.Meta):
+            verbose_name = "own"
+
+    class Bare(Base):
+        _fields = {"m": Field("INTEGER")}
+
+    class Plain(Base):
+        pass
+
+    class Named(Base):
+        _table_name = "names"
+
+    class Proxy(Own):
+        class Meta:
+            proxy = True
+            app_label = "snippets_app"
+            apps = registry
+
+    found = {model: [one.name for one in model._meta.constraints] for model in (Own, Bare, Plain, Named)}
+    assert list(found.values()) == [
+        ["own_n_check", "own_m_check"],
+        ["bare_n_check"],
+        ["plain_n_check"],
+        ["names_n_check"],
+    ]
+    assert {model._meta.ordering for model in found} == {("-n",)}
+    tables = [model._meta.db_table for model in found]
+    assert tables == ["own", "bare", "snippets_app_plain", "names"]
+    assert (Proxy._meta.proxy, Proxy._meta.db_table, Proxy._meta.constraints) == (True, "own", [])
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "text", "value"),
+    [
+        ("BOOLEAN", "FALSE", False),
+        ("BOOLEAN", "true", True),
+        ("INTEGER", "0", 0),
+        ("DECIMAL(10, 2)", "0.50", Decimal("0.50")),
+        ("DATE", "2020-01-01", date(2020, 1, 1)),
+        ("TIMESTAMP", "2020-01-01 10:00", datetime(2020, 1, 1, 10, tzinfo=UTC)),
+        ("JSON", "{}", {}),
+        ("INTEGER", "NULL", None),
+        ("VARCHAR(9)", "NULL", "NULL"),
+    ],
+)
+def test_default__in_the_words_of_sql__is_the_value(sql_type, text, value):
+    field = Field(sql_type, default=text).django_field("x")
+    assert field.get_default() == value
+    assert type(field.get_default()) is type(value)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: Field("INTEGER", default="many").django_field("x"),
+            "unknown default 'many': it is no Integer",
+        ),
         (lambda: Field("VARCHA(50)"), "unknown type .* did you mean 'VARCHAR'"),
         (lambda: Field("VARCHAR"), r"needs a length: VARCHAR\(100\)"),
         (lambda: Field("INTEGER(5)"), "has no size"),
