@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 MOST_STATEMENTS = 1_000  # different ones that are counted in one unit
 _COUNTED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "REPLACE", "MERGE")
+# Slow by their nature, and told about by whoever runs them: `migrate` has its own progress.
+_NEVER_SLOW = ("CREATE", "ALTER", "DROP", "VACUUM", "ANALYZE", "REINDEX", "CLUSTER", "OPTIMIZE", "EXPLAIN")
 _is_ignored: ContextVar[bool] = ContextVar("orm_app_slow_ignored", default=False)
 _unit_of_work = work._current.get  # a call less than work.current, for each statement
 
@@ -117,13 +119,17 @@ def _of_waiting_task() -> call_sites.Site:
 
 def _is_counted(sql: Any) -> bool:
     """Savepoints have a name each, and sessions are set up again and again."""
-    return isinstance(sql, str) and sql.lstrip(" \t\n(")[:7].upper().startswith(_COUNTED)
+    return isinstance(sql, str) and _beginning(sql).startswith(_COUNTED)
+
+
+def _beginning(sql: str) -> str:
+    return sql.lstrip(" \t\r\n(")[:8].upper()
 
 
 def _slow(
     sql: Any, params: Any, many: bool, context: Any, took_s: float, error: BaseException | None, unit: Any
 ) -> None:
-    if _is_ignored.get():
+    if _is_ignored.get() or (isinstance(sql, str) and _beginning(sql).startswith(_NEVER_SLOW)):
         return
     try:
         frame = sys._getframe(2)

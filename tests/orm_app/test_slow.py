@@ -69,6 +69,13 @@ def test_slow__off__nothing_is_found() -> None:
     assert logs == []
 
 
+def test_slow__a_change_of_the_schema__is_no_query() -> None:
+    with settings(SLOW_QUERY_MS=0), capture_logs() as logs:
+        select("CREATE TABLE slow_t (a integer)")
+        select("DROP TABLE slow_t")
+    assert logs == []
+
+
 def test_slow__ignored_block__nothing_is_found() -> None:
     with settings(SLOW_QUERY_MS=0), slow.ignored(), capture_logs() as logs:
         select()
