@@ -27,8 +27,8 @@ class Pool(ConnectionPool[Connection[Any]]):
         self._alias, self._asks = alias, check
         self._dead = 0
         # A place whose attempt failed is given up soon; while somebody waits the next one begins at once.
-        chosen: dict[str, Any] = {"reconnect_timeout": _RETRY_S, "name": alias} | options
-        super().__init__(open=False, reconnect_failed=_again, **chosen)
+        ours: dict[str, Any] = {"name": alias, "reconnect_timeout": _RETRY_S, "reconnect_failed": _again}
+        super().__init__(open=False, **(ours | options))
 
     def getconn(self, timeout: float | None = None) -> Connection[Any]:
         timeout_s = self.timeout if timeout is None else timeout
