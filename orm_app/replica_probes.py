@@ -112,14 +112,12 @@ class Probe:
         self._dialect = wrapper.vendor
         if wrapper.vendor == "mysql":
             parameters |= {"read_timeout": _ANSWER_S, "write_timeout": _ANSWER_S}
-        else:
+        else:  # no SET of any kind: with a pooler in between it would stay with somebody else's session
             parameters |= {"application_name": "replica probe"}
         self._connection, self._is_first = wrapper.Database.connect(**parameters), True
         if wrapper.vendor == "mysql":
             [version] = self._ask("SELECT VERSION()")
             self._dialect = "mariadb" if "mariadb" in version.lower() else "mysql"
-        else:
-            self._do(f"SET statement_timeout = '{_ANSWER_S}s'")
 
     def _look(self) -> None:
         raise NotImplementedError
@@ -131,10 +129,6 @@ class Probe:
         with closing(self._connection.cursor()) as cursor:
             cursor.execute(sql)
             return cursor.fetchone()
-
-    def _do(self, sql: str) -> None:
-        with closing(self._connection.cursor()) as cursor:
-            cursor.execute(sql)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

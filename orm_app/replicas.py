@@ -26,6 +26,7 @@ from .topology import topology
 
 log = structlog.get_logger(__name__)
 
+_UNASKED = "it has not been asked yet"
 _PATIENCE_S = 3.0  # for an answer: a server that is silent for longer, and one look, is out
 _FIRST_LOOK_S = 1.0  # what whoever asks for the states waits for, when the process has just begun to look
 
@@ -57,7 +58,7 @@ class Cluster:
 
     def __init__(self, primary: str, replicas: tuple[str, ...]) -> None:
         self.primary, self.replicas = primary, replicas
-        self.seen = {alias: Seen(alias, -math.inf, None, "it has not been asked yet") for alias in replicas}
+        self.seen = {alias: Seen(alias, -math.inf, None, _UNASKED) for alias in replicas}
         self.clock: Clock | None = None
         self.answered_at = -math.inf  # by the primary
         self.primary_trouble = ""
@@ -134,7 +135,7 @@ class Cluster:
         self.seen[seen.alias] = seen
         if seen.trouble and seen.trouble != before.trouble:
             log.warning("replica_out", alias=seen.alias, reason=seen.trouble)
-        elif before.trouble and not seen.trouble:
+        elif before.trouble not in ("", _UNASKED) and not seen.trouble:
             log.info("replica_in", alias=seen.alias)
 
 

@@ -22,6 +22,7 @@ from django.db.backends.signals import connection_created
 from . import losses, replicas, routing, work
 from .conf import conf
 from .topology import topology
+from .transaction_blocks import innermost, joined
 
 _PRIMARY, _REPLICA = "primary", "replica"
 _wanted: ContextVar[str | None] = ContextVar("orm_app_reads_from", default=None)
@@ -116,6 +117,8 @@ def source(primary: str, its_replicas: tuple[str, ...]) -> str:
 
 
 def is_in_transaction(alias: str) -> bool:
+    if joined(alias, innermost.get()) is not None:
+        return True  # of an `async with` block, also where its thread's connection is not this one's
     connection: Any = connections[alias]
     return bool(
         connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)

@@ -30,6 +30,7 @@ def topology(databases: Mapping[str, Mapping[str, Any]], apps: Mapping[str, str]
     replicas = {
         primary: tuple(alias for alias in primaries if primaries[alias] == primary)
         for primary in primaries.values()
+        if primary in databases
     }
     # Django's own apps have integer keys, and relations that no document database follows.
     documents = {alias for alias, entry in databases.items() if entry.get("ENGINE") == _MONGODB}

@@ -6,11 +6,14 @@ clone (ContentType lives there): clone_replica1, clone_replica2 · other (Sessio
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import psycopg
+import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 from django.db import connections
@@ -18,11 +21,25 @@ from django.test import override_settings
 
 from orm_app import replicas
 from orm_app.databases import from_url
-from tests.servers import PostgresCluster
+from tests.servers import Missing, PostgresCluster
 
 CLONE, ONE, TWO = "clone", "clone_replica1", "clone_replica2"
 OTHER, OTHER_ONE = "other", "other_replica1"
 PROBE_S = 0.03
+
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def started(servers_of: AbstractContextManager[T]) -> Iterator[T]:
+    """Skips where a server is not installed, and fails under CI."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(servers_of)
+        except Missing as missing:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{missing} is not installed")
+        yield found
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from orm_app import db, replicas, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
-from tests.conftest import _service
 
 from . import replicated
 from .replicated import CLONE, ONE, OTHER, OTHER_ONE, TWO, chosen, state, until_caught_up, until_usable
@@ -31,11 +30,12 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture(scope="module")
 def cluster(django_db_blocker: Any) -> Iterator[servers.PostgresCluster]:
-    found: Iterator[Any] = _service("BRAIN_TEST_NO_CLUSTER_URL", servers.postgresql_cluster)  # type: ignore[arg-type]
-    with django_db_blocker.unblock():
-        for made in found:
-            with replicated.site_of(made):
-                yield made
+    with (
+        django_db_blocker.unblock(),
+        replicated.started(servers.postgresql_cluster()) as made,
+        replicated.site_of(made),
+    ):
+        yield made
 
 
 @pytest.fixture
@@ -141,6 +141,7 @@ async def test_reads__async_unit_and_its_threads__share_what_was_written(site: A
         assert await task() != CLONE
         async with db.transaction(using=CLONE):
             assert await task() == CLONE
+            assert source() == CLONE  # on the loop's own thread, where db.raw chooses
         await sync_to_async(write)()
         assert set(await asyncio.gather(task(), task())) == {CLONE}
     with unit():

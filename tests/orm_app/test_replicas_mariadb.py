@@ -10,7 +10,6 @@ from django.db import OperationalError, connections
 from orm_app import replicas, work
 from orm_app.databases import from_url
 from tests import servers
-from tests.conftest import _service
 
 from . import replicated
 from .replicated import CLONE, ONE, chosen, state, until_caught_up
@@ -20,16 +19,15 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture(scope="module")
 def nodes(django_db_blocker: Any) -> Iterator[tuple[servers.MariaNode, servers.MariaNode]]:
-    with django_db_blocker.unblock():
-        for primary, replica in _service("BRAIN_TEST_NO_CLUSTER_URL", servers.mariadb_replicated):  # type: ignore[arg-type]
-            entries = {CLONE: from_url(primary.url), ONE: from_url(replica.url, replica_of=CLONE)}  # type: ignore[attr-defined]
-            with replicated.aliases(entries), chosen(APPS={"contenttypes": CLONE}):
-                with connections[CLONE].schema_editor() as editor:
-                    editor.create_model(ContentType)
-                try:
-                    yield primary, replica  # type: ignore[misc]
-                finally:
-                    replicas.stop()
+    with django_db_blocker.unblock(), replicated.started(servers.mariadb_replicated()) as (primary, replica):
+        entries = {CLONE: from_url(primary.url), ONE: from_url(replica.url, replica_of=CLONE)}
+        with replicated.aliases(entries), chosen(APPS={"contenttypes": CLONE}):
+            with connections[CLONE].schema_editor() as editor:
+                editor.create_model(ContentType)
+            try:
+                yield primary, replica
+            finally:
+                replicas.stop()
 
 
 def test_reads__replication_stops_and_goes_on__old_rows_never_after_a_read_from_the_primary(

@@ -23,6 +23,12 @@ def test_topology__two_clusters__each_knows_its_replicas() -> None:
     }
 
 
+def test_topology__replica_of_nobody__takes_no_reads_and_no_migrations() -> None:
+    known = routing.topology({"default": {}, "lost": {"REPLICA_OF": "gone"}}, {})
+    assert known.replicas == {}
+    assert routing.may_migrate(known, "lost", "auth") is False
+
+
 @pytest.mark.parametrize(
     ("app", "near", "cluster"),
     [
