@@ -18,6 +18,7 @@ from django.db import DatabaseError, transaction
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import IrreversibleError
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.operations import RunPython
 
 from . import checksums, migration_limits
 from .migration_journal import Journal, signature
@@ -73,7 +74,9 @@ class BrainExecutor(MigrationExecutor):
         self, state: Any, migration: Migration, fake: bool = False, fake_initial: bool = False
     ) -> Any:
         self.run.lock.check()
-        if fake or fake_initial or self._is_foreign:
+        # Only what is there already is Django's to note; the rest of a --fake-initial run breaks and goes on as ever.
+        is_there = fake_initial and not fake and self.detect_soft_applied(state, migration)[0]
+        if fake or is_there or self._is_foreign:
             state = super().apply_migration(state, migration, fake, fake_initial)
             checksums.store(self.connection, migration)
         else:
@@ -174,8 +177,9 @@ class BrainExecutor(MigrationExecutor):
             raise HalfApplied(
                 f"{said}\nIts committed operations are not the first of the migration any more."
             )
+        again = _runs_again(operations[len(journal.done) :][:1], migration)
         self.run.tell(
-            f"{migration} was interrupted: {len(journal.done)} of {len(operations)} operations are done. Going on."
+            f"{migration} was interrupted: {len(journal.done)} of {len(operations)} operations are done. Going on.{again}"
         )
 
     def _run_journalled(self, journal: Journal, migration: Migration, state: Any, is_backwards: bool) -> None:
@@ -210,8 +214,7 @@ class BrainExecutor(MigrationExecutor):
     ) -> None:  # fmt: skip
         operation, before, after = step
         self.run.on_operation(migration, place, operation, before)
-        is_atomic = operation.atomic or (migration.atomic and operation.atomic is not False)
-        needs_own = not editor.atomic_migration and is_atomic
+        needs_own = not editor.atomic_migration and _is_atomic(operation, migration)
         with transaction.atomic(self.connection.alias) if needs_own else nullcontext():
             if is_backwards:
                 operation.database_backwards(migration.app_label, editor, before, after)
@@ -272,11 +275,26 @@ def report(
         lines.append(f"  {state}  {number}. {operation.describe()}{partly}")
     if error:
         lines.append(f"  because    {error.strip().splitlines()[0] if error.strip() else error}")
-    lines.append("Go on: remove the cause, then `manage.py migrate --resume`; it skips what is committed.")
+    again = _runs_again(operations[len(done) :][:1], migration)
+    lines.append(
+        f"Go on: remove the cause, then `manage.py migrate --resume`; it skips what is committed.{again}"
+    )
     lines.append(
         f"Or undo what is committed by hand, then `manage.py migrate --start-over {migration.app_label}.{migration.name}`."
     )
     return "\n".join(lines)
+
+
+def _is_atomic(operation: Any, migration: Migration) -> bool:
+    return bool(operation.atomic or (migration.atomic and operation.atomic is not False))
+
+
+def _runs_again(next_ones: list[Any], migration: Migration) -> str:
+    """Of Python without a transaction nobody knows how far it came."""
+    for operation in next_ones:
+        if isinstance(operation, RunPython) and not _is_atomic(operation, migration):
+            return f" {operation.describe()} begins anew, and what it committed itself stays: see that it bears that."
+    return ""
 
 
 def _shown(signed: str) -> str:

@@ -134,6 +134,32 @@ def test_python_fails__its_rows_are_undone_and_it_is_not_counted(alias, package)
     assert query(alias, "SELECT name FROM migrated_thing") == [("x",)]
 
 
+def test_python_without_a_transaction_fails__told_that_it_begins_anew(alias, package):
+    package.write(
+        "0001_initial",
+        "migrations.RunSQL('CREATE TABLE a (n INT)', ''), migrations.RunPython(stop)",
+        body="atomic = False",
+        head="def stop(apps, editor):\n    raise ValueError('stop')\n",
+    )
+    with pytest.raises(CommandError, match="begins anew, and what it committed itself stays"):
+        call_command("migrate", "migrated", database=alias, verbosity=0)
+
+
+def test_fake_initial__a_later_one_breaks__is_journalled_as_ever(alias, package):
+    thing = 'migrations.CreateModel("Thing", [("id", models.BigAutoField(primary_key=True))])'
+    package.write("0001_initial", thing, body="initial = True")
+    package.write(
+        "0002_more",
+        "migrations.RunSQL('CREATE TABLE a (n INT)', ''), migrations.RunSQL('SELECT nothing', '')",
+        after="0001_initial",
+        body="atomic = False",
+    )
+    query(alias, "CREATE TABLE migrated_thing (id BIGINT PRIMARY KEY)")
+    with pytest.raises(CommandError, match="committed  1. Raw SQL"):
+        call_command("migrate", "migrated", database=alias, verbosity=0, fake_initial=True)
+    assert migrate.applied(alias) == {("migrated", "0001_initial")}
+
+
 def test_foreign_keys_wait_for_the_end__killed_before_it__they_are_made(alias, package):
     two = 'migrations.CreateModel("One", [("id", models.BigAutoField(primary_key=True))]), migrations.CreateModel("Two", [("id", models.BigAutoField(primary_key=True)), ("one", models.ForeignKey("migrated.One", models.CASCADE))])'
     package.write("0001_initial", f"{two}, migrations.RunSQL('SELECT nothing', '')", body="atomic = False")
