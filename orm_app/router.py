@@ -9,8 +9,6 @@ Outside a unit of work (`orm_app.work`) nobody knows what has been written befor
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from types import TracebackType
@@ -26,7 +24,6 @@ from .transaction_blocks import innermost, joined
 
 _PRIMARY, _REPLICA = "primary", "replica"
 _wanted: ContextVar[str | None] = ContextVar("orm_app_reads_from", default=None)
-_choose: Callable[[list[str]], str] = random.choice
 # What does not begin with one of these may write. A function that writes within a SELECT is not seen: db.primary().
 _HARMLESS = (
     "SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE", "VALUES",
@@ -98,22 +95,27 @@ def source(primary: str, its_replicas: tuple[str, ...]) -> str:
     wanted, unit = _wanted.get(), work.current()
     if wanted == _PRIMARY or (unit is None and wanted is None):
         return primary
-    is_free = wanted == _REPLICA
-    if unit is not None and not is_free and primary in unit.written:
+    if unit is None or wanted == _REPLICA:
+        return _any_of(_available(primary, its_replicas, None)) or primary
+    if primary in unit.written:
         return primary
-    since = None if unit is None or is_free else unit.must_see(primary)
-    found = [] if is_in_transaction(primary) else replicas.cluster(primary, its_replicas).available(since)
-    if unit is None or is_free:
-        return _choose(found) if found else primary
     before = unit.sources.get(primary)
-    if before in found:
-        return before
-    if not found or before is not None:
+    found = _available(primary, its_replicas, unit.must_see(primary))
+    # Another replica than before may be behind it.
+    chosen = (before if before in found else None) if before else _any_of(found)
+    if chosen is None:
         unit.sources.pop(primary, None)
         unit.read_from_primary[primary] = monotonic()
         return primary
-    unit.sources[primary] = chosen = _choose(found)
-    return chosen
+    return unit.sources.setdefault(primary, chosen)  # threads of one unit may come at once
+
+
+def _available(primary: str, its_replicas: tuple[str, ...], since: float | None) -> list[str]:
+    return [] if is_in_transaction(primary) else replicas.cluster(primary, its_replicas).available(since)
+
+
+def _any_of(found: list[str]) -> str | None:
+    return random.choice(found) if found else None  # noqa: S311
 
 
 def is_in_transaction(alias: str) -> bool:
@@ -174,14 +176,3 @@ def _near(hints: dict[str, Any]) -> tuple[str, str] | None:
     if instance is None or not instance._state.db:
         return None
     return instance._meta.app_label, instance._state.db
-
-
-@contextmanager
-def chosen_by(choose: Callable[[list[str]], str]) -> Iterator[None]:
-    """For tests: which of the replicas that may answer is taken."""
-    global _choose
-    before, _choose = _choose, choose
-    try:
-        yield
-    finally:
-        _choose = before
