@@ -7,6 +7,7 @@ or server.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds. lag: a replica further behind gets no reads. silence: nor one that has not answered for so long."""
+    """Seconds. lag: a replica further behind gets no reads; infinite: however far it is, known or not.
+    silence: nor does one that has not answered for so long."""
 
     lag_s: float
     silence_s: float
@@ -86,6 +88,8 @@ def trouble(seen: Seen, now: float, limits: Limits) -> str:
         return seen.trouble
     if now - seen.answered_at > limits.silence_s:
         return f"it has not answered for {now - seen.answered_at:.1f} s"
+    if limits.lag_s == math.inf:
+        return ""
     if seen.fresh_as_of is None:
         return "it is too far behind to tell how much"
     lag_s = now - seen.fresh_as_of

@@ -105,7 +105,8 @@ class Cluster:
 
     def limits(self, now: float) -> Limits:
         settings = conf()
-        is_alone = settings.ON_PRIMARY_DOWN == "replicas" and not self.has_primary(now)
+        is_known = bool(self.primary_trouble) or self.answered_at > -math.inf  # else it has just been asked
+        is_alone = settings.ON_PRIMARY_DOWN == "replicas" and is_known and not self.has_primary(now)
         return Limits(math.inf if is_alone else settings.REPLICA_MAX_LAG_S, _silence_s())
 
     def available(self, since: float | None) -> list[str]:

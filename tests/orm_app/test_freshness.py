@@ -68,8 +68,9 @@ def test_trouble__each_way_to_be_out__is_said(seen: Seen, said: str) -> None:
 
 
 def test_trouble__no_limit_of_age__an_old_replica_that_answers_is_used() -> None:
-    seen = Seen("r", answered_at=106.0, fresh_as_of=1.0)
-    assert freshness.trouble(seen, 107.0, Limits(math.inf, 3.0)) == ""
+    for fresh_as_of in (1.0, None):
+        seen = Seen("r", answered_at=106.0, fresh_as_of=fresh_as_of)
+        assert freshness.trouble(seen, 107.0, Limits(math.inf, 3.0)) == ""
 
 
 def test_has_seen__what_must_be_seen__is_older_than_what_it_has_replayed() -> None:

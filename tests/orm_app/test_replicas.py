@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from orm_app import db, replicas, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
+from tests.drills.processes import children_of
 
 from . import replicated
 from .replicated import CLONE, ONE, OTHER, OTHER_ONE, TWO, chosen, state, until_caught_up, until_usable
@@ -257,6 +259,22 @@ def test_failover__replicas_stop_one_by_one__the_others_the_primary_and_back(sit
     until_usable(ONE, TWO, OTHER_ONE)
 
 
+def test_failover__replica_hangs__its_silence_is_enough(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_PATIENCE_S", 0.3)
+    first, _ = site.standbys
+    frozen = [first.process.pid, *children_of(first.process.pid)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        replicated.until(lambda: "has not answered" in state(ONE).reason)
+        with unit():
+            assert (names(), source()) == ([], TWO)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    until_usable(ONE)
+
+
 @pytest.mark.parametrize("way", ["query", "await"])
 def test_query__replica_dies_before_anybody_has_noticed__asked_again_from_the_primary(
     site: Any, way: str
@@ -313,6 +331,10 @@ def test_primary_down__reads_go_on_from_the_replicas_unless_the_policy_says_no(s
                 assert (names(), source() in (ONE, TWO)) == (["x"], True)
             with chosen(REPLICA_MAX_LAG_S=0.3, ON_PRIMARY_DOWN="primary"), unit():
                 assert source() == CLONE
+            replicas.stop()  # a process that starts now has never seen the primary
+            until_usable(ONE, TWO)
+            with unit():
+                assert (names(), source() in (ONE, TWO)) == (["x"], True)
         finally:
             site.primary.start()
         until_usable(ONE, TWO, OTHER_ONE)
