@@ -19,7 +19,8 @@ from django.db.migrations.state import ProjectState
 from . import sql_files
 from .conf import conf
 from .migration_lint import linting, operations
-from .migration_lint.changes import CREATE_TABLE, ERROR, Finding, Subject
+from .migration_lint.changes import ERROR, Finding, Subject
+from .migration_lint.changes import made as tables_made
 from .migration_records import Key
 from .sql_operations import SQL
 from .sql_statements import DIALECTS
@@ -119,7 +120,7 @@ def _of_migration(
     migration: Migration, state: ProjectState, dialect: str, empty: frozenset[str], made: set[str]
 ) -> list[Finding]:
     changes = operations.read(migration, state, dialect)
-    made |= {change.table for change in changes if change.kind == CREATE_TABLE}
+    made |= tables_made(changes, made)
     is_atomic = migration.atomic and dialect != "mysql"
     key = (migration.app_label, migration.name)
     return linting.judge(Subject(*key, dialect, is_atomic, tuple(changes), empty), allowed(migration))

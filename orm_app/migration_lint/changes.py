@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 ERROR, WARNING = "error", "warning"
@@ -76,8 +77,18 @@ class Subject:
     empty_tables: frozenset[str] = frozenset()  # made before in this run: nobody reads or writes them yet
 
     def is_new(self, table: str) -> bool:
-        made = {change.table for change in self.changes if change.kind == CREATE_TABLE}
-        return bool(table) and (table in made or table in self.empty_tables)
+        return bool(table) and table in made(self.changes, self.empty_tables)
+
+
+def made(changes: Sequence[Change], before: Set[str] = frozenset()) -> set[str]:
+    """The tables that these make, by each name that they have on the way."""
+    found = set(before)
+    for change in changes:
+        if change.kind == CREATE_TABLE:
+            found.add(change.table)
+        elif change.kind == RENAME_TABLE and change.table in found:
+            found.add(change.to)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from django.db.models.fields import NOT_PROVIDED
 
 from orm_app.sql_dialects import MARIADB, portable
 from orm_app.sql_operations import SQL
-from orm_app.sql_statements import split
+from orm_app.sql_statements import POSTGRESQL, split
 
 from . import changes as c
 from . import sql
@@ -29,7 +29,9 @@ _IMPORTS_MODELS = re.compile(
     r"^\s+(?:from\s+\S*\bmodels\b\S*\s+import|from\s+\S+\s+import\s+models\b)", re.MULTILINE
 )
 _VOLATILE = {"RandomUUID", "Random", "UUID4", "UUID7", "ClockTimestamp"}
-_TYPES = {"CharField": "varchar({0.max_length})", "SlugField": "varchar({0.max_length})", "TextField": "text"}
+_TYPES = {"TextField": "text"} | dict.fromkeys(
+    ("CharField", "SlugField", "FileField", "FilePathField"), "varchar({0.max_length})"
+)
 
 
 def read(migration: Migration, state: ProjectState, dialect: str) -> list[Change]:
@@ -101,11 +103,11 @@ def _add(operation: Any, app: str, state: ProjectState, dialect: str) -> Iterato
         return
     has_default = getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
     yield Change(
-        c.ADD_COLUMN, table, _column(operation.name, field), type=_type(field), is_null=field.null,
+        c.ADD_COLUMN, table, _column(operation.name, field), type=_type(field, dialect), is_null=field.null,
         has_database_default=has_default, has_fill=_has_fill(field),
         is_volatile=type(getattr(field, "db_default", None)).__name__ in _VOLATILE,
         is_generated=bool(getattr(field, "generated", False) and field.db_persist),
-        is_unique=field.unique and not field.null, describes=operation.describe(),
+        is_unique=field.unique, describes=operation.describe(),
     )  # fmt: skip
     yield from _beside(field, table, operation)
 
@@ -152,16 +154,53 @@ def _alter(operation: Any, app: str, state: ProjectState, dialect: str) -> Itera
     name, says = _column(operation.name, new), operation.describe()
     if _column(operation.name, old) != name:
         yield Change(c.RENAME_COLUMN, table, _column(operation.name, old), to=name, describes=says)
-    if _type(old) != _type(new):
-        yield Change(c.ALTER_TYPE, table, name, type=_type(new), was=_type(old), describes=says)
+    if _type(old, dialect) != _type(new, dialect):
+        yield Change(
+            c.ALTER_TYPE, table, name, type=_type(new, dialect), was=_type(old, dialect), describes=says
+        )
     if old.null != new.null:
         yield Change(c.DROP_NOT_NULL if new.null else c.SET_NOT_NULL, table, name, describes=says)
     if new.unique and not old.unique:
         yield Change(c.ADD_UNIQUE, table, name, describes=says)
     if new.db_index and not old.db_index and not new.unique:
         yield Change(c.ADD_INDEX, table, name, describes=says)
-    if getattr(new, "db_constraint", False) and new.remote_field and not getattr(old, "db_constraint", False):
+    for kind in _of_what_goes(old, new):
+        yield Change(kind, table, name, describes=says)
+    yield from _altered_checks(old, new, table, name, says, dialect)
+    # Django drops a foreign key and makes it anew when anything of its column changes, the table it points at too.
+    if _is_constrained(new) and (not _is_constrained(old) or _is_altered(old, new)):
         yield Change(c.ADD_FOREIGN_KEY, table, name, describes=says)
+
+
+def _of_what_goes(old: Any, new: Any) -> Iterator[str]:
+    if old.unique and not new.unique and not old.primary_key:
+        yield c.DROP_CONSTRAINT
+    if old.db_index and not new.db_index and not old.unique:
+        yield c.DROP_INDEX
+    if _is_constrained(old) and not _is_constrained(new):
+        yield c.DROP_CONSTRAINT
+    if getattr(old, "db_default", NOT_PROVIDED) != getattr(new, "db_default", NOT_PROVIDED):
+        yield c.SET_DEFAULT
+
+
+def _altered_checks(old: Any, new: Any, table: str, name: str, says: str, dialect: str) -> Iterator[Change]:
+    """A positive number is a check on PostgreSQL, not a type."""
+    was, is_now = (one.get_internal_type().startswith("Positive") for one in (old, new))
+    if dialect == POSTGRESQL and was != is_now:
+        yield Change(c.ADD_CHECK if is_now else c.DROP_CONSTRAINT, table, name, describes=says)
+
+
+def _is_constrained(field: Any) -> bool:
+    return bool(field.remote_field and getattr(field, "db_constraint", False))
+
+
+def _is_altered(old: Any, new: Any) -> bool:
+    """Whether the database would notice: as Django's own _field_should_be_altered."""
+    shapes = []
+    for field in (old, new):
+        _, path, args, options = field.deconstruct()
+        shapes.append((path, args, {k: v for k, v in options.items() if k not in field.non_db_attrs}))
+    return bool(shapes[0] != shapes[1])
 
 
 # --- indexes and constraints -----------------------------------------------------------------------------------------------
@@ -199,6 +238,11 @@ def _together(operation: Any, app: str, state: ProjectState, dialect: str) -> It
     kind = c.ADD_UNIQUE if operation.option_name == "unique_together" else c.ADD_INDEX
     for fields in sorted({tuple(one) for one in operation.option_value or ()} - {tuple(one) for one in old}):
         says = f"{operation.describe()}: {', '.join(fields)}"
+        yield Change(kind, _table(state, app, operation.name_lower), describes=says)
+    gone = {tuple(one) for one in old} - {tuple(one) for one in operation.option_value or ()}
+    kind = c.DROP_CONSTRAINT if kind == c.ADD_UNIQUE else c.DROP_INDEX
+    for fields in sorted(gone):
+        says = f"{operation.describe()}: without {', '.join(fields)}"
         yield Change(kind, _table(state, app, operation.name_lower), describes=says)
 
 
@@ -277,8 +321,10 @@ def _column(name: str, field: Any) -> str:
     return str(field.db_column or (f"{name}_id" if field.remote_field and not field.many_to_many else name))
 
 
-def _type(field: Any) -> str:
+def _type(field: Any, dialect: str) -> str:
     kind = field.get_internal_type()
+    if dialect == POSTGRESQL:
+        kind = kind.removeprefix("Positive")  # a check of the column there, not a type of its own
     if kind == "DecimalField":
         return f"numeric({field.max_digits}, {field.decimal_places})"
     if kind in _TYPES and (kind == "TextField" or field.max_length):

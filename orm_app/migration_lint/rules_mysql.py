@@ -42,7 +42,9 @@ def said(change: Change, subject: Subject) -> Iterator[Said]:
                 "SET foreign_key_checks = 0 for the session lets it run INPLACE, unchecked: check the rows yourself. "
                 "Or db_constraint=False.",
             )  # fmt: skip
-        case c.ADD_UNIQUE | c.ADD_COLUMN if change.kind == c.ADD_UNIQUE or change.is_unique:
+        case c.ADD_UNIQUE | c.ADD_COLUMN if change.kind == c.ADD_UNIQUE or (
+            change.is_unique and not (change.is_null and not change.has_fill)  # NULLs are not alike
+        ):
             yield (
                 "add-unique-duplicates", WARNING, f"makes {where} unique: fails at its end when two rows are alike.",
                 "Look for duplicates first: SELECT …, COUNT(*) … GROUP BY … HAVING COUNT(*) > 1.",

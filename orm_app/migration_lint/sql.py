@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from orm_app.sql_statements import tokens, without_comments
+from orm_app.sql_statements import POSTGRESQL, tokens, without_comments
 
 from . import changes as c
 from .changes import Change
@@ -89,7 +89,17 @@ def _alter(text: str, dialect: str) -> Iterator[Change]:
     how = {"algorithm": _option("ALGORITHM", actions), "lock": _option("LOCK", actions)}
     for action in actions:
         if not _match(r"(?:ALGORITHM|LOCK)\s*=?\s*\w+$", action):
-            yield _action(m["t"], action, text, how)
+            found = _action(m["t"], action, text, how)
+            yield found
+            if found.kind == c.ADD_COLUMN and dialect == POSTGRESQL:
+                yield from _with_column(found, text)
+
+
+def _with_column(column: Change, text: str) -> Iterator[Change]:
+    """What is written behind a column's type and looks at each row, or at the rows of another table."""
+    for word, kind in ((r"\bREFERENCES\b", c.ADD_FOREIGN_KEY), (r"\bCHECK\s*\(", c.ADD_CHECK)):
+        if re.search(word, column.type, re.IGNORECASE):
+            yield _sql(kind, column.table, text, name=column.name)
 
 
 def _action(table: str, action: str, text: str, how: dict[str, str]) -> Change:

@@ -69,6 +69,8 @@ def test_sql_read__several_actions__a_change_each_with_the_algorithm_of_all():
         ("ALTER TABLE t ADD c int NOT NULL", "mysql", "add-not-null"),
         ("ALTER TABLE t ADD c int NOT NULL", "sqlite", "add-not-null"),
         ("ALTER TABLE t ADD c uuid DEFAULT gen_random_uuid()", "postgresql", "volatile-default"),
+        ("ALTER TABLE t ADD c int REFERENCES u (id)", "postgresql", "add-foreign-key-validating"),
+        ("ALTER TABLE t ADD c int CHECK (c > 0)", "postgresql", "add-check-validating"),
         ("ALTER TABLE t ADD c int GENERATED ALWAYS AS (a) STORED", "postgresql", "stored-generated"),
         ("ALTER TABLE t DROP COLUMN c", "sqlite", "drop-column"),
         ("ALTER TABLE t RENAME COLUMN a TO b", "mysql", "rename-column"),
@@ -180,7 +182,12 @@ def rules_of(*given, dialect="postgresql", is_atomic=True) -> set[str]:
     fields = [
         ("id", models.BigAutoField(primary_key=True)),
         ("name", models.CharField(max_length=20, null=True)),
+        ("slug", models.SlugField(unique=True)),
+        ("shelf", models.ForeignKey("app.Shelf", models.CASCADE, null=True)),
+        ("count", models.IntegerField(null=True, db_index=True)),
+        ("file", models.FileField()),
     ]
+    state.add_model(ModelState("app", "Shelf", fields[:1], {}))
     state.add_model(ModelState("app", "Thing", fields, {}))
     migration = type("Migration", (migrations.Migration,), {"operations": list(given)})("0002_x", "app")
     found = operations.read(migration, state, dialect)
@@ -254,6 +261,50 @@ def test_operations__other_dialects__their_own():
     assert rules_of(in_place, dialect="sqlite") == set()
     key = migrations.AddField("thing", "a", models.ForeignKey("app.Thing", models.CASCADE, null=True))
     assert "add-foreign-key-validating" in rules_of(key, dialect="mysql")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "postgresql", "sqlite"),
+    [
+        (
+            "shelf",
+            models.ForeignKey("app.Thing", models.CASCADE, null=True),
+            {"add-foreign-key-validating"},
+            True,
+        ),
+        ("shelf", models.ForeignKey("app.Shelf", models.PROTECT, null=True, help_text="x"), set(), False),
+        (
+            "shelf",
+            models.ForeignKey("app.Shelf", models.CASCADE, null=True, db_constraint=False),
+            set(),
+            True,
+        ),
+        ("slug", models.SlugField(), set(), True),
+        ("count", models.IntegerField(null=True), {"drop-index-blocking"}, False),
+        ("count", models.IntegerField(null=True, db_index=True, db_default=1), set(), True),
+        ("count", models.PositiveIntegerField(null=True, db_index=True), {"add-check-validating"}, True),
+        ("file", models.FileField(max_length=200), set(), True),
+    ],
+)
+def test_alter_field__what_the_database_does__and_no_more(name, field, postgresql, sqlite):
+    change = migrations.AlterField("thing", name, field)
+    assert rules_of(change) == postgresql
+    assert ("table-remake" in rules_of(change, dialect="sqlite")) is sqlite
+
+
+def test_unique_column_that_may_be_null__its_index_is_built_under_a_lock():
+    field = migrations.AddField("thing", "a", models.IntegerField(null=True, unique=True))
+    assert rules_of(field) == {"add-unique-blocking"}
+    assert rules_of(field, dialect="mysql") == set()  # NULLs are not alike
+    assert rules_of(field, dialect="sqlite") == {"table-remake"}
+    filled = migrations.AddField("thing", "a", models.IntegerField(null=True, unique=True, default=1))
+    assert "add-unique-column" in rules_of(filled)
+
+
+def test_table_of_the_same_migration__renamed__is_still_empty():
+    made = migrations.CreateModel("New", [("id", models.BigAutoField(primary_key=True))])
+    field = migrations.AddField("newer", "a", models.IntegerField(default=1))
+    assert rules_of(made, migrations.RenameModel("New", "Newer"), field) == set()
 
 
 def test_operations__schema_and_rows_together__one_warning():
