@@ -199,9 +199,9 @@ def families() -> Iterator[Metric]:
 
 
 def moment_of(primary: str) -> float | None:
-    """Now, or a little later, by the primary's clock, which all processes share; None: it has not been asked yet."""
-    found = _watched.clusters.get(primary)
-    return None if found is None or found.clock is None else monotonic() + found.clock.most_s
+    """Now, or a little later, by the primary's clock, which all processes share; None: it has not answered yet."""
+    clock = cluster(primary, topology().replicas[primary]).clock
+    return None if clock is None else monotonic() + clock.most_s
 
 
 def moment_here(primary: str, moment: float | None) -> float:
