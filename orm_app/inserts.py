@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from django.db import connections, models, router
 from django.db.models.query import QuerySet
+from django.db.transaction import atomic
 
 from . import columns, mongo, transactions
 
 # In one INSERT; larger ones gain nothing, and rows of a generator are in memory only so many at a time.
 _BATCH_ROWS = 10_000
+_BATCH_DOCUMENTS = 1_000  # in one transaction of MongoDB, whose manual advises no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,33 @@ class UpsertPlan:
 
 
 def bulk_insert(queryset: QuerySet, rows: Iterable[Any], batch_size: int | None) -> int:
-    model, alias, count = queryset.model, _write_alias(queryset), 0
+    model, alias = queryset.model, _write_alias(queryset)
     manager = model._base_manager.using(alias)
-    with mongo.atomic_where_possible(alias):
-        for batch in _batches(rows, batch_size):
-            count += len(manager.bulk_create(instances(model, batch), batch_size=batch_size))
-    return count
+
+    def store(batch: list[Any]) -> int:
+        return len(manager.bulk_create(instances(model, batch), batch_size=batch_size))
+
+    return _stored(store, rows, alias, batch_size)
+
+
+def _stored(
+    store: Callable[[list[Any]], int], rows: Iterable[Any], alias: str, batch_size: int | None
+) -> int:
+    if batch_size is not None and batch_size < 1:
+        raise ValueError("batch_size is a whole number from 1")
+    if not mongo.is_on(alias):
+        with atomic(using=alias, savepoint=False):
+            return sum(store(batch) for batch in _batches(rows, max(batch_size or 0, _BATCH_ROWS)))
+
+    def whole(batch: list[Any]) -> int:
+        with mongo.atomic_where_possible(alias):
+            return store(batch)
+
+    # Of two that change one document at once, MongoDB lets one fail instead of making it wait.
+    return sum(
+        transactions.again_after_conflicts(partial(whole, batch), alias)
+        for batch in _batches(rows, _BATCH_DOCUMENTS)
+    )
 
 
 def upsert_plan(queryset: QuerySet, unique: str | Iterable[str], update: Iterable[str] | None) -> UpsertPlan:
@@ -53,29 +77,15 @@ def upsert_plan(queryset: QuerySet, unique: str | Iterable[str], update: Iterabl
 
 def upsert(plan: UpsertPlan, rows: Iterable[Any], batch_size: int | None) -> int:
     alias = _write_alias(plan.queryset)
-    if not mongo.is_on(alias):
-        with mongo.atomic_where_possible(alias):
-            return _upsert_all(plan, rows, alias, batch_size)
 
-    given = list(rows)
-
-    def work() -> int:
-        with mongo.atomic_where_possible(alias):
-            return _upsert_all(plan, given, alias, batch_size)
-
-    # Of two that change one document at once, MongoDB lets one fail instead of making it wait.
-    return transactions.again_after_conflicts(work, alias)
-
-
-def _upsert_all(plan: UpsertPlan, rows: Iterable[Any], alias: str, batch_size: int | None) -> int:
-    count = 0
-    for batch in _batches(rows, batch_size):
-        count += len(batch)
+    def store(batch: list[Any]) -> int:
         made = _last_of_each(plan, instances(plan.model, batch))
         update = plan.update or _given(plan, batch)
         _refuse_missing(plan.model, batch, update)
         _upsert(plan, made, update, alias, batch_size)
-    return count
+        return len(batch)
+
+    return _stored(store, rows, alias, batch_size)
 
 
 def _upsert(
@@ -103,11 +113,9 @@ def instances(model: type[models.Model], batch: list[Any]) -> list[models.Model]
     return [model(**row) if isinstance(row, Mapping) else row for row in batch]
 
 
-def _batches(rows: Iterable[Any], size: int | None) -> Iterator[list[Any]]:
-    if size is not None and size < 1:
-        raise ValueError("batch_size is a whole number from 1")
+def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
     given = iter(rows)
-    while batch := list(islice(given, max(size or 0, _BATCH_ROWS))):
+    while batch := list(islice(given, size)):
         yield batch
 
 

@@ -238,7 +238,10 @@ class Query(Generic[R]):
         return dual(lambda: queryset.delete()[1].get(label, 0), "query.delete")
 
     def bulk_insert(self, rows: Iterable[Any], *, batch_size: int | None = None) -> Any:
-        """How many. rows: dicts or instances, also from a generator; all of them or, after an error, none."""
+        """How many. rows: dicts or instances, also from a generator; all of them or, after an error, none.
+
+        MongoDB: of each 1,000 all or none.
+        """
         return dual(lambda: inserts.bulk_insert(self._base, rows, batch_size), "query.bulk_insert")
 
     def upsert(
