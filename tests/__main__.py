@@ -2,7 +2,8 @@
 
     ruff → mypy → import-linter → makemigrations --check → check --deploy → pytest (unit, contract, e2e)
 
-Arguments go to pytest and leave the other steps out: `./brain test tests/gateway -k breaker`.
+Arguments go to pytest and leave the other steps out: `./brain test tests/gateway -k breaker`. `./brain test --slow` runs
+what is left out otherwise, because it takes long and a drill proves the same.
 """
 
 from __future__ import annotations
@@ -96,7 +97,12 @@ def _is_ours(name: str) -> bool:
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="brain-check-") as scratch:
-        wanted = [pytest_step(arguments)] if arguments else [*steps(scratch), pytest_step([])]
+        if arguments == ["--slow"]:
+            wanted = [pytest_step(["-m", "drilled"])]
+        elif arguments:
+            wanted = [pytest_step(arguments)]
+        else:
+            wanted = [*steps(scratch), pytest_step(["-m", "not drilled"])]
         failed = [step.name for step in wanted if not run(step)]
     verdict = f"failed: {', '.join(failed)}" if failed else "all passed"
     print(

@@ -10,4 +10,4 @@ USUAL_EXAMPLES = 100  # Hypothesis's own
 
 def examples(count: int) -> int:
     """So many of a deep run's `count` examples."""
-    return count if IS_DEEP else max(10, count // 4)
+    return count if IS_DEEP else max(6, count // 4)

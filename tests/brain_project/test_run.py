@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from brain_project import embedded
+from tests import warm
 from tests.servers import free_port
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ class Platform:
     def up(self, *arguments: str) -> None:
         ports = ["--port", str(free_port()), "--edge-port", str(free_port())]
         with open(self.log, "wb") as out:
-            self.process = subprocess.Popen(
+            self.process = warm.Popen(
                 self.manage("up", *ports, *arguments), env=self.env, stdout=out, stderr=out
             )
         until(lambda: "is ready" in self.said() or self.process.poll() is not None)
@@ -100,7 +101,7 @@ def test_up__children_and_valkey_killed__all_come_back(platform):
     assert embedded.gone(sock, timeout_s=10)
     until(lambda: embedded.answers(sock))
     status = platform.manage("status", "--json")
-    until(lambda: subprocess.run(status, env=platform.env, capture_output=True).returncode == 0)
+    until(lambda: warm.run(status, env=platform.env, capture_output=True).returncode == 0)
     assert platform.stop() == 0
 
 
@@ -115,7 +116,7 @@ def test_up__supervisor_killed__its_lock_is_free_and_nothing_is_left(platform):
     pids = platform.pids
     platform.process.kill()
     platform.process.wait()
-    status = subprocess.run(platform.manage("status"), env=platform.env, capture_output=True, text=True)
+    status = warm.run(platform.manage("status"), env=platform.env, capture_output=True, text=True)
     assert "not running" in status.stdout
     for pid in (pid for name, pid in pids.items() if name != "up"):
         until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), timeout_s=20)
@@ -124,18 +125,18 @@ def test_up__supervisor_killed__its_lock_is_free_and_nothing_is_left(platform):
 def test_detach__then_down__says_where_it_is_and_stops_it(platform):
     ports = ["--port", str(free_port()), "--edge-port", str(free_port())]
     up = platform.manage("up", "--detach", *ports)
-    done = subprocess.run(up, env=platform.env, capture_output=True, text=True, timeout=120)
+    done = warm.run(up, env=platform.env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     pid = platform.pids["up"]
     assert f"pid {pid}; `./brain down` stops it." in done.stdout
-    down = subprocess.run(platform.manage("down"), env=platform.env, capture_output=True, text=True)
+    down = warm.run(platform.manage("down"), env=platform.env, capture_output=True, text=True)
     assert (down.returncode, down.stdout.strip()) == (0, f"stopped pid {pid}")
 
 
 def test_up__json__is_one_document_on_stdout(platform):
     ports = ["--port", str(free_port()), "--edge-port", str(free_port())]
     with open(platform.log, "wb") as err:
-        platform.process = subprocess.Popen(
+        platform.process = warm.Popen(
             platform.manage("up", "--json", *ports), env=platform.env, stdout=subprocess.PIPE, stderr=err
         )
     state = json.loads(platform.process.stdout.readline())

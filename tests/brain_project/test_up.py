@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.servers import free_port
 
 
 def up(data_dir: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BRAIN_")}
-    return subprocess.run(
+    return warm.run(
         [
             sys.executable,
             "manage.py",

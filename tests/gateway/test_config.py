@@ -27,6 +27,7 @@ from gateway.models import (
     Transform,
 )
 from gateway.snapshot import limits
+from tests.depth import examples
 
 from .documents import EXAMPLE, FULL, SEED, put
 
@@ -411,7 +412,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.django_db
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=examples(24), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(first=documents(), second=documents())
 def test_apply__any_documents_one_after_the_other__diff_is_empty_and_the_export_says_the_same(
     first: dict[str, Any], second: dict[str, Any]

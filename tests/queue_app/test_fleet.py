@@ -40,6 +40,7 @@ def start_fleet(tmp_path: Path, empty_valkey: None) -> Iterator[Callable[..., Wo
         fleet.kill()
 
 
+@pytest.mark.drilled("autoscale")
 def test_autoscale__a_burst__grows_runs_every_job_once_shrinks_and_ends_in_order(
     start_fleet: Callable[..., WorkerProcess], file: Path
 ) -> None:

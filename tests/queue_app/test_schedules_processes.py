@@ -55,6 +55,7 @@ def start_beat(tmp_path: Path, transactional_db: None) -> Iterator[Callable[[], 
         beat.kill()
 
 
+@pytest.mark.drilled("schedules-missed")
 @pytest.mark.slow
 def test_worker_and_two_beats__one_killed__each_moment_runs_once(start_worker, start_beat, file):
     worker = start_worker("-P", "threads", "-c", "2")

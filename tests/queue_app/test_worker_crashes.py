@@ -50,6 +50,7 @@ def test_kill_9__leading_reconciler__the_other_worker_finds_due_jobs_within_the_
     assert lead() not in (None, leader.id)
 
 
+@pytest.mark.drilled("kill9-threads-ledger")
 def test_kill_9__worker_that_counts__every_step_is_counted_once(start_worker: Start, file: Path) -> None:
     fleet = {worker.process.pid: worker for worker in (start_worker(*THREADS), start_worker(*THREADS))}
     for number in range(30):

@@ -65,12 +65,14 @@ def check(flow: Workflow) -> None:
     assert len(released) == len(set(released)) == 6 * 7 + 1
 
 
+@pytest.mark.drilled("workflows")
 def test_worker__killed_again_and_again__every_job_ends_and_is_released_once(start_worker: Start) -> None:
     flow = lines(takes_s=0.02)
     killed_and_again(start_worker, flow, 1)
     check(flow)
 
 
+@pytest.mark.drilled("workflows")
 @pytest.mark.service
 @pytest.mark.parametrize("_database", ["postgresql"], indirect=True)
 def test_workers_on_postgresql__two_are_killed_together__every_job_is_released_once(

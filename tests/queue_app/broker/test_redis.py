@@ -60,6 +60,7 @@ def test_worker__each_kind_of_end__is_in_the_row_and_its_history(start: Start, p
     assert history(ids["late"])[-1] == "CANCELLED"
 
 
+@pytest.mark.drilled("kill9-threads-broker")
 def test_kill_9__worker_dies_with_tasks_in_hand__another_finishes_all(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "notes"
     ids = call(f"answer = [tasks.note.delay({str(file)!r}, n, 0.02).id for n in range(200)]")
@@ -134,6 +135,7 @@ def _is_out(ids: dict[str, str]) -> bool:
     return Job.objects.filter(id=ids["poison"], state="DEAD_LETTER").exists()
 
 
+@pytest.mark.drilled("kill9-recorder")
 def test_kill_9__recorder_dies_again_and_again__every_event_is_recorded_once(
     start: Start, tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ def test_long_task__longer_than_the_visibility_timeout__runs_once(
     assert sorted(traced(file)) == ["0", "1"]
 
 
+@pytest.mark.drilled("kill9-threads-broker, kill9-prefork-broker")
 @POOLS
 def test_kill_9__busy_workers__lose_nothing(
     start_worker: Start, client: Any, at: Server, broker: str, file: Path, pool: tuple[str, ...]
