@@ -32,6 +32,14 @@ class Env:
             raise BadVariable(f"{name}={value!r} is neither yes nor no: write {name}=1 or {name}=0.")
         return value in _TRUE
 
+    def count(self, name: str, default: int) -> int:
+        value = self.text(name)
+        if not value:
+            return default
+        if not value.isascii() or not value.isdigit() or int(value) < 1:
+            raise BadVariable(f"{name}={value!r} is not a whole number from 1.")
+        return int(value)
+
     def names(self, name: str, default: list[str]) -> list[str]:
         value = self.text(name)
         return [part.strip() for part in value.split(",") if part.strip()] if value else default

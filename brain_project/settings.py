@@ -33,6 +33,8 @@ try:
     _database_urls = env.named_urls("DATABASE_URLS")
     _replica_urls = env.named_urls("DATABASE_REPLICA_URLS")
     _database_apps = env.pairs("DATABASE_APPS")
+    # Uvicorn and gunicorn take their number of processes from WEB_CONCURRENCY.
+    _database_processes = env.count("DATABASE_PROCESSES", env.count("WEB_CONCURRENCY", 1))
     REDIS_URL = env.text("REDIS_URL")
     BROKER_URL = env.text("BROKER_URL")
     _backup_dir = env.text("BRAIN_BACKUP_DIR", str(BRAIN_DATA_DIR / "backups"))
@@ -280,5 +282,5 @@ BRAIN: dict[str, dict[str, object]] = {
     "CACHE": {},
     # `up` ends within 10 s; a supervisor in production gives a worker the default and 10 s more.
     "QUEUE": {**_queue, **({} if PRODUCTION else {"WARM_STOP_S": 4.0})},
-    "DATABASE": {"APPS": _database_apps, "BACKUP_DIR": _backup_dir},
+    "DATABASE": {"APPS": _database_apps, "BACKUP_DIR": _backup_dir, "PROCESSES": _database_processes},
 }

@@ -25,6 +25,15 @@ def test_names__commas_and_spaces__give_a_clean_list():
     assert Env({}).names("HOSTS", ["localhost"]) == ["localhost"]
 
 
+def test_count__whole_numbers_from_one__and_nothing_else():
+    env = Env({"A": "12", "B": "0", "C": "1.5", "D": ""})
+    assert env.count("A", 1) == 12
+    assert env.count("D", 3) == 3
+    for name in ("B", "C"):
+        with pytest.raises(BadVariable, match="is not a whole number from 1"):
+            env.count(name, 1)
+
+
 def test_choice__unknown_value__names_the_choices():
     with pytest.raises(BadVariable, match="LEVEL='LOUD' is not known: use one of INFO, DEBUG"):
         Env({"LEVEL": "LOUD"}).choice("LEVEL", "INFO", ("INFO", "DEBUG"))
