@@ -54,10 +54,12 @@ def test_worker__fleet__every_worker_knows_how_many_there_are(start_edge: Callab
     with running(1) as (one,):
         first, second = (start_edge([route("/api", [target(one.port)])]) for _ in range(2))
         assert eventually(lambda: first.worker.limiter.accounts.nodes >= 2, within_s=5)
-        standings = board.read()
-        assert standings is not None
-        mine = [standing for standing in standings if standing.name == first.targets[0].name]
-        assert len(mine[0].views) == 2
+
+        def views() -> int:
+            mine = [one for one in board.read() or () if one.name == first.targets[0].name]
+            return len(mine[0].views) if mine else 0
+
+        assert eventually(lambda: views() == 2, within_s=5)
         assert eventually(lambda: second.worker.limiter.accounts.nodes >= 2, within_s=5)
 
 
