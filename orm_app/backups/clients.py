@@ -27,6 +27,7 @@ _ELSEWHERE = (
 )
 _CHUNK_BYTES = 1 << 18
 _SAID_BYTES = 2000
+_LOGIN = "brain-client-"
 
 
 def own_connection(connection: Any, name: str | None = None) -> Any:
@@ -90,14 +91,33 @@ def major(program: str) -> int:
 
 @contextlib.contextmanager
 def secret_file(text: str) -> Iterator[Path]:
-    """A file with `text` (0600) while the block runs."""
-    file, name = tempfile.mkstemp(prefix="brain-client-")  # made 0600
+    """A file with `text` (0600) while the block runs. Those of processes that were killed in it go now."""
+    _remove_of_the_dead()
+    file, name = tempfile.mkstemp(prefix=f"{_LOGIN}{os.getpid()}-")  # made 0600
     try:
         with os.fdopen(file, "w") as out:
             out.write(text)
         yield Path(name)
     finally:
         os.unlink(name)
+
+
+def _remove_of_the_dead() -> None:
+    for path in Path(tempfile.gettempdir()).glob(f"{_LOGIN}*"):
+        pid = path.name.removeprefix(_LOGIN).partition("-")[0]
+        with contextlib.suppress(OSError):  # another user's
+            if pid.isdigit() and not _is_alive(int(pid)):
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -46,8 +46,8 @@ def every() -> list[Backup]:
     names = {one.name for one in unfinished}
     found = [of(path.with_suffix("")) for path in where.glob("*.json") if path.stem not in names]
     found += [_unfinished(where, one) for one in unfinished]
-    running = {one.alias for one in found if one.state == RUNNING}
-    found += [_beginning(where, alias) for alias in files.beginning(where) if alias not in running]
+    begun = [_beginning(where, alias) for alias in files.beginning(where)]
+    found += [one for one in begun if not any(_is_of(one, other) for other in found)]
     return sorted(found, key=lambda one: (one.taken_at, one.name), reverse=True)
 
 
@@ -74,6 +74,13 @@ def of(path: Path) -> Backup:
         server_version=known.server_version,
         detail="; ".join(known.notes),
     )
+
+
+def _is_of(begun: Backup, other: Backup) -> bool:
+    """Whether `other` is what that process makes, or has made already."""
+    if other.alias != begun.alias:
+        return False
+    return other.state == RUNNING or (other.state == OK and other.taken_at >= begun.taken_at)
 
 
 def _beginning(where: Path, alias: str) -> Backup:

@@ -201,11 +201,15 @@ def _session(connection: Any) -> Any:
 def _login(connection: Any, name: str | None = None) -> Iterator[str]:
     """A connection string without the password, which stands in a file while the block runs."""
     settings = connection.settings_dict
+    options = settings.get("OPTIONS", {})
     given = {key: value for key, value in connection.get_connection_params().items() if key not in _NOT_LIBPQ}
     given = {key: value for key, value in given.items() if isinstance(value, str | int)}
-    given["dbname"] = name or settings["NAME"]
-    if settings.get("OPTIONS", {}).get("passfile"):
-        given["passfile"] = settings["OPTIONS"]["passfile"]
+    given["dbname"] = name or settings["NAME"] or ""
+    if options.get("passfile"):
+        given["passfile"] = options["passfile"]
+    if options.get("assume_role"):
+        given["options"] = f"{given.get('options', '')} -c role={options['assume_role']}".strip()
+    given = {key: value for key, value in given.items() if value != ""}
     if not settings.get("PASSWORD"):
         yield make_conninfo(**given)
         return

@@ -148,7 +148,7 @@ class _Verbs:
             f"Replaces {len(plan.replaced)} tables with {total:,} rows of {plan.alias} ({plan.database}):",
             style="red",
         )
-        most = sorted(plan.replaced, key=lambda table: -table[1])
+        most = sorted((table for table in plan.replaced if table[1]), key=lambda table: -table[1])
         for name, count in most[:_TABLES_SHOWN]:
             self._command.line(f"  {name}: {count:,} rows", style="red")
         if len(most) > _TABLES_SHOWN:

@@ -7,9 +7,10 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from orm_app.backups import BackupFailed, clients, files, listing, manifest, mys
 from orm_app.backups.manifest import Contents, Table
 
 from .backed_up import execute, fill, held, rows_of, writer
-from .migrating import ENGINES, ROOT, alias_of, url_of
+from .migrating import ENGINES, alias_of, url_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 service = pytest.mark.service
@@ -255,6 +256,37 @@ def test_restore__views_or_triggers_that_fail__the_old_tables_come_back(
             execute(alias, "DELETE FROM parent WHERE id = 1")
 
 
+@service
+@pytest.mark.parametrize("urls", ["mariadb"], indirect=True)
+def test_take__tables_cannot_be_locked__the_copys_rows_and_a_note(alias, monkeypatch):
+    fill(alias, 20)
+    monkeypatch.setattr(
+        "orm_app.backups.mysql._lock", lambda locker, names: "rows could not be counted: denied"
+    )
+    made = backups.take(alias, **BY)
+    assert (made.verified, made.rows) == ("restored", 43)
+    assert (
+        "rows could not be counted: denied; the manifest's rows are those of the restored copy" in made.detail
+    )
+    assert backups.take(alias, is_verified=False, **BY).rows is None
+    assert backups.restore(made.path, **BY).is_verified
+
+
+@service
+@pytest.mark.parametrize("urls", ["mariadb"], indirect=True)
+def test_take__a_long_transaction_holds_rows__others_wait_no_longer_than_the_lock(alias, monkeypatch):
+    fill(alias, 5)
+    monkeypatch.setattr("orm_app.backups.mysql._LOCK_S", 1)
+    monkeypatch.setattr("orm_app.backups.mysql._LOCK_ATTEMPTS", 1)
+    with clients.opened(connections[alias]) as busy, busy.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE kinds SET amount = 1000000 WHERE id = 1")
+        made = backups.take(alias, **BY)
+        cursor.execute("ROLLBACK")
+    assert made.verified == "restored"
+    assert "Lock wait timeout exceeded" in made.detail
+
+
 # --- what goes wrong -----------------------------------------------------------------------------------------------------
 @service
 def test_take__the_program_is_missing_or_too_old__said(alias, monkeypatch, directory, tmp_path):
@@ -276,89 +308,69 @@ def test_take__the_program_is_missing_or_too_old__said(alias, monkeypatch, direc
     assert not [path for path in directory.iterdir() if not path.name.startswith(".")]
 
 
-@service
-@pytest.mark.parametrize(
-    "urls", ["sqlite", "postgresql"], indirect=True
-)  # the file's side is the same for all
-def test_take__killed_half_way__no_file_and_the_next_one_clears_up(
-    urls, directory, django_db_blocker, tmp_path
-):
-    with django_db_blocker.unblock(), alias_of(urls[0]) as alias:
-        fill(alias, 20)
-        script = f"""
-import os, dataclasses, django
-django.setup()
-from django.db import connections
-from orm_app import backups, conf
-from orm_app.databases import from_url
-conf.conf.bind(dataclasses.replace(conf.conf(), BACKUP_DIR={str(directory)!r}))
-connections.settings[{alias!r}] = connections.configure_settings(
-    {{"default": from_url({urls[0]!r}), {alias!r}: from_url({urls[0]!r})}})[{alias!r}]
-def progress(step, done, total):
-    if step == "checking tables":
-        print("half way", flush=True)
-        import time; time.sleep(60)
-backups.take({alias!r}, actor="x", source="cli", progress=progress)
-"""
-        env = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "brain_project.settings",
-            "BRAIN_DATA_DIR": str(tmp_path / "data"),
-        }
-        child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, stdout=subprocess.PIPE)
+@contextlib.contextmanager
+def killed(alias, work, step):
+    """A process that does `work(progress)` and stops for ever at that step, while the block runs; then it is killed."""
+    connections[alias].close()
+    if hasattr(connections[alias], "close_pool"):
+        connections[alias].close_pool()
+    came, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+
+        def progress(now, done, total):
+            if now == step and done > 1:
+                os.write(told, b"half way")
+                time.sleep(60)
+                os._exit(1)
+
         try:
-            assert child.stdout.readline() == b"half way\n"
-            [running] = backups.every()
-            assert (running.state, running.alias, running.detail[:8]) == ("running", alias, "checking")
+            work(progress)
         finally:
-            child.kill()
-            child.wait()
-            child.stdout.close()
-        [failed] = backups.every()
-        assert (failed.state, failed.detail) == ("failed", "its process ended before the backup did")
-        assert [path for path in directory.iterdir() if not path.name.startswith(".")] == []
-        made = backups.take(alias, **BY)
-        assert [one.name for one in backups.every()] == [made.name]
-        assert sorted(path.name for path in directory.iterdir()) == [made.name, f"{made.name}.json"]
+            os._exit(1)
+    os.close(told)
+    try:
+        assert os.read(came, 100) == b"half way"
+        yield
+    finally:
+        os.close(came)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @service
-def test_restore__killed_half_way__the_old_contents(urls, directory, django_db_blocker, tmp_path):
-    with django_db_blocker.unblock(), alias_of(urls[0]) as alias:
-        fill(alias, 300)
-        made = backups.take(alias, **BY)
-        execute(alias, "DELETE FROM kinds WHERE id > 5")
-        before = held(alias)
-        script = f"""
-import os, django
-django.setup()
-from django.db import connections
-from orm_app import backups
-from orm_app.databases import from_url
-connections.settings[{alias!r}] = connections.configure_settings(
-    {{"default": from_url({urls[0]!r}), {alias!r}: from_url({urls[0]!r})}})[{alias!r}]
-if connections[{alias!r}].vendor == "sqlite":
-    backups.restoring.engines.sqlite._PAGES = 1
-def progress(step, done, total):
-    if step == "restoring" and done > 1:
-        print("half way", flush=True)
-        import time; time.sleep(60)
-from pathlib import Path
-backups.restore(Path({str(made.path)!r}), actor="x", source="cli", progress=progress)
-"""
-        env = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "brain_project.settings",
-            "BRAIN_DATA_DIR": str(tmp_path / "data"),
-        }
-        child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, stdout=subprocess.PIPE)
-        try:
-            assert child.stdout.readline() == b"half way\n"
-        finally:
-            child.kill()
-            child.wait()
-            child.stdout.close()
-        assert held(alias) == before
-        backups.restore(made.path, **BY)
-        assert rows_of(alias, "SELECT COUNT(*) FROM kinds WHERE id <= 300") == [(300,)]
+def test_take__killed_half_way__no_file_and_the_next_one_clears_up(alias, directory):
+    fill(alias, 20)
+    with killed(alias, lambda progress: backups.take(alias, progress=progress, **BY), "checking tables"):
+        [running] = backups.every()
+        assert (running.state, running.alias, running.detail[:8]) == ("running", alias, "checking")
+    [failed] = backups.every()
+    assert (failed.state, failed.detail) == ("failed", "its process ended before the backup did")
+    assert [path for path in directory.iterdir() if not path.name.startswith(".")] == []
+    made = backups.take(alias, **BY)
+    assert [one.name for one in backups.every()] == [made.name]
+    assert sorted(path.name for path in directory.iterdir()) == [made.name, f"{made.name}.json"]
+
+
+def _lives(path):
+    return Path(f"/proc/{path.name.split('-')[2]}").exists() or not Path("/proc").exists()
+
+
+@service
+def test_restore__killed_half_way__the_old_contents(alias, monkeypatch):
+    monkeypatch.setattr("orm_app.backups.sqlite._PAGES", 2)
+    fill(alias, 300)
+    made = backups.take(alias, **BY)
+    execute(alias, "DELETE FROM kinds WHERE id > 5")
+    before = held(alias)
+    with killed(alias, lambda progress: backups.restore(made.path, progress=progress, **BY), "restoring"):
+        pass
+    assert held(alias) == before
+    backups.restore(made.path, **BY)
+    assert rows_of(alias, "SELECT COUNT(*) FROM kinds WHERE id <= 300") == [(300,)]
+    with clients.secret_file("x"):  # the killed one's password stays in no file
+        assert len(list(Path(tempfile.gettempdir()).glob(f"brain-client-{os.getpid()}-*"))) == 1
+        assert not [path for path in Path(tempfile.gettempdir()).glob("brain-client-*") if not _lives(path)]
 
 
 def test_take__disk_full__no_half_file(lite, directory, monkeypatch):
