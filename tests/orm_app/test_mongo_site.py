@@ -130,7 +130,7 @@ def test_checks__with_the_alias__nothing_to_complain_of(migrated: str) -> None:
 
 def test_health__server_is_gone__down_in_bounded_time_without_topology(monkeypatch: Any) -> None:
     documents.require_driver()
-    monkeypatch.setattr(health, "_PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(health, "_MONGODB_TIMEOUT_S", 0.3)
     entry = databases.from_url("mongodb://ann:secret@127.0.0.1:1/brain")
     connections.settings["gone"] = connections.configure_settings({"default": entry, "gone": entry})["gone"]
     try:
