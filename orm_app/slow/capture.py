@@ -25,6 +25,7 @@ from . import call_sites, finding
 log = structlog.get_logger(__name__)
 
 MOST_STATEMENTS = 1_000  # different ones that are counted in one unit
+_LONGEST_COUNTED = 20_000  # characters
 _COUNTED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "REPLACE", "MERGE")
 # Slow by their nature, and told about by whoever runs them: `migrate` has its own progress.
 _NEVER_SLOW = ("CREATE", "ALTER", "DROP", "VACUUM", "ANALYZE", "REINDEX", "CLUSTER", "OPTIMIZE", "EXPLAIN")
@@ -118,8 +119,8 @@ def _of_waiting_task() -> call_sites.Site:
 
 
 def _is_counted(sql: Any) -> bool:
-    """Savepoints have a name each, and sessions are set up again and again."""
-    return isinstance(sql, str) and _beginning(sql).startswith(_COUNTED)
+    """Savepoints have a name each, sessions are set up again and again, and a very long text is kept by nobody."""
+    return isinstance(sql, str) and len(sql) <= _LONGEST_COUNTED and _beginning(sql).startswith(_COUNTED)
 
 
 def _beginning(sql: str) -> str:

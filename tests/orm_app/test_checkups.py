@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from django.db import connections, transaction
 
 from orm_app import checkup_findings, checkups, checkups_mysql, health, replicas
-from tests.orm_app.migrating import alias_of
+from tests.orm_app.migrating import alias_of, fresh_database
 from tests.orm_app.test_status import database, keep_the_tests_connection  # noqa: F401  (a fixture)
 
 ENGINES = ["sqlite", "postgresql", "mariadb"]
@@ -20,16 +21,17 @@ def alias(
 ) -> Iterator[str]:
     if request.param == "mariadb":
         pytest.importorskip("MySQLdb")
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('checkups')}/db.sqlite3"
-    else:
-        url = request.getfixturevalue(f"{request.param}_url")
-    with django_db_blocker.unblock(), alias_of(url) as name, connections[name].cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS item")
-        cursor.execute("CREATE TABLE item (id integer PRIMARY KEY, note varchar(50))")
-        cursor.execute("INSERT INTO item VALUES (1, 'a'), (2, 'b')")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(django_db_blocker.unblock())
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('checkups')}/db.sqlite3"
+        else:
+            url = stack.enter_context(fresh_database(request.getfixturevalue(f"{request.param}_url")))
+        name = stack.enter_context(alias_of(url))
+        with connections[name].cursor() as cursor:
+            cursor.execute("CREATE TABLE item (id integer PRIMARY KEY, note varchar(50))")
+            cursor.execute("INSERT INTO item VALUES (1, 'a'), (2, 'b')")
         yield name
-        cursor.execute("DROP TABLE item")
 
 
 def by_name(found: checkups.Checkup) -> dict[str, checkup_findings.Finding]:
