@@ -119,11 +119,13 @@ def test_from_url__mongodb__connection_string_without_the_password_and_object_id
         "USER": "bra@in",
         "PASSWORD": "hunter2/",
         "HOST": "mongodb://a:27017,b:27018/shop?replicaSet=rs0&w=majority",
-        "OPTIONS": {},
+        "OPTIONS": {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 5000},
         "CONN_MAX_AGE": 0,
     }
     assert databases.default_auto_field(entry).endswith("ObjectIdAutoField")
     assert from_url("mongodb+srv://c.example.com/shop")["HOST"] == "mongodb+srv://c.example.com/shop"
+    # OPTIONS stand before the URL, whose own value in any case must win.
+    assert "serverSelectionTimeoutMS" not in from_url("mongodb://h/n?serverselectiontimeoutms=9")["OPTIONS"]
 
 
 def test_default_auto_field__sql__whole_numbers():
