@@ -232,6 +232,7 @@ def _dependencies() -> list[Card]:
             "up" if part.state == "ok" else part.state,
             f"{part.detail}, {part.took_ms:.1f} ms" if part.ok else part.detail,
             tone="good" if part.state == "ok" else "bad",
+            link=reverse("database-admin:overview") if part.name == "database" else "",
         )
         for part in health.gather()
     ]

@@ -107,6 +107,6 @@ def _findings(executor: MigrationExecutor, chosen: set[tuple[str, str]]) -> list
     """As the gate in front of migrate sees them."""
     mine = {key for key in chosen if migration_gate.is_of_the_project(key[0])}
     vendor = executor.connection.vendor
-    if not mine or vendor not in DIALECTS:
+    if not mine or vendor not in DIALECTS or not executor.loader.applied_migrations:
         return []
     return migration_gate.findings(executor.loader, mine, [vendor], run_together=True)

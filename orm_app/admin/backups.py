@@ -70,7 +70,7 @@ def entry(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _act(request, one, alias)
     return frame.shown(
-        request, "backup.html", one.name, alias=alias, section="backups", row=_row(one), facts=_facts(one),
+        request, "backup.html", f"Backup of {alias}", alias=alias, section="backups", row=_row(one), facts=_facts(one),
         command=f"./brain database restore {one.path} --database {alias}", back=_back(alias),
     )  # fmt: skip
 

@@ -26,14 +26,19 @@ def found(request: HttpRequest, alias: str) -> dict[str, Any]:
         "checkup": checkup,
         "tone": _TONES[checkup.state],
         "verdict": _verdict(checkup.findings),
-        "rows": [(one, _TONES[one.level]) for one in sorted(checkup.findings, key=_rank)],
+        "rows": [
+            (one, one.name.replace("_", " "), _TONES[one.level])
+            for one in sorted(checkup.findings, key=_rank)
+        ],
         "size": frame.size(checkup.size_bytes),
         "tables": [
             {
                 "name": table.name,
                 "rows": figures.NONE if table.rows is None else f"{table.rows:,}",
                 "size": frame.size(table.size_bytes),
-                "share": frame.percent(table.size_bytes or 0, checkup.size_bytes or 0),
+                "share": None
+                if table.size_bytes is None
+                else frame.percent(table.size_bytes, checkup.size_bytes or 0),
             }
             for table in checkup.tables
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -16,6 +17,7 @@ from orm_app.status import Status
 from . import frame
 
 EVERY_S = 5  # it counts pending migrations, which reads the files of all apps
+_VERSION = re.compile(r"\d[\d.]*(?:-MariaDB)?")
 _TONES = {"ok": "good", "degraded": "warn", "down": "bad"}
 
 
@@ -44,7 +46,7 @@ def _row(one: Status, replica: State | None) -> dict[str, Any]:
         "tone": _TONES[one.state],
         "why": one.detail if one.state == "down" or (one.state == "degraded" and not pending) else "",
         "answers": figures.duration(one.took_ms / 1000) if one.state != "down" else "",
-        "version": (one.version or "").partition(" ")[0],
+        "version": _version(one.version or ""),
         "pool": _pool(one),
         "replica": replica,
         "lag": figures.duration(replica.lag_s) if replica else "",
@@ -52,8 +54,14 @@ def _row(one: Status, replica: State | None) -> dict[str, Any]:
     }
 
 
+def _version(text: str) -> str:
+    """Of "15.20 (Debian 15.20-0+deb12u1)" and "10.11.19-MariaDB-0+deb12u1" what tells them apart."""
+    found = _VERSION.match(text)
+    return found[0] if found else text
+
+
 def _pool(one: Status) -> dict[str, Any] | None:
-    if one.pool is None:
+    if one.pool is None or one.state == "down":  # what is being opened would count as in use
         return None
     in_use, most = one.pool["size"] - one.pool["idle"], one.pool["max"]
     return {

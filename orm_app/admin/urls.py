@@ -18,7 +18,7 @@ urlpatterns = [
     *slow.SECTION.paths(),
     at("slow/query/", slow.entry, "slow-query"),
     at("slow/clear/", slow.clear, "slow-clear", roles.OPERATOR),
-    at("explain/", slow.explaining, "explain", roles.ADMIN),
+    at("slow/explain/", slow.explaining, "explain", roles.ADMIN),
     *migrations.SECTION.paths(),
     *backups.SECTION.paths(),
     at("backups/begin/", backups.begin, "backup-begin", roles.ADMIN),

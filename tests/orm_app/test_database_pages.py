@@ -20,7 +20,9 @@ from foundation.models import AuditEntry
 from orm_app import (
     backup_checks,
     checkups,
+    conf,
     locks,
+    migration_gate,
     migration_records,
     operations,
     pools,
@@ -33,6 +35,8 @@ from orm_app.admin import locks as locks_page
 from orm_app.backups import BackupFailed
 from orm_app.checkup_findings import Finding
 from orm_app.locks import Locks, Session
+from orm_app.migration_lint.changes import Finding as Lint
+from orm_app.migration_standing import Standing
 from orm_app.models import SlowQuery, User
 from tests.foundation.databases import second_database
 
@@ -230,13 +234,38 @@ def test_migrations__all_applied__with_when(viewer: Client) -> None:
 
 
 def test_migrations__pending__plan_with_sql_lint_beside_it_and_the_command(
-    viewer: Client, behind: str
+    viewer: Client, behind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused = a_lint("drop-column", "error", "drops <b>", "Remove it & wait.")
+    allowed = a_lint("python-code", "warning", "runs Python", "No.", allowed="a small table")
+    monkeypatch.setattr(migration_gate, "findings", lambda *_, **__: [refused, allowed])
     found = text(viewer.get(at("migrations", alias=behind)))
     assert f"./brain database migrate --database {behind}" in found
     assert "CREATE TABLE" in found
-    assert "foundation.0003_" in found
-    assert "Safe: " in found
+    assert "1 error<" in found
+    assert "drops &lt;b&gt;" in found
+    assert "Safe: Remove it &amp; wait." in found
+    assert "Allowed: a small table" in found
+
+
+def test_refused__as_the_gate_would__errors_that_nobody_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = (
+        a_lint("drop-column", "error"),
+        a_lint("drop-table", "error", allowed="unused"),
+        a_lint("python-code", "warning"),
+    )
+    standing = Standing("default", (), (), findings, ())
+    monkeypatch.setattr(migration_gate, "mode", lambda: migration_gate.REFUSE)
+    assert standing.refused == 0  # the platform's own only warn
+    monkeypatch.setattr(conf.conf, "_value", replace(conf.conf(), MIGRATE_LINT_WARN_ONLY=()))
+    assert standing.refused == 1
+    monkeypatch.setattr(migration_gate, "mode", lambda: migration_gate.WARN)
+    assert standing.refused == 0
+
+
+def a_lint(rule: str, level: str, message: str = "", rewrite: str = "", allowed: str = "") -> Lint:
+    key = ("foundation", "0003_audit_entry_append_only")
+    return Lint(rule, level, *key, "sqlite", message, rewrite, allowed)
 
 
 def test_migrations__half_way__reports_what_is_committed_and_the_way_on(viewer: Client, behind: str) -> None:
@@ -312,8 +341,8 @@ def test_locks__shown__without_actions_for_viewers(
     assert "waits for 1: " in shown
     assert "&lt;i&gt;" in shown
     assert "A note." in shown
-    assert "End…" not in shown
-    assert "End…" in text(operator.get(at("locks-live")))
+    assert "session-1" not in shown
+    assert "session-1" in text(operator.get(at("locks-live")))
     page = text(operator.get(at("session", id=1)))
     assert "Cancel its statement?" in page
     assert "End the session?" not in page
