@@ -50,7 +50,7 @@ def _relation(shape: str, tables: set[str]) -> str:
 
 
 def _forward(table: str, column: str, tables: set[str]) -> Iterator[str]:
-    """One row by its key: some row that was read before points to it."""
+    """One row by its key: a row that this unit has read points to it."""
     models_there = _models().get(table, [])
     pointing = [
         (relation.related_model, relation.field)
@@ -58,9 +58,9 @@ def _forward(table: str, column: str, tables: set[str]) -> Iterator[str]:
         for relation in model._meta.related_objects
         if isinstance(relation.field, models.ForeignKey) and relation.field.target_field.column == column
     ]
-    read = [(model, field) for model, field in pointing if model._meta.db_table in tables - {table}]
-    for model, field in read or pointing:
-        yield f'{model.__name__}: select_related("{field.name}") or with_related("{field.name}")'
+    for model, field in pointing:
+        if model._meta.db_table in tables - {table}:
+            yield f'{model.__name__}: select_related("{field.name}") or with_related("{field.name}")'
 
 
 def _backward(table: str, column: str) -> Iterator[str]:

@@ -285,6 +285,10 @@ def test_n_plus_one__many_to_many_and_back__hints() -> None:
         with work.unit("job", "reverse", "3"):
             for _ in range(2):
                 list(user.logentry_set.all())
+        with work.unit("job", "nothing that points there was read", "4"):
+            for _ in range(2):
+                User.objects.get(pk=user.pk)
+    assert logs.pop()["hint"].startswith("load them with one statement")
     assert [line["hint"].split(" or ")[0] for line in logs] == [
         'User: prefetch_related("groups")',
         'Group: prefetch_related("user_set")',
