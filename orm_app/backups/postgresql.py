@@ -101,29 +101,15 @@ def replace(
 ) -> Replaced:
     """One transaction of psql: what is there goes, the dump comes, its tables are compared, and then it commits."""
     program = _pg_restore(connection, known)
-    _listed(program, path)
     psql = clients.find(["psql"], at_least=1, package=_PACKAGE)
-    read = [
-        program,
-        "--exit-on-error",
-        "--file=-",
-        *([] if keep_owners else ["--no-owner", "--no-privileges"]),
-    ]
-    with _login(connection) as conninfo, tempfile.TemporaryFile() as answers:
-        command = [
-            psql,
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-w",
-            "-F",
-            _Psql.FIELD,
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-            conninfo,
-        ]
+    with (
+        _login(connection) as conninfo,
+        tempfile.TemporaryFile() as answers,
+        clients.secret_file(_wanted(_listed(program, path))) as wanted,
+    ):
+        read = [program, "--exit-on-error", "--file=-", f"--use-list={wanted}"]
+        read += [] if keep_owners else ["--no-owner", "--no-privileges"]
+        command = [psql, "-XqAtw", "-F", _Psql.FIELD, "-v", "ON_ERROR_STOP=1", "-d", conninfo]
         with clients.Child(command, stdin=subprocess.PIPE, stdout=answers) as child:
             session = _Psql(child, answers)
             session.send(f"BEGIN; SET lock_timeout = '{_LOCK_S}s'; {_DROP_ALL}\n")
@@ -162,10 +148,9 @@ def _listed(program: str, path: Path) -> str:
     return found.decode(errors="replace")
 
 
-def _wanted(program: str, path: Path) -> str:
+def _wanted(listed: str) -> str:
     """Extensions stay as they are, and their comments belong to who made them: often not the account that restores."""
-    lines = _listed(program, path).splitlines()
-    return "\n".join(line for line in lines if " COMMENT - EXTENSION " not in line) + "\n"
+    return "\n".join(line for line in listed.splitlines() if " COMMENT - EXTENSION " not in line) + "\n"
 
 
 def _create_sql(connection: Any) -> str:

@@ -373,6 +373,26 @@ def test_restore__killed_half_way__the_old_contents(alias, monkeypatch):
         assert not [path for path in Path(tempfile.gettempdir()).glob("brain-client-*") if not _lives(path)]
 
 
+@service
+def test_restore__somebody_has_a_transaction_open__gives_up_and_says_so(
+    postgresql_url, django_db_blocker, monkeypatch
+):
+    from .migrating import fresh_database
+
+    monkeypatch.setattr("orm_app.backups.postgresql._LOCK_S", 1)
+    with fresh_database(postgresql_url) as url, django_db_blocker.unblock(), alias_of(url) as alias:
+        fill(alias, 5)
+        made = backups.take(alias, is_verified=False, **BY)
+        with clients.opened(connections[alias]) as busy, busy.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT 1 FROM kinds")
+            with pytest.raises(BackupFailed, match="nothing was changed: .*lock timeout") as raised:
+                backups.restore(made.path, **BY)
+            cursor.execute("ROLLBACK")
+        assert "database locks" in raised.value.hint
+        assert rows_of(alias, "SELECT COUNT(*) FROM kinds") == [(5,)]
+
+
 def test_take__disk_full__no_half_file(lite, directory, monkeypatch):
     fill(lite, 5)
 
@@ -414,6 +434,39 @@ def test_take__may_not_create_a_database__only_the_archive_was_read(
                 assert backups.verify(code_known.path, alias=alias).verified == "restored"
         finally:
             execute(alias, f"DROP OWNED BY {name}r", f"DROP ROLE {name}r")
+
+
+@service
+def test_restore__an_account_that_owns_its_database_only__extensions_and_their_rows_stay(
+    postgresql_url, django_db_blocker
+):
+    from .migrating import fresh_database
+
+    with fresh_database(postgresql_url) as url, django_db_blocker.unblock(), alias_of(url) as alias:
+        name = url.rpartition("/")[2]
+        execute(alias, "CREATE EXTENSION citext", f"CREATE ROLE {name}r LOGIN")
+        execute(alias, f"ALTER DATABASE {name} OWNER TO {name}r")
+        try:
+            with alias_of(url.replace("brain@", f"{name}r@")) as owner:
+                execute(
+                    owner, "CREATE TABLE words (word citext PRIMARY KEY)", "INSERT INTO words VALUES ('One')"
+                )
+                execute(owner, "CREATE TYPE mood AS ENUM ('calm')", "CREATE TABLE felt (how mood[])")
+                made = backups.take(owner, **BY)
+                assert made.verified == "archive"
+                execute(owner, "DELETE FROM words", "DROP TABLE felt", "CREATE TABLE felt (other INT)")
+                assert backups.restore(made.path, **BY).is_verified
+                assert rows_of(owner, "SELECT COUNT(*) FROM words WHERE word = 'ONE'") == [(1,)]
+                assert rows_of(owner, "SELECT how FROM felt") == []
+                # Another account: what it restores is its own.
+                assert backups.restore(made.path, alias=alias, **BY).is_verified
+                assert rows_of(alias, "SELECT tableowner FROM pg_tables WHERE tablename = 'words'") == [
+                    ("brain",)
+                ]
+        finally:
+            execute(
+                alias, f"ALTER DATABASE {name} OWNER TO brain", f"DROP OWNED BY {name}r", f"DROP ROLE {name}r"
+            )
 
 
 # --- refusals and what is said first -------------------------------------------------------------------------------------
