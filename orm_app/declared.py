@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from django.apps import apps
-from django.db import models
+from django.db import models, router
 from django.db.models.base import ModelBase
 
 from . import mongo
@@ -55,7 +55,9 @@ class Model(models.Model, metaclass=DeclaredBase):
         return dual(lambda: plain(*args, **kwargs), f"{type(self).__name__}.refresh_from_db")
 
     def _stored(self, *args: Any, **kwargs: Any) -> Self:
-        super().save(*args, **kwargs)
+        alias = kwargs.get("using") or router.db_for_write(type(self), instance=self)
+        with mongo.errors_as_djangos_on(alias):
+            super().save(*args, **kwargs)
         return self
 
 

@@ -52,7 +52,7 @@ def _stored(
             return sum(store(batch) for batch in _batches(rows, max(batch_size or 0, _BATCH_ROWS)))
 
     def whole(batch: list[Any]) -> int:
-        with mongo.atomic_where_possible(alias):
+        with mongo.errors_as_djangos(), mongo.atomic_where_possible(alias):
             return store(batch)
 
     # Of two that change one document at once, MongoDB lets one fail instead of making it wait.

@@ -17,6 +17,7 @@ ENGINE = "django_mongodb_backend"
 AUTO_FIELD = "django_mongodb_backend.fields.ObjectIdAutoField"
 # Of the driver's errors, which go on with what it knows of every server.
 _DETAILS = (" (configured timeouts:", ", Timeout:", ", Topology Description:", ", full error:")
+_DUPLICATE = 11000
 _COMMITS = 3  # tries: the server may have committed already when its answer was lost, and says so
 
 
@@ -58,18 +59,22 @@ def errors_as_djangos_on(alias: str) -> AbstractContextManager[None]:
 def django_error(error: Any) -> DatabaseError:
     from pymongo.errors import ConnectionFailure
 
-    written = [one.get("code") for one in (getattr(error, "details", None) or {}).get("writeErrors", ())]
-    if getattr(error, "code", None) == 11000 or 11000 in written:
+    codes = {getattr(error, "code", None), *(one.get("code") for one in _write_errors(error))}
+    if _DUPLICATE in codes:
         return IntegrityError(reason(error))
     return (OperationalError if isinstance(error, ConnectionFailure) else DatabaseError)(reason(error))
 
 
 def reason(error: BaseException) -> str:
-    """The driver's text without what it knows of each server."""
-    text = str(error)
+    """The driver's text without what it knows of each server; of many writes at once the first that failed."""
+    text = next((str(one.get("errmsg")) for one in _write_errors(error)), str(error))
     for begin in _DETAILS:
         text = text.partition(begin)[0]
     return text or type(error).__name__
+
+
+def _write_errors(error: Any) -> list[dict[str, Any]]:
+    return list((getattr(error, "details", None) or {}).get("writeErrors", ()))
 
 
 def ping(connection: Any, timeout_s: float) -> None:

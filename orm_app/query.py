@@ -6,7 +6,7 @@ awaited within a running loop. Names are checked where they are written; values 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from operator import methodcaller
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
@@ -228,14 +228,14 @@ class Query(Generic[R]):
         for name in values:
             _check_own_column(self._base.model, name)
         queryset, given = self._filtered().order_by(), {name: plain(value) for name, value in values.items()}
-        return dual(lambda: queryset.update(**given), "query.update")
+        return dual(lambda: _told(queryset, lambda: queryset.update(**given)), "query.update")
 
     def delete(self) -> Any:
         """How many rows of this model; those that went with them by a cascade are not counted."""
         self._refuse_slice("delete")
         queryset = self._filtered().order_by()
         label = self._base.model._meta.label
-        return dual(lambda: queryset.delete()[1].get(label, 0), "query.delete")
+        return dual(lambda: _told(queryset, lambda: queryset.delete()[1].get(label, 0)), "query.delete")
 
     def bulk_insert(self, rows: Iterable[Any], *, batch_size: int | None = None) -> Any:
         """How many. rows: dicts or instances, also from a generator; all of them or, after an error, none.
@@ -267,7 +267,7 @@ class Query(Generic[R]):
         queryset = self.queryset
         if mongo.is_on(queryset.db):
             options = mongo.explain_options(options)
-        return dual(lambda: queryset.explain(**options), "query.explain")
+        return dual(lambda: _told(queryset, lambda: queryset.explain(**options)), "query.explain")
 
     def sql(self) -> SQL:
         """Does not ask the database. On MongoDB the aggregation pipeline, with its values in it."""
@@ -350,6 +350,12 @@ def query(source: Any) -> Query[Any]:
 
 def _first(queryset: QuerySet) -> Any:
     return next(iter(queryset), None)
+
+
+def _told(queryset: QuerySet, work: Callable[[], S]) -> S:
+    """work(), whose errors are Django's and have a text, on MongoDB too."""
+    with mongo.errors_as_djangos_on(queryset.db):
+        return work()
 
 
 def _subquery(query: Query[Any]) -> QuerySet:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models.query import QuerySet
 
-from . import losses, replicas
+from . import losses, mongo, replicas
 from .topology import topology
 
 T = TypeVar("T")
@@ -17,6 +17,9 @@ T = TypeVar("T")
 def read(queryset: QuerySet, ask: Callable[[QuerySet], T]) -> T:
     """ask(queryset), which only reads. An alias that was named is the only one that is asked."""
     known = topology()
+    if known.dedicated and mongo.is_on(queryset.db):
+        with mongo.errors_as_djangos():
+            return ask(queryset)
     if not known.replicas or queryset._db is not None:
         return ask(queryset)
     alias = queryset.db

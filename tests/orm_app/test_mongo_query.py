@@ -169,7 +169,7 @@ def test_update_and_delete__counts_and_cascade(models: Any) -> None:
 def test_bulk_insert__second_of_two_is_a_duplicate__neither_is_there(models: Any) -> None:
     authors = db.query(models.Author)
     assert authors.bulk_insert({"name": f"a{number}"} for number in range(5)) == 5
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="duplicate key"):
         authors.bulk_insert([{"name": "new"}, {"name": "ann"}])
     assert authors.where(name="new").exists() is False
     assert authors.count() == 8
@@ -209,10 +209,10 @@ def test_save__ordinary_and_declared__sync_and_awaited(models: Any) -> None:
     author.name = "renamed"
     author.save()
     assert db.query(models.Author).get(name="renamed").pk == author.pk
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="duplicate key"):
         models.Author(name="renamed").save()
     other = models.Author.objects.get(name="bob")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="duplicate key"):
         db.query(models.Author).where(pk=other.pk).update(name="ann")
 
     async def story() -> tuple[Any, ...]:
