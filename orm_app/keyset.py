@@ -65,6 +65,7 @@ def terms(queryset: QuerySet) -> tuple[Term, ...]:
     connection: Any = connections[queryset.db]
     # MongoDB's backend does not say it, and sorts NULL below everything.
     low_nulls = connection.features.order_by_nulls_first or connection.vendor == "mongodb"
+    _refuse_combined(queryset)
     _refuse_repeats(queryset)
     found = [_term(queryset, part, low_nulls=low_nulls) for part in _order(queryset)]
     primary: Any = queryset.model._meta.pk
@@ -81,7 +82,9 @@ def terms(queryset: QuerySet) -> tuple[Term, ...]:
 
 
 def ordered(queryset: QuerySet, parts: Sequence[Term]) -> QuerySet:
-    return queryset.order_by(*(_order_by(term) for term in parts))
+    found = queryset.order_by(*(_order_by(term) for term in parts))
+    found.query.standard_ordering = True  # the terms are what reverse() made of them
+    return found
 
 
 def following(queryset: QuerySet, parts: Sequence[Term], values: Sequence[Any]) -> QuerySet:
@@ -155,6 +158,16 @@ def _order(queryset: QuerySet) -> Sequence[Any]:
     return (queryset.model._meta.ordering or ()) if query.default_ordering else ()
 
 
+def _refuse_combined(queryset: QuerySet) -> None:
+    """No condition reaches into a union: each page would be the first one, for ever."""
+    if queryset.query.combinator:
+        raise ValueError(
+            f"this query cannot be paged: it is a {queryset.query.combinator}. Write one query with Q(…) | Q(…)"
+        )
+    if queryset.query.is_sliced:
+        raise ValueError("this query cannot be paged: it is a slice already. Use limit and offset")
+
+
 def _refuse_repeats(queryset: QuerySet) -> None:
     """Rows that come once for each of many related rows have no "after": the rest of them would be left out."""
     query = queryset.query
@@ -177,6 +190,9 @@ def _term(queryset: QuerySet, part: Any, *, low_nulls: bool) -> Term:
         raise ValueError(
             f"this query cannot be paged: {part} is no column. Annotate it, and order by its name"
         )
+    if not queryset.query.standard_ordering:  # reverse()
+        part = part.copy()
+        part.reverse_ordering()
     name: str = part.expression.name
     if name == "pk":
         name = queryset.model._meta.pk.attname

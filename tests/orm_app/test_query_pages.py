@@ -182,6 +182,27 @@ def test_page_after__no_order_of_columns__refused_with_the_way_out(engine):
         articles.limit(3).page_after()
 
 
+def test_pages__reversed_query__every_row_once_from_its_end(engine):
+    from .snippets_app.models import Article
+
+    for order in (["place", "id"], ["-score", "id"]):
+        query = db.query(Article.objects.order_by(*order).reverse())
+        expected = [row.pk for row in query.all()]
+        assert [row.pk for row in walk(query, 7)] == expected
+        assert [row.pk for row in query.stream(7)] == expected
+
+
+def test_pages__a_union_or_a_slice__refused_instead_of_the_first_page_for_ever(engine):
+    from .snippets_app.models import Article
+
+    few, many = Article.objects.filter(place=0), Article.objects.filter(place__gt=2)
+    for wrong, said in ((few.union(many), "union"), (few[:3], "slice")):
+        with pytest.raises(ValueError, match=said):
+            next(iter(db.query(wrong).stream(2)))
+        with pytest.raises(ValueError, match=said):
+            db.query(wrong).page_after(size=2)
+
+
 def test_pages__rows_of_a_to_many_join__refused_instead_of_losing_the_repeated_ones(engine):
     from .snippets_app.models import User
 
