@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connections, models, router
 from django.db.models.signals import post_migrate
@@ -175,6 +177,12 @@ def test_keys_fit__key_of_the_other_kind__an_error_that_names_the_way_out(tmp_pa
     assert (numbered.id, filed.id) == ("orm_app.E020", "orm_app.E021")
     assert 'Field("OBJECTID", primary_key=True)' in str(numbered.hint)
     assert "APPS" in str(filed.hint)
+
+
+def test_declared__objectid_without_the_package__says_what_to_install(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "django_mongodb_backend.fields", None)
+    with pytest.raises(ImproperlyConfigured, match=r"requirements-mongo\.txt"):
+        Field("OBJECTID", primary_key=True)
 
 
 def test_declared__serial_beside_objectid_app__refused_where_it_is_written(monkeypatch: Any) -> None:

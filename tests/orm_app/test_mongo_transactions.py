@@ -156,6 +156,35 @@ def test_retry__two_change_one_document__the_later_one_runs_again(alias: str) ->
     assert (len(runs), note.place) == (2, 101)
 
 
+def test_transfers__four_at_once_over_the_same_documents__nothing_is_lost(alias: str) -> None:
+    from .documents_app.models import Note
+
+    keys = [Note.objects.create(title=str(n), place=100).pk for n in range(3)]
+    failed: list[BaseException] = []
+
+    @db.transaction(using=alias, retry=10)
+    def move(source: Any, target: Any) -> None:
+        for key, change in ((source, -1), (target, 1)):
+            place = Note.objects.get(pk=key).place
+            Note.objects.filter(pk=key).update(place=place + change)
+
+    def work(first: int) -> None:
+        try:
+            for n in range(6):
+                move(keys[(first + n) % 3], keys[(first + n + 1) % 3])
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    # Each thread goes round twice, so every document is where it began; a lost update would show.
+    assert list(Note.objects.order_by("title").values_list("place", flat=True)) == [100, 100, 100]
+
+
 def test_async_block__another_tasks_rollback__takes_nothing_of_ours(alias: str) -> None:
     ainsert = sync_to_async(insert)
     inside, over = asyncio.Event(), asyncio.Event()
