@@ -89,7 +89,7 @@ def shown(request: HttpRequest, template: str, title: str, **context: Any) -> Ht
     """context: `alias` and `section` where the page is one of an alias."""
     context = {"title": title, "updated": timezone.now(), **rights(request), **context}
     if "alias" in context:
-        context |= {"aliases": list(connections), "tabs": _tabs(context["alias"], context.get("section", ""))}
+        context |= _of_alias(context["alias"], context.get("section", ""))
     return render(request, f"admin/orm_app/{template}", {**admin.site.each_context(request), **context})
 
 
@@ -132,6 +132,11 @@ def size(size_bytes: float | None) -> str:
 def percent(part: float, whole: float) -> int:
     """Whole per cent, for the width of a meter."""
     return round(100 * min(part, whole) / whole) if whole else 0
+
+
+def _of_alias(alias: str, section: str) -> dict[str, Any]:
+    audit = reverse("admin:foundation_auditentry_changelist") + query({"q": f"database. {alias}"})
+    return {"aliases": list(connections), "tabs": _tabs(alias, section), "audit": audit}
 
 
 def _tabs(alias: str, section: str) -> list[dict[str, Any]]:

@@ -490,6 +490,9 @@ def test_slow__cleared__asked_first_then_audited(operator: Client) -> None:
     assert slow.every("default") == []
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.source, entry.target_id) == ("database.slow_clear", "admin", "default")
+    log = operator.get(at("slow")).context["audit"]
+    assert operator.get(log).context["cl"].result_count == 1
+    assert operator.get(f"{log}x").context["cl"].result_count == 0
 
 
 def test_explain__a_select__plan_and_an_entry_without_its_values(admin: Client) -> None:
