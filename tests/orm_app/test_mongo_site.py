@@ -125,6 +125,13 @@ def test_status__of_the_alias__version_and_hosts_without_the_query(migrated: str
 
 
 @pytest.mark.service
+def test_makemigrations__of_the_app__knows_its_keys(migrated: str) -> None:
+    call_command(
+        "makemigrations", "documents_app", check=True, dry_run=True, verbosity=0
+    )  # exits 1 for a change
+
+
+@pytest.mark.service
 def test_checks__with_the_alias__nothing_to_complain_of(migrated: str) -> None:
     found = run_checks(app_configs=[apps.get_app_config("documents_app")], databases=[migrated])
     assert found == []
