@@ -95,7 +95,7 @@ def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell)
         raise CommandError(f"{using}: {error}") from error
     except migration_lock.LockNotFree as error:
         raise CommandError(f"{error}. Wait longer with --wait SECONDS.") from error
-    except migration_lock.LockLost as error:
+    except (migration_lock.LockLost, migration_lock.CannotLock) as error:
         raise CommandError(str(error)) from error
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import mongo, mongo_lease
@@ -26,6 +26,10 @@ Tell = Callable[[str], None]
 
 class LockNotFree(Exception):
     """Another migrate holds the lock for longer than we were told to wait."""
+
+
+class CannotLock(Exception):
+    """The lock's file cannot be made: the folder is not there, or not ours to write."""
 
 
 class LockLost(Exception):
@@ -93,16 +97,29 @@ class _FileLock:
         self._file: int | None = None
 
     def takes(self) -> bool:
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        file, is_ours = self._opened()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
             return False
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
+        if is_ours:
+            os.ftruncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
         self._file = file
         return True
+
+    def _opened(self) -> tuple[int, bool]:
+        """And whether we may write into it: another user's can be locked all the same. Raises CannotLock."""
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), True
+        except OSError as error:
+            with suppress(OSError):
+                return os.open(self.path, os.O_RDONLY), False
+            raise CannotLock(
+                f"cannot open {self.path}: {error.strerror}. migrate locks a file beside SQLite's, which itself must "
+                "write into that folder"
+            ) from error
 
     def is_held(self) -> bool:
         return self._file is not None

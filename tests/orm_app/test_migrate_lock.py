@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 from orm_app import migration_limits, migration_lock
 from orm_app.migration_limits import Limits
-from orm_app.migration_lock import LockLost, LockNotFree, held
+from orm_app.migration_lock import CannotLock, LockLost, LockNotFree, held
 
 from .migrating import ENGINES, alias_of, url_of
 
@@ -120,3 +122,34 @@ def test_take__a_clock_that_moves__told_once_and_then_every_ten_seconds():
             Lock(), wait_s=100, tell=told.append, now=lambda: next(clock), sleep=lambda s: None
         )
     assert 2 <= len(told) <= 12
+
+
+def test_sqlite__the_folder_is_not_there__one_line_that_says_so(tmp_path, django_db_blocker):
+    with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/none/m.sqlite3") as alias:
+        with (
+            pytest.raises(CannotLock, match=r"none/m.sqlite3.migrate.lock: No such file"),
+            held(connections[alias], wait_s=0, tell=print),
+        ):
+            pass
+        with pytest.raises(CommandError, match="beside SQLite's"):
+            call_command("migrate", database=alias, verbosity=0)
+
+
+def test_sqlite__the_lock_file_is_another_users__it_is_locked_all_the_same(
+    tmp_path, django_db_blocker, monkeypatch
+):
+    (tmp_path / "m.sqlite3.migrate.lock").write_text("1")
+    plain = os.open
+
+    def open_as_somebody_else(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return plain(path, flags, *mode)
+
+    with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
+        monkeypatch.setattr(migration_lock.os, "open", open_as_somebody_else)
+        locks = [migration_lock._lock(connections[alias]) for _ in range(2)]
+        assert [lock.takes() for lock in locks] == [True, False]
+        locks[0].free()
+        assert locks[1].takes()
+        locks[1].free()
