@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
+
+from django.db import DatabaseError
 
 from . import mongo
 
@@ -45,7 +48,8 @@ class Lease:
 
     def free(self) -> None:
         self._stop.set()
-        with mongo.errors_as_djangos():
+        # When the server is away it runs out by itself, and what broke the migrate must not be hidden by this.
+        with suppress(DatabaseError), mongo.errors_as_djangos():
             self._leases.delete_one(_KEY | {"token": self._token})
 
     def holder(self) -> str:
