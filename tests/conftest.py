@@ -132,9 +132,13 @@ def postgresql_url() -> Iterator[str]:
     yield from _service("BRAIN_TEST_POSTGRESQL_URL", servers.postgresql)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its idle processes take up time
 def rabbitmq_url() -> Iterator[str]:
-    yield from _service("BRAIN_TEST_RABBITMQ_URL", servers.rabbitmq)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "ERL_AFLAGS", "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
+        )  # nor do they wait in a loop
+        yield from _service("BRAIN_TEST_RABBITMQ_URL", servers.rabbitmq)
 
 
 @pytest.fixture(scope="session")
