@@ -36,6 +36,13 @@ def dump(connection: Any, path: Path, progress: Progress) -> Dumped:
     source_path = _path(connection)
     if not source_path.exists():
         raise BackupFailed(f"{source_path} does not exist: there is nothing to back up")
+    try:
+        return _dumped(source_path, path, progress)
+    except sqlite3.Error as error:  # the disk is full, the database is damaged
+        raise BackupFailed(f"{source_path} could not be copied: {error}") from error
+
+
+def _dumped(source_path: Path, path: Path, progress: Progress) -> Dumped:
     with _opened(source_path) as source:
         # In WAL mode everything below sees the database of this moment, and writers go on.
         source.execute("BEGIN")
