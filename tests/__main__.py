@@ -3,7 +3,8 @@
     ruff → mypy → import-linter → makemigrations --check → check --deploy → pytest (unit, contract, e2e)
 
 Arguments go to pytest and leave the other steps out: `./brain test tests/gateway -k breaker`. `./brain test --slow` runs
-what is left out otherwise, because it takes long and a drill proves the same.
+what is left out otherwise, because it takes long and a drill proves the same. BRAIN_TEST_PROFILE=deep takes more time
+over the rest: depth.py.
 """
 
 from __future__ import annotations
