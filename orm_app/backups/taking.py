@@ -131,7 +131,8 @@ def _reported(path: Path, alias: str, started: datetime, progress: Progress | No
         yield told
     except BaseException as error:
         files.manifest_path(path).unlink(missing_ok=True)
-        reporter.failed(str(error) or type(error).__name__)
+        is_error = isinstance(error, Exception)
+        reporter.failed(str(error) or type(error).__name__ if is_error else "it was interrupted")
         raise
     reporter.succeeded()
 

@@ -411,7 +411,20 @@ def test_take__no_room_for_the_file__no_half_one_is_left(alias, directory):
     assert backups.take(alias, **BY).verified == "restored"
 
 
-def test_take__no_such_database_or_one_in_memory__said(lite):
+def test_take__interrupted__said_and_no_half_file(lite, directory):
+    fill(lite, 5)
+
+    def progress(step, done, total):
+        if step == "checking tables":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backups.take(lite, progress=progress, **BY)
+    assert [(one.state, one.detail) for one in backups.every()] == [("failed", "it was interrupted")]
+    assert [path.suffix for path in directory.iterdir()] == [".status"]
+
+
+def test_take__no_such_database__said(lite):
     with pytest.raises(BackupFailed, match="there is no database 'nope'"):
         backups.take("nope", **BY)
     Path(connections[lite].settings_dict["NAME"]).unlink(missing_ok=True)
