@@ -68,7 +68,12 @@ def watch(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         took_s = perf_counter() - began
         settings = conf()
         unit = _unit_of_work()
-        if unit is not None and (settings.N_PLUS_ONE is not None or unit.kind == "test"):
+        # psycopg's composed SQL cannot be the key of a dict.
+        if (
+            unit is not None
+            and isinstance(sql, str)
+            and (settings.N_PLUS_ONE is not None or unit.kind == "test")
+        ):
             alias = context["connection"].alias
             seen = unit.repeated.get((alias, sql))
             if seen is None:
@@ -92,7 +97,7 @@ class Seen:
         self.awaited = call_sites.UNKNOWN
 
 
-def _first(unit: work.Unit, alias: str, sql: Any, took_s: float) -> None:
+def _first(unit: work.Unit, alias: str, sql: str, took_s: float) -> None:
     if len(unit.repeated) < MOST_STATEMENTS and _is_counted(sql) and not _is_ignored.get():
         unit.repeated[alias, sql] = Seen(took_s)
 
@@ -118,9 +123,9 @@ def _of_waiting_task() -> call_sites.Site:
         return call_sites.UNKNOWN
 
 
-def _is_counted(sql: Any) -> bool:
+def _is_counted(sql: str) -> bool:
     """Savepoints have a name each, sessions are set up again and again, and a very long text is kept by nobody."""
-    return isinstance(sql, str) and len(sql) <= _LONGEST_COUNTED and _beginning(sql).startswith(_COUNTED)
+    return len(sql) <= _LONGEST_COUNTED and _beginning(sql).startswith(_COUNTED)
 
 
 def _beginning(sql: str) -> str:

@@ -34,7 +34,7 @@ _PATTERNS = {
   | (?P<mark>    %s | %\(\w+\)s | \$\d+ )
   {_COMMON}""",
     MYSQL: rf"""
-    (?P<comment> \#[^\n]* | --(?:[\s][^\n]*|\Z) | /\*.*?(?:\*/|\Z) )
+    (?P<comment> \#[^\n]* | --(?:[\s][^\n]*|\Z) | /\*M?!\d* | \*/(?!\*) | /\*.*?(?:\*/|\Z) )
   | (?P<text>    [xXbBnN]?{_ESCAPED} | {_ESCAPED.replace("'", '"')} )
   | (?P<name>    `[^`]*(?:``[^`]*)*(?:`|\Z) )
   | (?P<mark>    %s | %\(\w+\)s | \? )
@@ -63,13 +63,37 @@ _BEFORE_SIGN = _COMPARISONS | {
     "LIMIT",
     "OFFSET",
 }
+# What stands behind VALUES or IN, up to another of these, is a value in SQLite, quoted like a name or not.
+_CLAUSES = frozenset(
+    [
+        "SELECT",
+        "FROM",
+        "WHERE",
+        "SET",
+        "ON",
+        "AS",
+        "AND",
+        "OR",
+        "BY",
+        "HAVING",
+        "JOIN",
+        "INTO",
+        "RETURNING",
+        "VALUES",
+        "IN",
+    ]
+)
 _COMMENT_MARK = re.compile(r"/\*|\*/")
 
 
-@lru_cache(maxsize=256)
 def normalise(sql: str, dialect: str) -> str:
     """One line, at most some thousand characters. dialect: Django's vendor; an unknown one is read as PostgreSQL's."""
-    pieces = _pieces(sql[:_MOST_READ], dialect if dialect in _TOKENS else POSTGRESQL)
+    return _normalised(sql[:_MOST_READ], dialect if dialect in _TOKENS else POSTGRESQL)
+
+
+@lru_cache(maxsize=256)  # of what was cut: an INSERT of some megabytes must not stay here
+def _normalised(sql: str, dialect: str) -> str:
+    pieces = _pieces(sql, dialect)
     text = "".join(_collapsed(pieces)).strip().removesuffix(";").rstrip()
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
@@ -79,9 +103,9 @@ def fingerprint(*parts: str) -> str:
 
 
 def _pieces(sql: str, dialect: str) -> list[str]:
-    """Tokens; one that stood behind a space begins with one."""
+    """Tokens; one that stood behind a space begins with one. What MySQL runs of a comment, /*! … */, is no comment."""
     found: list[str] = []
-    gap, place, pattern = "", 0, _TOKENS[dialect]
+    gap, place, pattern, clause = "", 0, _TOKENS[dialect], ""
     while match := pattern.match(sql, place):
         kind, text, place = match.lastgroup, match[0], match.end()
         if kind == "tag":
@@ -94,7 +118,9 @@ def _pieces(sql: str, dialect: str) -> list[str]:
         if kind in _VALUES:
             text = "?"
             gap = _without_sign(found) or gap if kind == "number" else gap
-        elif kind == "name" and dialect == SQLITE and _is_quoted_value(found, sql, place):
+        elif kind == "word" and text.upper() in _CLAUSES:
+            clause = text.upper()
+        elif kind == "name" and dialect == SQLITE and _is_quoted_value(found, clause, sql, place):
             text = "?"
         found.append(gap + text)
         gap = ""
@@ -108,10 +134,11 @@ def _without_sign(found: list[str]) -> str:
     return ""
 
 
-def _is_quoted_value(found: list[str], sql: str, end: int) -> bool:
-    """SQLite takes "abc" for text where there is no such column: `name = "abc"`."""
-    is_compared = bool(found) and found[-1].strip().upper() in _COMPARISONS
-    return is_compared and not sql.startswith(".", end)
+def _is_quoted_value(found: list[str], clause: str, sql: str, end: int) -> bool:
+    """SQLite takes "abc" for text where there is no such column: `name = "abc"`, `IN ("abc")`."""
+    before = found[-1].strip().upper() if found else ""
+    is_listed = clause in ("VALUES", "IN") and before in ("(", ",")
+    return (is_listed or before in _COMPARISONS) and not sql.startswith(".", end)
 
 
 def _comment_end(sql: str, start: int) -> int:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
+import psycopg.sql
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
@@ -130,6 +132,14 @@ def test_slow__a_wrapper_around_the_first_statement__stays_its_own(tmp_path: Any
     assert seen == [1]
     assert fresh.execute_wrappers == [capture.watch]
     fresh.close()
+
+
+def test_n_plus_one__psycopgs_composed_sql__runs_and_is_not_counted() -> None:
+    composed = psycopg.sql.SQL("SELECT {}").format(psycopg.sql.Literal("secret"))
+    context = {"connection": connection, "cursor": None}
+    with work.unit("request", "GET /", "r1") as unit:
+        assert capture.watch(lambda *_: "rows", composed, None, False, context) == "rows"
+    assert not unit.repeated
 
 
 # --- stored ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,12 @@ DIALECTS = ["postgresql", "mysql", "sqlite"]
         ("mysql", "SELECT `a``1`, 'it\\'s', \"d\\\"q\", x'ab' # 'c\n", "SELECT `a``1`, ?, ?, ?"),
         ("mysql", "SELECT _utf8mb4'x', a-1, 5--1 -- 'c", "SELECT _utf8mb4?, a-?, ?--?"),
         ("sqlite", 'SELECT "t"."a" FROM "t" WHERE "t"."a" = "x"', 'SELECT "t"."a" FROM "t" WHERE "t"."a" = ?'),
+        ("mysql", "SELECT 1 /*! INTO OUTFILE '/x' */ FROM t /* 'c */", "SELECT ? INTO OUTFILE ? FROM t"),
+        ("mysql", "/*!50001 DROP TABLE t */ /*M!100100 , b */", "DROP TABLE t , b"),
+        ("mysql", "SELECT 2*/* c */3", "SELECT ?* ?"),
+        ("sqlite", 'INSERT INTO "t" ("a") VALUES (NULL, "x", 1), ("y", 2)', 'INSERT INTO "t" ("a") VALUES (NULL, ?, ?)'),
+        ("sqlite", 'SELECT "a" FROM "t" WHERE "b" IN ("x", "y") ORDER BY "c", "d"', 'SELECT "a" FROM "t" WHERE "b" IN (?) ORDER BY "c", "d"'),
+        ("sqlite", 'SELECT 1 WHERE "a" IN (SELECT "b", "c" FROM "d")', 'SELECT ? WHERE "a" IN (SELECT "b", "c" FROM "d")'),
         ("sqlite", 'SELECT 1 WHERE "a"."b" = "c"."d"', 'SELECT ? WHERE "a"."b" = "c"."d"'),
         ("sqlite", "SELECT [o'n], `p` WHERE q = :q AND r = ?1", "SELECT [o'n], `p` WHERE q = ? AND r = ?"),
         ("oracle", "SELECT 'x' FROM dual", "SELECT ? FROM dual"),
@@ -62,6 +69,12 @@ def test_normalise__very_long__bounded_and_quick() -> None:
     rows = ", ".join(["('secret', 1)"] * 200_000)
     assert normalise(f"INSERT INTO t VALUES {rows}", "sqlite") == "INSERT INTO t VALUES (?, ?)"
     assert len(normalise("SELECT " + ", ".join(f"column_{n}" for n in range(5_000)), "mysql")) == 4_000
+
+
+def test_normalise__a_statement_of_megabytes__is_not_kept() -> None:
+    long = "INSERT INTO big VALUES " + "('x'), " * 100_000
+    normalise(long, "sqlite")
+    assert sys.getrefcount(long) == 2  # this frame's, and the question's
 
 
 def quoted(text: str, dialect: str) -> str:
