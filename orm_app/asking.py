@@ -18,11 +18,12 @@ from typing import Any, Generic, TypeVar
 
 from django.db import Error, connections
 
-from . import health
+from . import health, session_limits
 
 T = TypeVar("T")
 PATIENCE_S = 3.4  # a probe of a pool waits 3 s before it says why there was no connection
 
+STATEMENT_S = 10.0  # nobody may wait for it any more, and the server shall not go on for nobody
 _SLOW_S = 1.0  # a refusal that took longer is kept for the next one who asks
 _KEPT_S = 15.0
 _MOMENT_S = 0.3
@@ -123,6 +124,7 @@ def _run(alias: str, ask: Callable[[], T], future: Future[Answer[T]]) -> None:
 
 def _answer(alias: str, ask: Callable[[], T]) -> Answer[T]:
     try:
-        return Answer(ask())
+        with session_limits.limited(alias, STATEMENT_S):
+            return Answer(ask())
     except (Error, OSError) as error:
         return Answer(None, health.reason(alias, error))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from foundation.models import AuditEntry
 from orm_app import asking, locks, operations, replicas, slow
 from orm_app.backups import BackupFailed
 from orm_app.models import SlowQuery, User
+from tests.foundation.databases import second_database
 
 from .conftest import Away
 
@@ -255,3 +257,44 @@ def _wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.service
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("server", ["postgresql_url", "mariadb_url"])
+def test_asking__a_table_is_locked__the_statement_ends_and_the_session_keeps_no_limit(
+    server: str, request: pytest.FixtureRequest, django_db_blocker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "STATEMENT_S", 0.3)
+    url = f"{request.getfixturevalue(server)}?pool_max_size=2"
+    limit = "SHOW statement_timeout" if server == "postgresql_url" else "SELECT @@max_statement_time"
+
+    def ask(sql: str) -> Any:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()[0]
+
+    def timed() -> tuple[str, Any]:
+        within = str(ask(limit))
+        began = time.monotonic()
+        with pytest.raises(DatabaseError):
+            ask("SELECT count(*) FROM auth_group")
+        assert time.monotonic() - began < 5
+        return within, connections[alias].connection
+
+    with django_db_blocker.unblock(), second_database(url, app="auth") as alias:
+        before = ask(limit)
+        with transaction.atomic(alias) if server == "postgresql_url" else contextlib.nullcontext():
+            with connections[alias].cursor() as cursor:
+                cursor.execute("LOCK TABLE auth_group" + (" WRITE" if server == "mariadb_url" else ""))
+            within, lent = asking.of(alias, "locked", timed).value or ("", None)
+            if server == "mariadb_url":
+                ask("SELECT 1")
+                with connections[alias].cursor() as cursor:
+                    cursor.execute("UNLOCK TABLES")
+        assert within in ("300ms", "0.3")
+        _wait_until(lambda: not asking._running)
+        assert lent is not None
+        for _ in range(4):  # both connections of the pool have their turn
+            connections[alias].close()
+            assert ask(limit) == before
