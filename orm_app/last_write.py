@@ -6,6 +6,7 @@ The moment is by the primary's clock, as another process of another machine may 
 from __future__ import annotations
 
 import math
+from time import monotonic
 
 from django.conf import settings
 from django.core.signing import BadSignature, Signer
@@ -18,12 +19,19 @@ from .topology import topology
 from .work import Unit
 
 COOKIE = "brain_last_write"
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 def since(request: HttpRequest) -> float | None:
-    """What this client's reads must see, by time.monotonic(); None: nothing in particular."""
+    """What this request's reads must see, by time.monotonic(); None: nothing in particular."""
+    if not topology().replicas:
+        return None
+    if (
+        request.method not in _READING
+    ):  # it reads a row to change it: an old one would undo what others have written
+        return monotonic()
     value = request.COOKIES.get(COOKIE)
-    if not value or not topology().replicas:
+    if not value:
         return None
     try:
         moments = parse(_signer().unsign(value))

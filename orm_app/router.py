@@ -9,6 +9,7 @@ Outside a unit of work (`orm_app.work`) nobody knows what has been written befor
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from contextvars import ContextVar
 from time import monotonic
 from types import TracebackType
@@ -65,7 +66,8 @@ class _Reads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _wanted.reset(self._tokens.pop())
+        with suppress(ValueError):  # of a generator that is closed in another context
+            _wanted.reset(self._tokens.pop())
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -93,6 +95,8 @@ def source(primary: str, its_replicas: tuple[str, ...]) -> str:
     A unit stays with one replica, and never goes back in time: what it has read from the primary, a replica must have.
     """
     wanted, unit = _wanted.get(), work.current()
+    if unit is not None and unit.is_over:
+        unit = None
     if wanted == _PRIMARY or (unit is None and wanted is None):
         return primary
     if unit is None or wanted == _REPLICA:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django.db import connections
 
-from . import asking, checkups, status
+from foundation.health import Health
+
+from . import asking, checkups, health, status
 from .checkups import Checkup
 from .status import Status
 
@@ -20,6 +22,12 @@ def every() -> list[Status]:
 
 def of(alias: str) -> Status:
     return _told(alias, _asked(alias))
+
+
+def probe(alias: str = "default") -> Health:
+    """health.check, in a bounded time: a server that hangs leaves a connection of the pool without an answer."""
+    answer = asking.of(alias, "probe", lambda: health.check(alias))
+    return answer.value or Health("database", False, answer.error, asking.PATIENCE_S * 1000)
 
 
 def checkup(alias: str) -> asking.Answer[Checkup]:

@@ -7,7 +7,7 @@ that), and which statements it repeats (an N+1). The doors begin and end it: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ class Unit:
         default_factory=dict
     )  # when last, where replicas were not new enough
     repeated: dict[Any, Any] = field(default_factory=dict)  # filled by orm_app.slow
+    is_over: bool = False  # a task that a request began and did not wait for goes on within its context
 
     def must_see(self, primary: str) -> float | None:
         """The moment before which everything must be in what answers a read of this cluster."""
@@ -67,7 +68,10 @@ def begin(new: Unit) -> tuple[Unit, Token[Unit | None]]:
 
 
 def end(done: Unit, token: Token[Unit | None]) -> None:
-    _current.reset(token)
+    done.is_over = True
+    # What is closed by another task's or thread's hand (a generator that nobody read to its end) has another context.
+    with suppress(ValueError):
+        _current.reset(token)
     for call in _at_end:
         call(done)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import signal
 import threading
@@ -19,7 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orm_app import db, replicas, status, work
+from orm_app import asking, db, replicas, standing, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
 from tests.drills.processes import children_of
@@ -80,6 +82,25 @@ def test_reads__units_of_work__replicas_share_them_and_each_unit_stays_with_one(
 def test_reads__outside_a_unit__come_from_the_primary(site: Any) -> None:
     assert source() == CLONE
     with db.replica():
+        assert source() in (ONE, TWO)
+
+
+def test_reads__in_what_a_unit_left_behind__come_from_the_primary(site: Any) -> None:
+    with unit():
+        left = contextvars.copy_context()
+        assert left.run(source) in (ONE, TWO)
+    assert left.run(source) == CLONE
+
+
+def test_primary__generator_closed_in_another_context__nobody_is_told(site: Any) -> None:
+    def rows() -> Iterator[str]:
+        with db.primary():
+            yield source()
+
+    with unit():
+        reading = rows()
+        assert contextvars.copy_context().run(next, reading) == CLONE
+        reading.close()
         assert source() in (ONE, TWO)
 
 
@@ -191,6 +212,21 @@ def test_two_requests__replay_is_paused__the_writer_sees_its_row_and_others_the_
     assert serve(requests.get("/")).content.decode() in (ONE, TWO)
 
 
+def test_request__that_may_write__reads_what_others_committed_before_it(site: Any) -> None:
+    """Else it would store an old row's other fields over theirs."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(",".join(names()) + source())
+
+    serve: Callable[[HttpRequest], Any] = UnitOfWorkMiddleware(view)
+    requests = RequestFactory()
+    with replicated.replay_paused(*site.standbys):
+        write()
+        assert serve(requests.get("/")).content.decode() in (ONE, TWO)
+        for ask in (requests.post, requests.put, requests.patch, requests.delete):
+            assert serve(ask("/")).content.decode() == f"x{CLONE}"
+
+
 def test_cookie__process_that_has_not_asked_the_primary_yet__next_request_sees_all_until_then(
     site: Any,
 ) -> None:
@@ -261,18 +297,37 @@ def test_failover__replicas_stop_one_by_one__the_others_the_primary_and_back(sit
 
 def test_failover__replica_hangs__its_silence_is_enough(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "_PATIENCE_S", 0.3)
-    first, _ = site.standbys
-    frozen = [first.process.pid, *children_of(first.process.pid)]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(site.standbys[0]):
         replicated.until(lambda: "has not answered" in state(ONE).reason)
         with unit():
             assert (names(), source()) == ([], TWO)
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
     until_usable(ONE)
+
+
+def test_probe__server_hangs_behind_an_open_connection__down_in_time(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.3)
+    assert standing.probe(ONE).ok
+    with frozen(site.standbys[0]):
+        began = time.monotonic()
+        found = standing.probe(ONE)
+        assert (found.ok, found.detail) == (False, "no answer within 0.3 s")
+        assert time.monotonic() - began < 3
+    until_usable(ONE)
+
+
+@contextlib.contextmanager
+def frozen(standby: servers.PostgresNode) -> Iterator[None]:
+    assert standby.process is not None
+    pids = [standby.process.pid, *children_of(standby.process.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("way", ["query", "await"])

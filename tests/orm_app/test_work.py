@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,12 @@ def test_unit__block_raises__it_has_ended(ended: list[work.Unit]) -> None:
         raise ZeroDivisionError
     assert work.current() is None
     assert [one.id for one in ended] == ["j1"]
+
+
+def test_unit__ended_in_another_context__has_ended_all_the_same(ended: list[work.Unit]) -> None:
+    begun = contextvars.copy_context().run(work.begin, work.Unit("job", "charge", "j1"))
+    work.end(*begun)
+    assert [(one.id, one.is_over) for one in ended] == [("j1", True)]
 
 
 def test_middleware__sync_view__its_unit_has_the_request_id(ended: list[work.Unit]) -> None:
