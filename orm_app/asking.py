@@ -9,6 +9,7 @@ the next one is waited for a moment only, and the last answer stands meanwhile.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -122,9 +123,19 @@ def _run(alias: str, ask: Callable[[], T], future: Future[Answer[T]]) -> None:
         future.set_exception(error)
 
 
+def _forked() -> None:
+    """The parent's threads do not come along: a child that waited for them would never get an answer."""
+    global _lock
+    _lock = threading.Lock()
+    _running.clear()
+
+
 def _answer(alias: str, ask: Callable[[], T]) -> Answer[T]:
     try:
         with session_limits.limited(alias, STATEMENT_S):
             return Answer(ask())
     except (Error, OSError) as error:
         return Answer(None, health.reason(alias, error))
+
+
+os.register_at_fork(after_in_child=_forked)

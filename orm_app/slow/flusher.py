@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from datetime import UTC, datetime
 from time import monotonic
@@ -27,15 +28,18 @@ _SAY_EVERY_S = 60.0
 
 
 class Flusher:
-    def __init__(self, *, is_wanted: bool = True) -> None:
-        self.is_wanted = is_wanted  # False: tests, which flush by hand
+    def __init__(self, *, is_wanted: bool | None = None) -> None:
+        self.is_wanted = is_wanted  # None: outside of tests
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._pruned_at = self._said_at = -1e9
 
     def start(self) -> None:
-        if self._thread is not None or not self.is_wanted or self._stop.is_set():
+        if self._thread is not None or self._stop.is_set():
+            return
+        is_wanted = not _is_test() if self.is_wanted is None else self.is_wanted
+        if not is_wanted:
             return
         with self._lock:
             if self._thread is None:
@@ -87,6 +91,13 @@ class Flusher:
             is_last = self._stop.wait(conf().SLOW_FLUSH_S)
             self.flush()
             connections.close_all()  # back to their pools until the next time
+
+
+def _is_test() -> bool:
+    """Between Django's setup_test_environment and its end. There the thread would write into the test database beside
+    the test: its rows outlive the test, and in a shared database in memory it locks the test out."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def start() -> None:

@@ -189,6 +189,16 @@ def test_flush__the_table_is_away__dropped_and_counted(monkeypatch: pytest.Monke
     assert [line["event"] for line in logs] == ["slow_queries_dropped"]
 
 
+def test_flusher__in_tests__begins_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: begun.append(thread))
+    flusher.Flusher().start()
+    assert not begun
+    monkeypatch.delattr("django.test.utils._TestState.saved_data")
+    flusher.Flusher().start()
+    assert [thread.name for thread in begun] == ["slow-queries"]
+
+
 def test_findings__more_than_fit__dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "_MOST_WAITING", 2)
     before = finding.findings.dropped

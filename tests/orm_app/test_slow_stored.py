@@ -95,7 +95,7 @@ def test_add__threads_at_once_in_any_order__nothing_is_lost(alias: str) -> None:
 def test_flusher__its_own_thread__stores_with_a_plan_and_finds_nothing_itself(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = flusher.Flusher()
+    own = flusher.Flusher(is_wanted=True)
     monkeypatch.setattr(flusher, "flusher", own)
     with (
         override_settings(BRAIN={"DATABASE": {"SLOW_QUERY_MS": 0, "SLOW_FLUSH_S": 0.1}}),
