@@ -1,4 +1,4 @@
-"""What people do to a database from the admin and over the API, each with its audit entry. The commands have verbs of their own."""
+"""What people do to a database, each with its audit entry: the admin, the API and the commands call it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foundation import audit
 from . import asking, backup_checks, backups, explain, slow
 from .backups import Backup, BackupFailed, files
 from .explain import CannotExplain, Plan
-from .slow import normal
+from .slow import normal, stored
 
 _EXPLAIN_S, _ANALYZE_S = 3.0, 10.0
 _READS = {"SELECT", "WITH", "VALUES", "TABLE"}
@@ -27,10 +27,11 @@ class NoSuchBackup(LookupError):
 
 def clear_slow(alias: str | None, **by: Any) -> int:
     """alias: None for all. Returns how many were dropped."""
-    dropped = slow.clear(alias)
-    audit.record(
-        action="database.slow_clear", target=f"database:{alias or '*'}", after={"rows": dropped}, **by
-    )
+    with transaction.atomic(stored.USING):
+        dropped = slow.clear(alias)
+        audit.record(
+            action="database.slow_clear", target=f"database:{alias or '*'}", after={"rows": dropped}, **by
+        )
     return dropped
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.forms.models import model_to_dict
 
-from foundation import audit, figures
+from foundation import figures
 from foundation.commands import DEGRADED, OK, BrainCommand, Failed
-from orm_app import explain, migrate, slow
+from orm_app import explain, migrate, operations, slow
 from orm_app.explain import Plan
 from orm_app.models import SlowQuery
 from orm_app.slow import server, stored
@@ -110,12 +110,7 @@ class _Verbs:
                 f"{number} rows would go. Nothing was done: run it again with --yes.", style="yellow"
             )
             return DEGRADED
-        with transaction.atomic(stored.USING):
-            number = slow.clear(database)
-            audit.record(
-                actor=migrate.operator(), action="database.slow_clear", target=f"database:{database or '*'}",
-                after={"rows": number}, source="cli",
-            )  # fmt: skip
+        number = operations.clear_slow(database, actor=migrate.operator(), source="cli")
         self._command.document({"cleared": number})
         self._command.line(f"{number} rows are gone.")
         return OK
