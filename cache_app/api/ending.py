@@ -10,8 +10,9 @@ from rest_framework.views import APIView
 
 from cache_app import operations
 from foundation import roles
+from foundation.api import Strict, by
 
-from .answers import Strict, by, told
+from .answers import told
 from .keys import RemovedSerializer
 
 _MOST = 100  # names in one call

@@ -13,8 +13,9 @@ from rest_framework.views import APIView
 
 from cache_app import browsing, operations
 from foundation import roles
+from foundation.api import Strict, asked, by
 
-from .answers import ALIAS, VERSION, Strict, asked, by, number, told
+from .answers import ALIAS, VERSION, number, told
 
 
 class RowSerializer(serializers.Serializer):

@@ -12,8 +12,9 @@ from rest_framework.views import APIView
 
 from cache_app import keyspace, operations, standing, stats, stats_store
 from cache_app.tallies import Tally, by_alias
+from foundation.api import asked, by
 
-from .answers import StoreUnavailable, asked, by, told
+from .answers import StoreUnavailable, told
 
 
 class ServerSerializer(serializers.Serializer):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +15,9 @@ from rest_framework import serializers
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.settings import api_settings
 
+from foundation.api import Conflict
+
 _MOST_NAMED = 5  # rows that the refusal to delete one names
-
-
-class Conflict(APIException):
-    status_code = 409
-    default_code = "conflict"
 
 
 class PreconditionFailed(APIException):
@@ -64,25 +60,9 @@ def _needed_by(rows: Collection[Any]) -> str:
     return f"It is needed by {', '.join(found[:_MOST_NAMED])}{more}."
 
 
-def unknown(name: str, known: Collection[str]) -> str:
-    """What to say of a name that is not among the known ones."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"is not known here; did you mean {close[0]}?" if close else "is not known here"
-
-
 def moment(at: float) -> str | None:
     """Seconds since the epoch as a date; 0.0 is none."""
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") if at else None
-
-
-class Strict(serializers.BaseSerializer):
-    """Refuses fields that it does not have: a misspelt one must not pass for one that is set."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        strange = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
-        if strange:
-            raise ValidationError({str(name): [unknown(str(name), list(self.fields))] for name in strange})
-        return super().to_internal_value(data)
 
 
 class Choice(serializers.ChoiceField):

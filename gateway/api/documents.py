@@ -17,13 +17,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import unknown
 from gateway import config
 from gateway.errors import InvalidDocument
 from gateway.models import Configuration
 from orm_app import db
 
 from . import etags
-from .answers import unknown
 from .rows import writing
 from .schema import ETAG, IF_MATCH
 

@@ -18,11 +18,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import Conflict, Strict
 from gateway import changes
 from gateway.models import ApiKey, Consumer
 
 from . import lists, references
-from .answers import Conflict, Strict
 from .rows import RowDetail, RowList, RowSerializer, location, reread, tagged, writing
 
 STATES = ("active", "expired", "revoked")

@@ -15,7 +15,7 @@ from rest_framework.filters import BaseFilterBackend
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
-from .answers import unknown
+from foundation.api import unknown
 
 LONGEST_PAGE = 500
 _PAGING = ("cursor", "page_size", "ordering")

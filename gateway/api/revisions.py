@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import Conflict
 from gateway import history
 from gateway.errors import RollbackRefused
 from gateway.models import Revision
 
 from . import references
-from .answers import Conflict, told
+from .answers import told
 from .documents import ChangeSerializer, change_shown
 from .rows import RowList
 

@@ -12,12 +12,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from foundation import audit, roles
+from foundation.api import Strict
 from gateway import issuers, revocations, tokens
 from gateway.callers import OWN_ISSUER
 from gateway.models import JwtIssuer, RevokedToken
 
 from . import lists, references
-from .answers import Strict, told
+from .answers import told
 from .rows import RowList
 
 _LONGEST_ID = 255

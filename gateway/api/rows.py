@@ -19,12 +19,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from foundation import audit, roles
+from foundation.api import Strict
 from gateway import changes, entries, lookups
 from gateway.models import Configuration
 from orm_app import db
 
 from . import etags, references
-from .answers import Choice, Strict, told
+from .answers import Choice, told
 from .lists import Filter, Filters, Pages
 from .schema import ETAG, IF_MATCH, IF_NONE_MATCH
 

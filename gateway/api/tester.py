@@ -13,9 +13,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import roles
+from foundation.api import Strict
 from gateway import board, issuers, tester
-
-from .answers import Strict
 
 _MOST_HEADERS = 100
 

@@ -15,11 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from foundation.api import unknown
 from gateway import traffic
 from gateway.errors import TrafficUnavailable
 from gateway.traffic_report import CLASSES, SHARES, Report, Sums
 
-from .answers import moment, unknown
+from .answers import moment
 
 USUAL_S = 3600.0
 _PARAMETERS = ("since", "until", "route", "consumer")

@@ -12,10 +12,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import roles
+from foundation.api import Strict, asked, by
 from orm_app import backup_checks, backups, operations
 from orm_app.backups import Backup, BackupFailed
 
-from .answers import Strict, alias_of, asked, by
+from .answers import alias_of
 
 
 class BackupSerializer(serializers.Serializer):

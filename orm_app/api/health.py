@@ -10,9 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from foundation.api import asked
 from orm_app import standing
 
-from .answers import ALIAS, alias_of, asked, value
+from .answers import ALIAS, alias_of, value
 
 
 class HealthFindingSerializer(serializers.Serializer):

@@ -14,9 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import roles
+from foundation.api import Strict, asked, by
 from orm_app import asking, health, locks
 
-from .answers import ALIAS, DatabaseUnavailable, Strict, alias_of, asked, by, value
+from .answers import ALIAS, DatabaseUnavailable, alias_of, value
 
 
 class DatabaseSessionSerializer(serializers.Serializer):

@@ -11,10 +11,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from foundation.api import asked
 from orm_app import migration_standing
 from orm_app.migration_journal import Broken
 
-from .answers import ALIAS, alias_of, asked, value
+from .answers import ALIAS, alias_of, value
 
 
 class MigrationSerializer(serializers.Serializer):

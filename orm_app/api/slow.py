@@ -11,10 +11,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from foundation.api import Strict, asked, by
 from orm_app import operations, slow
 from orm_app.models import SlowQuery
 
-from .answers import Strict, alias_of, asked, by, chosen
+from .answers import alias_of, chosen
 
 _ORDERS = ("total", "max", "count", "last")
 _KINDS = ("slow", "n_plus_one")

@@ -14,11 +14,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import Strict
 from queue_app import alert_rules, clock, silences
 from queue_app.alerts import State
 from queue_app.models import Alert, AlertRule, Silence
 
-from .answers import NewestFirst, Strict, conflict_if
+from .answers import NewestFirst, conflict_if
 
 T = TypeVar("T")
 _STATES = [state.value for state in State]

@@ -16,12 +16,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from foundation.api import Strict
 from queue_app import bulk, selection
 from queue_app.models import BulkAction
 from queue_app.selection import Selection
 from queue_app.states import Bulk
 
-from .answers import Strict, conflict_if
+from .answers import conflict_if
 
 
 class BulkActionSerializer(serializers.ModelSerializer[BulkAction]):

@@ -13,13 +13,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from foundation.api import Strict
 from queue_app import deadletter
 from queue_app.models import Job
 from queue_app.offload import PayloadLost
 from queue_app.payloads import BadPayload
 from queue_app.registry import UnknownTask
 
-from .answers import Strict, conflict_if
+from .answers import conflict_if
 from .bulk_actions import selected
 
 

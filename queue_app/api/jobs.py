@@ -15,13 +15,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from foundation.api import Strict
 from queue_app import by_hand, cancelling, deadletter, finding, offload, promoting
 from queue_app.models import Job, JobEvent
 from queue_app.payloads import BadPayload
 from queue_app.queues import UnknownQueue
 from queue_app.registry import UnknownTask
 
-from .answers import NewestFirst, Strict, conflict_if
+from .answers import NewestFirst, conflict_if
 from .bulk_actions import selected
 
 _SUMMARY = [

@@ -12,10 +12,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit
+from foundation.api import Strict
 from queue_app import limits_told, queues, quotas, tenants
 from queue_app.models import Queue, Tenant
 
-from .answers import Strict
 from .queues import found
 
 T = TypeVar("T")

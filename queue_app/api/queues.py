@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import Strict
 from queue_app import bulk, queues, quotas, stats
 from queue_app.models import Queue
 from queue_app.selection import Selection
 from queue_app.states import Bulk
 
-from .answers import Strict, conflict_if
+from .answers import conflict_if
 from .bulk_actions import BulkActionSerializer
 
 _POLICY = [name for name in queues.EDITABLE if name not in queues.LIMITS]  # limits have their own address

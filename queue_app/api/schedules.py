@@ -16,10 +16,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from foundation import audit, roles
+from foundation.api import Strict
 from queue_app import clock, schedules
 from queue_app.models import Firing, Schedule
 
-from .answers import Strict, conflict_if
+from .answers import conflict_if
 
 T = TypeVar("T")
 
