@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DEFAULT = "default"
+MIRRORED = "IS_TEST_MIRROR"  # in an entry of DATABASES: tests have made it a mirror of its primary, and it gets no reads
 _MONGODB = "django_mongodb_backend"
 
 
@@ -27,9 +28,10 @@ class Topology:
 def topology(databases: Mapping[str, Mapping[str, Any]], apps: Mapping[str, str]) -> Topology:
     """databases: as DATABASES. What is wrong in them is the system checks' to say."""
     primaries = {alias: entry["REPLICA_OF"] for alias, entry in databases.items() if entry.get("REPLICA_OF")}
+    reading = [alias for alias in primaries if not databases[alias].get(MIRRORED)]
     replicas = {
-        primary: tuple(alias for alias in primaries if primaries[alias] == primary)
-        for primary in primaries.values()
+        primary: tuple(alias for alias in reading if primaries[alias] == primary)
+        for primary in map(primaries.__getitem__, reading)
         if primary in databases
     }
     # Django's own apps have integer keys, and relations that no document database follows.

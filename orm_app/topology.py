@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import connections
 
 from . import routing
@@ -19,6 +21,14 @@ def topology() -> routing.Topology:
     if _known is None or not _is_same(_known[0], key):
         _known = key, routing.topology(databases, chosen.APPS)
     return _known[1]
+
+
+def mirror(entry: dict[str, Any]) -> None:
+    """Of DATABASES: its replica is its primary's mirror from now on. A test names the databases that it uses, and a
+    standby would answer it with what was there before the test's last write."""
+    global _known
+    entry[routing.MIRRORED] = True
+    _known = None
 
 
 def _is_same(one: _Key, other: _Key) -> bool:

@@ -6,9 +6,15 @@ from typing import Any
 
 from django.db.backends.mysql import creation
 
+from orm_app import topology
+
 
 class DatabaseCreation(creation.DatabaseCreation):
     connection: Any
+
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        super().set_as_test_mirror(primary_settings_dict)
+        topology.mirror(self.connection.settings_dict)
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
         self.connection.close()

@@ -9,10 +9,13 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool
 
+from .creation import DatabaseCreation
 from .pool import Pool
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    creation_class = DatabaseCreation
+
     @property
     def pool(self) -> Pool | None:
         """This alias's pool in this process, made on first use; None without OPTIONS["pool"]."""

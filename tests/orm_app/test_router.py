@@ -12,8 +12,9 @@ from django.core.management import call_command
 from django.db import connections, router
 from django.test import override_settings
 
-from orm_app import User
+from orm_app import User, db
 from orm_app.databases import from_url
+from orm_app.topology import topology
 from tests.orm_app.migrating import alias_of
 
 
@@ -62,6 +63,25 @@ def test_router__rows_of_two_databases__no_relation(second: str) -> None:
     assert not router.allow_relation(user, group)
     group._state.db = "default"
     assert router.allow_relation(user, group)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "mysql"])
+def test_router__replica_that_tests_made_a_mirror__gets_no_reads_and_is_still_one(scheme: str) -> None:
+    entry = f"{scheme}://brain@127.0.0.1:1/brain"
+    with (
+        database("first", entry),
+        database("first_replica1", entry, REPLICA_OF="first"),
+        mapped(auth="first"),
+    ):
+        assert topology().replicas == {"first": ("first_replica1",)}
+        connections["first_replica1"].creation.set_as_test_mirror(connections["first"].settings_dict)
+        assert topology().replicas == {}
+        with db.replica():
+            assert router.db_for_read(Group) == "first"
+        group = Group(name="x")
+        group._state.db = "first_replica1"
+        assert router.db_for_write(Group, instance=group) == "first"
+        assert not router.allow_migrate("first_replica1", "auth")
 
 
 def test_migrate__database_with_one_app_mapped_to_it__holds_its_tables_and_no_others(
