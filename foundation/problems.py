@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import (
     HttpRequest,
@@ -24,6 +24,10 @@ from django.views import defaults
 from rest_framework import exceptions
 
 from . import request_id as request_ids
+from .middleware import Around
+
+if TYPE_CHECKING:
+    from .middleware import Finish
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -142,27 +146,11 @@ def _step(pointer: str, key: str) -> str:
 
 
 # --- plain views -----------------------------------------------------------------------------------------------------
-class ProblemMiddleware:
+class ProblemMiddleware(Around):
     """Turns Django's own error pages into problems for whoever did not ask for HTML, and always under /api/."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(
-        self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
-    ) -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self._is_async:
-            return self._acall(request)
-        return _restated(request, cast(HttpResponseBase, self.get_response(request)))
-
-    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        return _restated(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+    def around(self, request: HttpRequest) -> AbstractContextManager[Finish]:
+        return nullcontext(lambda answer: _restated(request, answer))
 
 
 def _restated(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:

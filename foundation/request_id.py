@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+from .middleware import Around
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
+
+    from .middleware import Finish
 
 HEADER = "X-Request-Id"
 
@@ -47,33 +50,18 @@ def bound(value: str) -> Iterator[str]:
         _current.reset(token)
 
 
-class RequestIdMiddleware:
-    """First in MIDDLEWARE. Sync or async after the chain it stands in: no thread is entered for it."""
+class RequestIdMiddleware(Around):
+    """First in MIDDLEWARE."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(
-        self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
-    ) -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self._is_async:
-            return self._acall(request)
+    @contextmanager
+    def around(self, request: HttpRequest) -> Iterator[Finish]:
         with bound(_adopt(request)) as value:
-            response = cast("HttpResponseBase", self.get_response(request))
-            response[HEADER] = value
-            return response
 
-    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        with bound(_adopt(request)) as value:
-            response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
-            response[HEADER] = value
-            return response
+            def finish(response: HttpResponseBase) -> HttpResponseBase:
+                response[HEADER] = value
+                return response
+
+            yield finish
 
 
 def _adopt(request: HttpRequest) -> str:
