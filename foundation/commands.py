@@ -107,7 +107,9 @@ class BrainCommand(BaseCommand):
     @contextmanager
     def progress(self, description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
         """A bar on stderr while the block runs, on a terminal only: `with self.progress("copying", 10) as advance`."""
-        screen = Console(file=self.stderr, no_color=self._no_color)
+        # Not Django's wrapper: it paints what it is given red and ends each of the bar's frames with a line.
+        stream = self.stderr._out
+        screen = Console(file=stream, no_color=self._no_color or None)
         if self.is_json or not screen.is_terminal:
             yield _advance_nothing
             return

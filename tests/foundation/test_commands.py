@@ -155,3 +155,12 @@ def test_progress__terminal_and_json__drawn_on_stderr_only_without_json(monkeypa
         Command(stdout=out, stderr=err).run_from_argv(argv)
         assert ("counting" in err.getvalue()) is is_drawn
         assert "counting" not in out.getvalue()
+
+
+def test_progress__terminal__drawn_over_itself_and_never_in_the_colour_of_errors(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    err = Terminal()
+    Command(stdout=Terminal(), stderr=err).run_from_argv(["manage.py", "probe"])
+    drawn = err.getvalue().partition("counting")
+    assert "\n" not in drawn[0]
+    assert "\x1b[31;1m" not in err.getvalue()
