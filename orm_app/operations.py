@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 
 from foundation import audit
 
-from . import asking, backup_checks, backups, explain, slow
+from . import asking, backup_checks, backups, explain, slow, sql_statements
 from .backups import Backup, BackupFailed, files
 from .explain import CannotExplain, Plan
 from .slow import normal, stored
+from .sql_statements import BadScript
 
 _EXPLAIN_S, _ANALYZE_S = 3.0, 10.0
 _READS = {"SELECT", "WITH", "VALUES", "TABLE"}
@@ -42,6 +43,7 @@ def explained(alias: str, sql: str, *, analyze: bool, **by: Any) -> asking.Answe
     shape = normal.normalise(sql, vendor)
     if shape.lstrip("( ").partition(" ")[0].upper() not in _READS:
         raise CannotExplain(f"only a statement that reads is explained here: {', '.join(sorted(_READS))}")
+    _refuse_into(sql, vendor)
     audit.record(
         action="database.explain", target=f"database:{alias}", after={"sql": shape, "analyze": analyze}, **by
     )
@@ -94,6 +96,18 @@ def backup(name: str) -> Backup:
     return found
 
 
+def _refuse_into(sql: str, vendor: str) -> None:
+    """A file of the server's, which no transaction that only reads keeps MariaDB's ANALYZE from writing."""
+    try:
+        for token in sql_statements.tokens(sql, vendor):
+            if token.kind == "word" and token.value.upper() == "INTO":
+                raise CannotExplain("SELECT … INTO stores what it has found: leave INTO out")
+            if token.kind == "text" and token.value.startswith("/*"):
+                raise CannotExplain("/*! … */ runs on MySQL: leave it out")
+    except BadScript as error:
+        raise CannotExplain(str(error)) from error
+
+
 @contextmanager
 def _read_only(alias: str) -> Iterator[None]:
     """A transaction in which the server itself refuses writes, rolled back. SQLite only plans, and runs nothing."""
@@ -103,11 +117,18 @@ def _read_only(alias: str) -> Iterator[None]:
         return
     if vendor == "mysql":  # of the transaction that follows
         _execute(alias, "SET TRANSACTION READ ONLY")
-    with transaction.atomic(alias):
-        if vendor == "postgresql":
-            _execute(alias, "SET TRANSACTION READ ONLY")
-        yield
-        transaction.set_rollback(True, alias)
+    try:
+        with transaction.atomic(alias):
+            if vendor == "postgresql":
+                _execute(alias, "SET TRANSACTION READ ONLY")
+            yield
+            transaction.set_rollback(True, alias)
+    finally:
+        if (
+            vendor == "postgresql"
+        ):  # no rollback gives a session's advisory locks back, and the pool lends it again
+            with suppress(Error):
+                _execute(alias, "SELECT pg_advisory_unlock_all()")
 
 
 def _execute(alias: str, sql: str) -> None:

@@ -34,6 +34,7 @@ from orm_app.admin import frame, migrations
 from orm_app.admin import locks as locks_page
 from orm_app.backups import BackupFailed
 from orm_app.checkup_findings import Finding
+from orm_app.explain import CannotExplain
 from orm_app.locks import Locks, Session
 from orm_app.migration_lint.changes import Finding as Lint
 from orm_app.migration_standing import Standing
@@ -513,6 +514,7 @@ def test_explain__a_select__plan_and_an_entry_without_its_values(admin: Client) 
         ("/* SELECT */ update orm_app_user set id = 1", "only a statement that reads"),
         ("SELECT 1; DROP TABLE orm_app_user", "one statement, not 2"),
         ("SELECT nothing FROM orm_app_user", "nothing"),
+        ("SELECT 1 INTO OUTFILE '/tmp/x'", "leave INTO out"),
     ],
 )
 def test_explain__what_it_refuses__says_why_and_changes_nothing(sql: str, why: str, admin: Client) -> None:
@@ -520,6 +522,12 @@ def test_explain__what_it_refuses__says_why_and_changes_nothing(sql: str, why: s
     assert why in found.partition('role="alert"')[2]
     assert 'id="plan"' not in found
     assert User.objects.exists()
+
+
+def test_explain__what_mysql_runs_of_a_comment__refused() -> None:
+    with pytest.raises(CannotExplain, match="runs on MySQL"):
+        operations._refuse_into("SELECT 1 /*!50000 INTO OUTFILE '/x' */", "mysql")
+    operations._refuse_into("SELECT 'into' /* into */, `into` FROM t", "mysql")
 
 
 @pytest.mark.service
@@ -536,9 +544,12 @@ def test_explain__analyzed__runs_read_only(
         if server == "postgresql_url":
             writes = "WITH gone AS (DELETE FROM auth_group RETURNING 1) SELECT * FROM gone"
             assert "read-only transaction" in text(admin.post(at("explain"), form | {"sql": writes}))
+            admin.post(at("explain"), form | {"sql": "SELECT pg_advisory_lock(42)"})
             with connections[alias].cursor() as cursor:
                 cursor.execute("SELECT count(*) FROM auth_group")
                 assert cursor.fetchone()[0] == 3
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42")
+                assert cursor.fetchone()[0] == 0
         connections[alias].close()
 
 
