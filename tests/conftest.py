@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place[item.path])
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """At once, by name: a run that is ended early has told what failed."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid} ({report.when})", flush=True)
+
+
 def pytest_collection_finish() -> None:
     if hypothesis := sys.modules.get("hypothesis"):
         count = depth.examples(depth.USUAL_EXAMPLES)
