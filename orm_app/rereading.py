@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models.query import QuerySet
 
-from . import losses, mongo, replicas
+from . import losses, mongo, replicas, work
 from .topology import topology
 
 T = TypeVar("T")
@@ -34,4 +35,13 @@ def read(queryset: QuerySet, ask: Callable[[QuerySet], T]) -> T:
             connections[alias].close()
         elif not losses.is_conflict(error):
             raise
+    _never_go_back(primary)
     return ask(queryset.using(primary))
+
+
+def _never_go_back(primary: str) -> None:
+    """What is read from the primary now, the replicas of the unit's later reads must have."""
+    unit = work.current()
+    if unit is not None:
+        unit.sources.pop(primary, None)
+        unit.read_from_primary[primary] = monotonic()

@@ -150,9 +150,18 @@ def _connected(*, connection: Any, **_: object) -> None:
 
 def _notice_write(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
     unit = work.current()
-    if unit is not None and may_write(sql):
-        unit.written.add(context["connection"].alias)
-    return execute(sql, params, many, context)
+    if unit is None:
+        return execute(sql, params, many, context)
+    alias = context["connection"].alias
+    if may_write(sql):
+        unit.written.add(alias)
+    try:
+        return execute(sql, params, many, context)
+    finally:
+        if (
+            alias in unit.read_from_primary
+        ):  # it may have waited since it was sent there, and has seen all until now
+            unit.read_from_primary[alias] = monotonic()
 
 
 def _notice_loss(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:

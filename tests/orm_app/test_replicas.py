@@ -21,7 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orm_app import asking, db, replicas, standing, status, work
+from orm_app import asking, db, replicas, rereading, standing, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
 from tests.drills.processes import children_of
@@ -154,6 +154,40 @@ def test_reads__in_a_transaction__come_from_the_primary_and_later_ones_do_not_go
         current.read_from_primary[CLONE] = time.monotonic()
         assert source() == CLONE
         replicated.until(lambda: source() != CLONE)
+
+
+def test_reads__one_waited_on_its_way_to_the_primary__later_ones_see_what_it_saw(site: Any) -> None:
+    def late(execute: Any, *rest: Any) -> Any:
+        began = time.monotonic()
+        replicated.until(
+            lambda: all(time.monotonic() - (state(one).lag_s or 0) > began for one in (ONE, TWO))
+        )
+        replicated.tell(
+            site.primary, "INSERT INTO django_content_type (app_label, model) VALUES ('a', 'late')"
+        )
+        return execute(*rest)
+
+    with replicated.replay_paused(*site.standbys), unit():
+        with transaction.atomic(using=CLONE), connections[CLONE].execute_wrapper(late):
+            assert names() == ["late"]
+        assert (names(), source()) == (["late"], CLONE)
+
+
+def test_query__a_standby_takes_a_read_back__later_ones_see_what_the_primary_showed(site: Any) -> None:
+    class Conflict(Exception):
+        sqlstate = "40001"
+
+    def ask(queryset: Any) -> list[str]:
+        if queryset.db != CLONE:
+            raise OperationalError("canceling statement due to conflict with recovery") from Conflict()
+        return list(queryset.values_list("model", flat=True))
+
+    with replicated.replay_paused(*site.standbys):
+        write()
+        with unit():
+            assert names() == []
+            assert rereading.read(ContentType.objects.all(), ask) == ["x"]
+            assert names() == ["x"]
 
 
 async def test_reads__async_unit_and_its_threads__share_what_was_written(site: Any) -> None:
