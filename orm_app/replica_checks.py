@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.module_loading import import_string
 
-from .conf import conf
+from .conf import DatabaseConf, conf
 from .router import Router
 
 
@@ -22,6 +22,8 @@ def replicas_are_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     found += unrouted(databases, chosen.APPS, settings.DATABASE_ROUTERS)
     if any(entry.get("REPLICA_OF") for entry in databases.values()):
         found += always_late(chosen.REPLICA_MAX_LAG_S, chosen.REPLICA_PROBE_S)
+        users = settings.AUTH_USER_MODEL.partition(".")[0]
+        found += deciding_by_old_rows(chosen.READ_FROM_PRIMARY, {*DatabaseConf().READ_FROM_PRIMARY, users})
     return found
 
 
@@ -82,6 +84,14 @@ def always_late(max_lag_s: float, probe_s: float) -> Iterable[CheckMessage]:
     if max_lag_s < 2 * probe_s:
         text = f"REPLICA_MAX_LAG_S ({max_lag_s:g}) is less than twice REPLICA_PROBE_S ({probe_s:g}): between two looks a replica seems late."
         yield _warning("W011", text, "Look more often, or allow more.")
+
+
+def deciding_by_old_rows(chosen: Iterable[str], deciding: set[str]) -> Iterable[CheckMessage]:
+    """deciding: the apps whose rows say who may do what, and which job runs where."""
+    left_out = sorted(deciding - set(chosen))
+    if left_out:
+        text = f"READ_FROM_PRIMARY leaves out {', '.join(left_out)}: what they decide by may be REPLICA_MAX_LAG_S old."
+        yield _warning("W012", text, "The setting replaces its default: add them to yours.")
 
 
 def _known(databases: Iterable[str]) -> str:

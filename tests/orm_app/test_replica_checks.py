@@ -48,6 +48,13 @@ def test_unknown_apps__label_that_is_not_installed__warned_of() -> None:
     assert "'biling'" in message.msg
 
 
+def test_deciding_by_old_rows__own_list_without_the_platforms__warned_of() -> None:
+    [message] = replica_checks.deciding_by_old_rows(("billing", "auth"), {"auth", "sessions", "people"})
+    assert message.id == "orm_app.W012"
+    assert "leaves out people, sessions:" in message.msg
+    assert not list(replica_checks.deciding_by_old_rows(("auth", "billing"), {"auth"}))
+
+
 class Mine(Router):
     pass
 
