@@ -16,12 +16,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what a shell reports for SIGINT
+_LEAST_WIDTH = 24  # of a table's last column on a terminal; below that its rows are shown one below another
 _UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
 
 Run = Callable[..., int | None]
@@ -91,14 +93,37 @@ class BrainCommand(BaseCommand):
             if self._result is None:
                 self._result = [dict(zip(columns, row, strict=True)) for row in rows]
             return
+        names = [column.replace("_", " ") for column in columns]
+        cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+        room = self._room_for_the_last(names, cells)
+        if room < min(_LEAST_WIDTH, max((cell_len(row[-1]) for row in cells), default=0)):
+            self._records(names, cells, title)
+            return
         table = Table(
             title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
         )
-        for column in columns:
-            table.add_column(column.replace("_", " "))
-        for row in rows:
-            table.add_row(*("-" if cell is None else str(cell) for cell in row))
+        for (
+            name
+        ) in names:  # what is copied, a fingerprint or a path, stays whole; the last column may be prose
+            table.add_column(name, no_wrap=name is not names[-1], overflow="fold")
+        for row in cells:
+            table.add_row(*row)
         self.console.print(table, markup=False)
+
+    def _room_for_the_last(self, names: list[str], cells: list[list[str]]) -> int:
+        columns = list(zip(names, *cells, strict=True))[:-1]
+        return self.console.width - sum(max(map(cell_len, column)) + 1 for column in columns)
+
+    def _records(self, names: list[str], cells: list[list[str]], title: str) -> None:
+        """The rows one below another, for a terminal that is too narrow for the table; as psql's `\\x auto`."""
+        if title:
+            self.line(title, style="italic")
+        width = max(map(cell_len, names))
+        for number, row in enumerate(cells):
+            if number:
+                self.line("")
+            for name, cell in zip(names, row, strict=True):
+                self.line(f"{name}{' ' * (width - cell_len(name))}  {cell}")
 
     def document(self, value: Any) -> None:
         """The result under --json."""

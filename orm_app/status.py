@@ -77,7 +77,7 @@ def down(alias: str, detail: str) -> Status:
 
 def _trouble(pending: int | None, pool: dict[str, int] | None) -> str:
     if pending:
-        return f"{pending} migrations are pending"
+        return "1 migration is pending" if pending == 1 else f"{pending} migrations are pending"
     if pool and pool["waiting"]:
         return f"{pool['waiting']} callers wait for a connection"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sized
 from dataclasses import asdict
 from typing import Any
 
@@ -140,7 +141,7 @@ class _Verbs:
         self._command.document({"migrations": len(chosen), "findings": [asdict(one) for one in found]})
         for finding in found:
             self._command.line(migration_gate.shown(finding), style=_style(finding))
-        self._command.line(f"{len(chosen)} migrations, {len(found)} findings.")
+        self._command.line(f"{_number(chosen, 'migration')}, {_number(found, 'finding')}.")
         return FAILED if worst == ERROR else DEGRADED if worst else OK
 
     def make_sql(self, app: str, check: bool, **options: Any) -> int:
@@ -164,7 +165,9 @@ class _Verbs:
     def _run(self, work: Any, database: str, action: str, options: dict[str, Any], **more: Any) -> int:
         given = {name: options[name] for name in _OURS if options.get(name) is not None}
         began = time.monotonic()
-        out: Any = io.StringIO() if self._command.is_json else self._command.stdout
+        out: Any = (
+            io.StringIO() if self._command.is_json else self._command.stdout._out
+        )  # each wrapper ends what it gets with a line
         try:
             ran = work(verbosity=1, stdout=out, stderr=self._command.stderr, **given)
         except IrreversibleError as error:
@@ -214,3 +217,7 @@ class _Verbs:
 
 def _style(finding: Finding) -> str:
     return "dim" if finding.allowed else _STYLES[finding.level]
+
+
+def _number(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

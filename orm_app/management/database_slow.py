@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections
 from django.forms.models import model_to_dict
 
 from foundation import figures
@@ -42,7 +42,7 @@ def define(command: BrainCommand) -> None:
     parser.add_argument(
         "--order", choices=tuple(stored.ORDERS), default="total", help="The most first (total)."
     )
-    parser.add_argument("--limit", type=int, default=20, help="How many (20).")
+    parser.add_argument("--limit", type=_limit, default=20, metavar="N", help="How many (20).")
     parser.add_argument(
         "--server", action="store_true", help="The server's own statistics instead, of all its clients."
     )
@@ -70,7 +70,7 @@ class _Verbs:
             return self._clear(database, yes=options["yes"])
         if options["server"]:
             return self._server(database or DEFAULT_DB_ALIAS, limit)
-        found = slow.every(database, kind, order, limit=max(1, limit))
+        found = slow.every(database, kind, order, limit=limit)
         self._command.document({"statements": [_document(row) for row in found]})
         if not found:
             self._command.line("Nothing was slow or repeated.")
@@ -93,6 +93,10 @@ class _Verbs:
                 plan = explain.of(database, sql, analyze=analyze, timeout_s=timeout)
         except explain.CannotExplain as error:
             raise Failed(str(error)) from error
+        except (ProgrammingError, OperationalError) as error:
+            if not connections[database].is_usable():
+                raise  # the base says what to look at
+            raise Failed(f"{database} does not take the statement: {error}") from error
         self._show(plan)
         return OK
 
@@ -117,7 +121,7 @@ class _Verbs:
 
     def _server(self, database: str, limit: int) -> int:
         try:
-            found = server.top(database, max(1, limit))
+            found = server.top(database, limit)
         except server.NotEnabled as error:
             raise Failed(str(error)) from error
         self._command.document({"statements": [asdict(one) for one in found]})
@@ -150,3 +154,10 @@ def _document(row: SlowQuery) -> dict[str, Any]:
 
 def _ms(value: float | None) -> str | None:
     return None if value is None else figures.duration(value / 1000)
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value

@@ -23,6 +23,7 @@ class Command(BrainCommand):
         self.verb("misread", self.misread, help="Meet wrong settings.").add_argument("text")
         self.verb("degrade", self.degrade, help="Print, and say that it is degraded.")
         self.verb("tell", self.tell, help="Print a document.")
+        self.verb("list", self.list, help="Print what is wide.")
 
     def bare(self, **options: Any) -> None:
         with self.progress("counting", total=options["count"]) as advance:
@@ -44,6 +45,9 @@ class Command(BrainCommand):
         self.document({"state": "degraded"})
         self.line("state: degraded")
         return DEGRADED
+
+    def list(self, **options: Any) -> None:
+        self.table(["key", "path", "text"], [["k" * 20, "/p" * 20, "word " * 12], ["k2", None, "short"]])
 
     def tell(self, **options: Any) -> None:
         self.table(["a"], [[1]])
@@ -146,6 +150,20 @@ def test_line__terminal__coloured_unless_no_color(no_color, is_coloured, monkeyp
     out = Terminal()
     Command(stdout=out, stderr=Terminal()).run_from_argv(["manage.py", "probe"])
     assert ("\x1b[1m" in out.getvalue()) is is_coloured
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [(200, True), (100, True), (60, False)])
+def test_table__terminal_of_some_width__cuts_nothing(columns, is_table, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    Command(stdout=out, stderr=Terminal()).run_from_argv(["manage.py", "probe", "list"])
+    lines = out.getvalue().splitlines()
+    assert any("k" * 20 in line for line in lines)
+    assert any("/p" * 20 in line for line in lines)
+    assert out.getvalue().count("word") == 12
+    assert any(line.split() == ["key", "path", "text"] for line in lines) is is_table
+    assert any(line.split() == ["key", "k2"] for line in lines) is not is_table
 
 
 def test_progress__terminal_and_json__drawn_on_stderr_only_without_json(monkeypatch):
