@@ -26,7 +26,12 @@ def configured(default: str, others: Named, replicas: Named) -> dict[str, Entry]
     for name, url in replicas:
         primary = name or "default"
         counts[primary] = counts.get(primary, 0) + 1
-        found[f"{primary}_replica{counts[primary]}"] = _entry("DATABASE_REPLICA_URLS", url, primary)
+        alias = f"{primary}_replica{counts[primary]}"
+        if alias in found:
+            raise BadURL(
+                f"DATABASE_URLS: {alias!r} is what a replica of {primary!r} is called: choose another name"
+            )
+        found[alias] = _entry("DATABASE_REPLICA_URLS", url, primary)
     return found
 
 

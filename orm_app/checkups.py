@@ -24,6 +24,7 @@ from . import (
     status,
 )
 from .checkup_findings import BAD, OK, WARN, Finding
+from .topology import topology
 
 _SLOW_PROBE_MS = 250.0
 _TIMEOUT_S = 3.0  # of one look
@@ -124,6 +125,8 @@ def _connection(seen: status.Status) -> Iterator[Finding]:
 
 
 def _migrations(alias: str, seen: status.Status) -> Iterator[Finding]:
+    if alias in topology().primaries:
+        return  # they come with its primary's rows
     try:
         broken = migration_journal.unfinished(connections[alias]) if seen.engine in _ENGINES else []
     except Error:

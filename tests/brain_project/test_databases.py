@@ -29,8 +29,14 @@ def test_configured__replicas_of_two_clusters__are_numbered_by_their_primary() -
         (PRIMARY, [("default", PRIMARY)], [], "DATABASE_URLS: there are two"),
         (PRIMARY, [("orders", "postgres://secret@db")], [], "DATABASE_URLS: the database name is missing"),
         ("sqlite:///x", [], [("", "sqlite:///y")], "DATABASE_REPLICA_URLS: only postgres"),
+        (
+            PRIMARY,
+            [("default_replica1", PRIMARY)],
+            [("", PRIMARY)],
+            "DATABASE_URLS: 'default_replica1' is what a",
+        ),
     ],
-    ids=["scheme", "no-name", "twice", "no-database", "sqlite"],
+    ids=["scheme", "no-name", "twice", "no-database", "sqlite", "named-like-a-replica"],
 )
 def test_configured__what_cannot_be_used__its_variable_is_named(
     default: str, others: list[tuple[str, str]], replicas: list[tuple[str, str]], said: str

@@ -21,7 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orm_app import asking, db, replicas, rereading, standing, status, work
+from orm_app import asking, checkups, db, replicas, rereading, standing, status, work
 from orm_app.middleware import UnitOfWorkMiddleware
 from tests import servers
 from tests.drills.processes import children_of
@@ -447,6 +447,13 @@ def test_status__replica__no_migrations_of_its_own_and_why_it_gets_no_reads(site
         found = status.of(ONE)
     assert found.state == "degraded"
     assert "no reads: it is" in found.detail
+
+
+def test_checkup__replica__well_without_migrations_of_its_own(site: Any) -> None:
+    found = checkups.of(ONE)
+    assert (found.state, [one for one in found.findings if one.level != "ok"]) == ("ok", [])
+    assert "migrations" not in [one.name for one in found.findings]
+    assert {"replica", "replication"} <= {one.name for one in found.findings}
 
 
 def test_migrate__replica__refused_with_what_to_write(site: Any) -> None:
