@@ -50,7 +50,9 @@ class Router:
         return routing.may_relate(topology(), one._state.db, other._state.db)
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
-        return routing.may_migrate(topology(), db, app_label)
+        return routing.may_migrate(
+            topology(), db, hints.get("app", app_label)
+        )  # SQL's app is not whose it is
 
 
 class _Reads:

@@ -9,6 +9,7 @@ Declare them in an app's `sql_migrations.py`, which every command imports; "orm_
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,8 @@ class Migration:
 
     up_sql, down_sql: one text, in which SERIAL, JSONB, TIMESTAMPTZ and BYTEA are written as the database wants them,
     or a mapping of dialects (see sql_operations.SQL). Without down_sql it cannot be rolled back. atomic=False for
-    what refuses a transaction, such as CREATE INDEX CONCURRENTLY. lint_allow: rule → reason.
+    what refuses a transaction, such as CREATE INDEX CONCURRENTLY. lint_allow: rule → reason. It runs in the database of
+    the app whose module declares it; hints={"app": "billing"} says another, and all hints go to the routers.
     Raises ValueError for a version that exists with another content.
     """
 
@@ -50,7 +52,9 @@ class Migration:
             )
         if not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"a name holds letters, digits and _: {self.name!r}")
-        migration_manager.register(self)
+        migration_manager.register(
+            self, module=sys._getframe(2).f_globals.get("__name__", "")
+        )  # past __init__
 
     @property
     def key(self) -> str:
@@ -76,18 +80,21 @@ class MigrationManager:
 
     def __init__(self) -> None:
         self._declared: dict[str, Migration] = {}
+        self._modules: dict[str, str] = {}  # version → where it was declared first
 
-    def register(self, migration: Migration) -> None:
+    def register(self, migration: Migration, *, module: str = "") -> None:
         """`Migration(…)` does it. The same one twice is one. Raises ValueError."""
         known = self._declared.setdefault(migration.version, migration)
         if known != migration:
             raise ValueError(
                 f"version {migration.version} is declared already, as {known.key} with other content"
             )
+        self._modules.setdefault(migration.version, module)
         _forget_modules()
 
     def withdraw(self, version: str) -> None:
         self._declared.pop(version, None)
+        self._modules.pop(version, None)
         _forget_modules()
 
     def declared(self) -> list[Migration]:
@@ -98,9 +105,14 @@ class MigrationManager:
         before: list[tuple[str, str]] = []
         for migration in self.declared():
             if migration.key == key:
-                return _as_django(migration, before)
+                return _as_django(migration, before, self._hints(migration))
             before = [(APP_LABEL, migration.key)]
         return None
+
+    def _hints(self, migration: Migration) -> dict[str, Any]:
+        """The router asks for the label "sql", which is mapped nowhere: the hint names the app."""
+        app = apps.get_containing_app_config(self._modules.get(migration.version, ""))
+        return ({"app": app.label} if app else {}) | dict(migration.hints)
 
     def apply_migrations(
         self, target: str | None = None, *, using: str = DEFAULT_DB_ALIAS, **options: Any
@@ -154,14 +166,16 @@ class MigrationManager:
         return self._declared[version].key
 
 
-def _as_django(migration: Migration, before: list[tuple[str, str]]) -> type[DjangoMigration]:
+def _as_django(
+    migration: Migration, before: list[tuple[str, str]], hints: dict[str, Any]
+) -> type[DjangoMigration]:
     from .sql_operations import SQL
 
     body = {
         "__module__": __name__,
         "__doc__": f"{migration.key}, declared as SQL.",
         "dependencies": before + list(migration.depends_on),
-        "operations": [SQL(migration.up_sql, migration.down_sql, hints=migration.hints)],
+        "operations": [SQL(migration.up_sql, migration.down_sql, hints=hints)],
         "atomic": migration.atomic,
         "lint_allow": dict(migration.lint_allow),
     }

@@ -161,6 +161,15 @@ class Elsewhere:
         return False if app_label == "sql" else None
 
 
+def test_app_lives_elsewhere__its_migration_runs_there_and_not_in_default(sqlite):
+    declared = "from orm_app import Migration\nMigration(version='1', name='made', up_sql='CREATE TABLE made (x INT)')"
+    exec(declared, {"__name__": "queue_app.sql_migrations"})
+    Migration(version="2", name="hinted", up_sql="CREATE TABLE hinted (x INT)", hints={"app": "gateway"})
+    with override_settings(BRAIN={"DATABASE": {"APPS": {"queue_app": "default", "gateway": sqlite}}}):
+        migration_manager.apply_migrations(using=sqlite)
+    assert {"made", "hinted"}.intersection(tables(sqlite)) == {"hinted"}
+
+
 def test_edited_after_applied__refused_with_the_way_out__and_accepted(sqlite):
     create_users()
     migration_manager.apply_migrations(using=sqlite)
