@@ -39,6 +39,7 @@ class Pool(ConnectionPool[Connection[Any]]):
             except TooManyRequests as error:
                 raise TooManyRequests(f"{self._busy()}: max_waiting is {self.max_waiting}.") from error
             except PoolTimeout as error:
+                self._forget_who_gave_up()
                 raise PoolTimeout(self._reason(timeout_s, self._failed() - failed)) from error
             if self._is_alive(connection):
                 return connection
@@ -65,6 +66,13 @@ class Pool(ConnectionPool[Connection[Any]]):
             self.putconn(connection)
             raise
         return True
+
+    def _forget_who_gave_up(self) -> None:
+        """psycopg's pool keeps them until it has a connection for them: they would count as callers, in max_waiting too,
+        and we would go on connecting to a server that is away, ten times a second, for nobody."""
+        with self._lock:
+            for one in [one for one in self._waiting if one.error is not None]:
+                self._waiting.remove(one)
 
     def _failed(self) -> int:
         return int(super().get_stats().get("connections_errors", 0))

@@ -94,6 +94,20 @@ def test_getconn__server_is_down__says_that_it_could_not_connect(pool: Pool) -> 
         pool.getconn(0.3)
 
 
+def test_getconn__whoever_waited_has_given_up__no_caller_is_counted_and_no_attempt_made(pool: Pool) -> None:
+    Reachable.is_down = True
+    for _ in range(3):
+        with pytest.raises(PoolTimeout):
+            pool.getconn(0.3)
+    assert pool.get_stats()["requests_waiting"] == 0
+    time.sleep(0.6)  # the last attempt ends
+    attempts = pool.get_stats()["connections_num"]
+    time.sleep(0.7)
+    assert pool.get_stats()["connections_num"] == attempts
+    Reachable.is_down = False
+    pool.putconn(pool.getconn(2))
+
+
 def test_getconn__too_many_wait__names_the_limit(pool: Pool) -> None:
     pool.max_waiting = 1
     held = [pool.getconn() for _ in range(3)]
