@@ -47,12 +47,18 @@ _DJANGO = os.path.dirname(django.__file__)
 _LIBRARIES = tuple(
     {sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
+_PASSED = (("foundation", "middleware.py"), ("brain_project", "proxied.py"))
 _SPECIAL = {
     django.template.base.__file__: _TEMPLATE,
     asgiref.sync.__file__: _THREAD,
     os.path.join(_DJANGO, "db", "models", "query.py"): _MAY_BATCH,
     os.path.join(_DJANGO, "db", "models", "deletion.py"): _MAY_BATCH,
     os.path.join(_DJANGO, "db", "models", "sql", "subqueries.py"): _MAY_BATCH,
+    # Every statement, or every request, passes there.
+    **dict.fromkeys(
+        (_HERE + name for name in ("router.py", "transaction_bounds.py", "middleware.py")), _LIBRARY
+    ),
+    **dict.fromkeys((os.path.join(_BASE, *path) for path in _PASSED), _LIBRARY),
     **dict.fromkeys((_HERE + name for name in ("streams.py", "pages.py", "inserts.py")), _BATCHES),
 }
 _BATCHING = {"_batched_insert", "bulk_update", "in_bulk", "delete_batch", "update_batch"}

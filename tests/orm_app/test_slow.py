@@ -13,11 +13,13 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 from django.db import connection, connections
 from django.template import engines
-from django.test import override_settings
+from django.test import Client, override_settings
 from structlog.testing import capture_logs
 
+from brain_project import views
 from orm_app import slow, work
 from orm_app.models import SlowQuery, User
+from orm_app.router import _notice_write
 from orm_app.slow import call_sites, capture, finding, flusher
 
 pytestmark = pytest.mark.django_db
@@ -401,6 +403,18 @@ def test_slow__the_platforms_own_statement__its_innermost_line(monkeypatch: pyte
     with settings(SLOW_QUERY_MS=0), capture_logs() as logs:
         audit.record(actor=None, action="a.b", target="x:1", source="system")
     assert {line["site"].partition("/")[0] for line in logs} == {"foundation"}
+
+
+def test_slow__a_packages_own_view__no_middleware_is_its_call_site(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(call_sites._kinds, __file__, call_sites._LIBRARY)
+    monkeypatch.setattr("brain_project.views.health.gather", lambda: select() or [])
+    monkeypatch.setitem(call_sites._kinds, views.__file__, call_sites._LIBRARY)
+    with settings(SLOW_QUERY_MS=0), connection.execute_wrapper(_notice_write), capture_logs() as logs:
+        client.get("/readyz")
+    [line] = [line for line in logs if line.get("sql") == "SELECT ?, ?"]
+    assert (line["site"], line["unit"]) == ("", "GET /readyz")
 
 
 def test_no_n_plus_one__a_loop_and_none__assertion_with_the_line() -> None:
