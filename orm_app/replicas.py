@@ -58,6 +58,7 @@ class Cluster:
 
     def __init__(self, primary: str, replicas: tuple[str, ...]) -> None:
         self.primary, self.replicas = primary, replicas
+        self.began_at = monotonic()
         self.seen = {alias: Seen(alias, -math.inf, None, _UNASKED) for alias in replicas}
         self.clock: Clock | None = None
         self.answered_at = -math.inf  # by the primary
@@ -172,7 +173,7 @@ def states() -> list[State]:
     """Of every replica, as this process sees them. The first call waits for the first answers."""
     known = topology()
     found = [cluster(primary, replicas) for primary, replicas in known.replicas.items()]
-    if any(one.answered_at < 0 and not one.primary_trouble for one in found):
+    if any(monotonic() - one.began_at < _PATIENCE_S for one in found):
         replica_probes.wait_for_first(_watched.probes, _FIRST_LOOK_S)
     return [state for one in found for state in one.states()]
 

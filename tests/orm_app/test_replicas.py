@@ -485,6 +485,13 @@ def test_stop__threads_end_and_the_next_read_begins_anew(site: Any) -> None:
     until_usable(ONE, TWO)
 
 
+def test_states__primary_has_answered_first__waits_for_the_replicas_too(site: Any) -> None:
+    replicas.stop()
+    for primary, its in ((CLONE, (ONE, TWO)), (OTHER, (OTHER_ONE,))):
+        replicas.cluster(primary, its).answered_at = time.monotonic()
+    assert "it has not been asked yet" not in [one.reason for one in replicas.states()]
+
+
 def test_apps_without_replicas__nobody_looks(site: Any) -> None:
     with unit():
         assert Group.objects.all().db == "default"
