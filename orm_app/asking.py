@@ -88,7 +88,13 @@ def _in_thread(key: tuple[str, str], ask: Callable[[], T]) -> Future[Answer[T]]:
             return found
         future: Future[Answer[T]] = Future()
         _running[key] = future
-    threading.Thread(target=_work, args=(key, ask, future), name=f"asking-{key}", daemon=True).start()
+    thread = threading.Thread(target=_work, args=(key, ask, future), name=f"asking-{key}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads: those who ask later must not wait for this one
+        with _lock:
+            del _running[key]
+        raise
     return future
 
 
