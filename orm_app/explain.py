@@ -18,6 +18,7 @@ from . import limited, plan_reading
 from .plan_reading import Step
 from .query import Query
 from .sql_statements import BadScript, split, without_comments
+from .transaction_bounds import TransactionTimeout
 
 _EXPLAINED = {"SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
@@ -56,8 +57,11 @@ def of(
     if analyze and connection.vendor == "sqlite":
         raise CannotExplain("SQLite cannot analyze: leave --analyze out")
     began = perf_counter()
-    with limited.cursor(alias, timeout_s) as cursor:
-        text, steps, warnings = _ENGINES[connection.vendor](connection, cursor, sql, given, word, analyze)
+    try:
+        with limited.cursor(alias, timeout_s) as cursor:
+            text, steps, warnings = _ENGINES[connection.vendor](connection, cursor, sql, given, word, analyze)
+    except TransactionTimeout as error:
+        raise CannotExplain(f"it did not end within {timeout_s:g} s") from error
     took_ms = round((perf_counter() - began) * 1000, 2)
     return Plan(alias, connection.vendor, text, steps, warnings, analyze, took_ms)
 

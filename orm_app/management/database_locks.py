@@ -58,6 +58,8 @@ class _Verbs:
     def show(self, database: str, wait: float, watch: float | None, **_: Any) -> int:
         while True:
             found = locks.every(database)
+            if watch is not None:
+                self._command.line(f"\n{time.strftime('%H:%M:%S')}", style="bold")
             self._show(found)
             if watch is None or self._command.is_json:
                 return DEGRADED if found.longest_wait_s >= wait else OK
@@ -99,9 +101,17 @@ class _Verbs:
         elif not found.facts and not found.notes:
             self._command.line("Nobody waits, and no transaction is long.")
         for name, value in found.facts.items():
-            self._command.line(f"{name.replace('_', ' ')}: {value}")
+            self._command.line(f"{name.replace('_', ' ')}: {_said(value)}")
         for note in found.notes:
             self._command.line(note, style="yellow")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{name} {one}" for name, one in value.items() if one)
+    return (", ".join(map(_said, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _row(one: Session) -> list[Any]:

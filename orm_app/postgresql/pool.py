@@ -6,6 +6,7 @@ later (measured). And whoever meets dead connections sleeps 1, 2, 4 … s betwee
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 from orm_app.pool_text import all_in_use, none_came_back
 
 _RETRY_S = 0.25  # between two attempts to connect while somebody waits
+_LOG_EVERY_S = 10.0
 
 Check = Callable[[Any], None]
 
@@ -26,6 +28,7 @@ class Pool(ConnectionPool[Connection[Any]]):
     def __init__(self, alias: str, *, check: Check | None, **options: Any) -> None:
         self._alias, self._asks = alias, check
         self._dead = 0
+        self._last_error = ""
         # A place whose attempt failed is given up soon; while somebody waits the next one begins at once.
         ours: dict[str, Any] = {"name": alias, "reconnect_timeout": _RETRY_S, "reconnect_failed": _again}
         super().__init__(open=False, **(ours | options))
@@ -51,6 +54,13 @@ class Pool(ConnectionPool[Connection[Any]]):
             found["returns_bad"] -= self._dead
             found["connections_lost"] = found.get("connections_lost", 0) + self._dead
         return found
+
+    def _connect(self, timeout: float | None = None) -> Connection[Any]:
+        try:
+            return super()._connect(timeout)
+        except Exception as error:
+            self._last_error = str(error).strip().partition("\n")[0]
+            raise
 
     def _is_alive(self, connection: Connection[Any]) -> bool:
         if self._asks is None:
@@ -84,7 +94,7 @@ class Pool(ConnectionPool[Connection[Any]]):
         if failed:
             return (
                 f"no connection of DATABASES[{self._alias!r}] could be opened within {timeout_s:g} s: {failed} attempts "
-                "failed. Is the server up, and does it take further connections? The logger psycopg.pool says more."
+                f"failed, the last with: {self._last_error}"
             )
         return none_came_back(self._busy(), timeout_s)
 
@@ -92,3 +102,24 @@ class Pool(ConnectionPool[Connection[Any]]):
 def _again(pool: ConnectionPool[Any]) -> None:
     if pool.get_stats()["requests_waiting"]:
         pool.check()  # opens one where there is room
+
+
+class _Seldom(logging.Filter):
+    """A warning of psycopg's pools once in 10 s for each: while a server is away there would be eight a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        pool = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+        if record.levelno < logging.WARNING or not isinstance(pool, str):
+            return True
+        key, now = (str(record.msg), pool), monotonic()
+        if now - self._last.get(key, -_LOG_EVERY_S) < _LOG_EVERY_S:
+            return False
+        self._last[key] = now
+        return True
+
+
+logging.getLogger("psycopg.pool").addFilter(_Seldom())

@@ -90,8 +90,21 @@ def test_getconn__all_are_lent__names_the_setting(pool: Pool) -> None:
 
 def test_getconn__server_is_down__says_that_it_could_not_connect(pool: Pool) -> None:
     Reachable.is_down = True
-    with pytest.raises(PoolTimeout, match=r"could be opened within 0.3 s: \d+ attempts failed"):
+    why = r"could be opened within 0.3 s: \d+ attempts failed, the last with: connection refused"
+    with pytest.raises(PoolTimeout, match=why):
         pool.getconn(0.3)
+
+
+def test_log__server_is_down__each_warning_once_for_a_pool(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool.name = "logged"  # what is said of others is not counted
+    Reachable.is_down = True
+    with pytest.raises(PoolTimeout):
+        pool.getconn(1.0)
+    said = [one for one in caplog.messages if "error connecting in 'logged'" in one]
+    assert pool.get_stats()["connections_errors"] > 2
+    assert len(said) == 1
 
 
 def test_getconn__whoever_waited_has_given_up__no_caller_is_counted_and_no_attempt_made(pool: Pool) -> None:
