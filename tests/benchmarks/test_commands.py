@@ -14,7 +14,7 @@ from benchmarks.__main__ import parser
     ("module", "names"),
     [
         ("benchmarks", ["slice", "queue", "gateway", "cache", "database"]),
-        ("tests.drills", ["queue", "gateway", "cache"]),
+        ("tests.drills", ["queue", "gateway", "cache", "database"]),
     ],
 )
 def test_command__no_name__lists_the_names_and_an_unknown_one_is_exit_code_2(
