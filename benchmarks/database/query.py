@@ -23,7 +23,7 @@ PAGE = 10_000
 UNEQUAL = (
     "Query: ours checks the names in a query where they are written, the bare QuerySet when it compiles.",
     "Query: reading and building are counted in processor time of the caller, without the server's; pages in time.",
-    "Query: bulk_insert sends 10,000 rows at a time in one transaction, bulk_create what Django's default is on the engine.",
+    "Query: bulk_insert makes 25,000 rows at a time in one transaction, bulk_create what Django's default is on the engine.",
 )
 _ENGINES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
     "SQLite": lambda folder: nullcontext(f"sqlite:///{folder}/query.sqlite3"),
