@@ -33,6 +33,7 @@ from .migration_executor import Run
 from .migration_limits import Limits
 from .migration_plan import Plan
 from .migration_records import Key
+from .slow.capture import ignored
 from .sql_statements import DIALECTS
 from .topology import topology
 
@@ -81,6 +82,7 @@ def guarded(using: str, chosen: Options, *, actor: Any, source: str, tell: Tell)
     run = Run(limits=chosen.limits, may_resume=chosen.may_resume, tell=tell)
     try:
         with (
+            ignored(),  # it says by itself what takes long
             mongo.errors_as_djangos_on(using),
             migration_lock.held(connection, wait_s=chosen.wait_s, tell=tell) as run.lock,
             migration_limits.applied(connection, chosen.limits),

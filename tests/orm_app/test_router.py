@@ -11,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connections, router
 from django.test import override_settings
+from structlog.testing import capture_logs
 
 from orm_app import User, db
 from orm_app.databases import from_url
@@ -97,3 +98,16 @@ def test_migrate__database_with_one_app_mapped_to_it__holds_its_tables_and_no_ot
         tables = connections[second].introspection.table_names()
     assert ContentType._meta.db_table in tables
     assert not [name for name in tables if name.startswith("auth_")]
+
+
+def test_migrate__statements_that_take_long__are_no_slow_queries(
+    tmp_path: Path, django_db_blocker: Any
+) -> None:
+    with (
+        django_db_blocker.unblock(),
+        alias_of(f"sqlite:///{tmp_path / 'second.sqlite3'}") as second,
+        override_settings(BRAIN={"DATABASE": {"SLOW_QUERY_MS": 0}}),
+        capture_logs() as logs,
+    ):
+        call_command("migrate", "contenttypes", database=second, verbosity=0, interactive=False)
+    assert "slow_query" not in {line["event"] for line in logs}
