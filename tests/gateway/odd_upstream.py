@@ -27,9 +27,19 @@ class OddUpstream:
         self.release = threading.Event()  # ends `hang`
         self.go = threading.Event()  # lets `events` go on
         self._open: list[socket.socket] = []
+        self._grave: socket.socket | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def die(self) -> None:
+        """Refuses connections from now on. Its port stays ours: else another process may get it, and answer."""
+        self.close()
+        self._grave = socket.socket()
+        self._grave.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._grave.bind(("127.0.0.1", self.port))
+
     def close(self) -> None:
+        if self._grave is not None:
+            self._grave.close()
         self.release.set()
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)  # close() alone leaves a blocked accept() listening

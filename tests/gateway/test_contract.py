@@ -123,7 +123,7 @@ DOORS = {"edge": edge_door, "django": django_door}
 @pytest.fixture(scope="module", params=list(DOORS))
 def opened(request: pytest.FixtureRequest) -> Iterator[tuple[Door, OddUpstream]]:
     with running(2) as (upstream, dead):
-        dead.close()
+        dead.die()
         with DOORS[request.param](routes(upstream, dead), f"test:contract:{request.param}:") as door:
             yield door, upstream
 

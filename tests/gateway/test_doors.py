@@ -159,7 +159,7 @@ def test_proxy__response_never_read__given_back_on_close(client: DjangoClient, o
 
 def test_proxy__round_robin_and_dead_target(client: DjangoClient, odd: OddUpstream) -> None:
     with running(2) as (second, dead):
-        dead.close()
+        dead.die()
         apply(odd, second, dead)
         time.sleep(0.06)
         answers = [client.get("/svc/x", headers=KEY) for _ in range(6)]

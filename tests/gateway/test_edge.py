@@ -123,7 +123,7 @@ def test_edge__dead_target__next_one_serves_and_the_breaker_opens(
     start_edge: Callable[..., RunningEdge],
 ) -> None:
     with running(2) as (living, dead):
-        dead.close()
+        dead.die()
         edge = start_edge([route("/api", [target(dead.port), target(living.port)])])
         answers = [edge.ask(request("/api/x", method="POST", body=b"b")) for _ in range(8)]
     assert {(answer.status, answer.headers["x-upstream"]) for answer in answers} == {(200, living.name)}
@@ -133,7 +133,7 @@ def test_edge__dead_target__next_one_serves_and_the_breaker_opens(
 
 def test_edge__no_target_left__502_then_503_with_retry_after(start_edge: Callable[..., RunningEdge]) -> None:
     with running(1) as (dead,):
-        dead.close()
+        dead.die()
         edge = start_edge([route("/api", [target(dead.port)])])
         answers = [edge.ask(request("/api/x")) for _ in range(4)]
     assert [answer.status for answer in answers] == [502, 502, 502, 503]

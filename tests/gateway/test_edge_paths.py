@@ -285,7 +285,7 @@ def test_edge__total_time__over_however_the_target_drips(
 # -----------------------------------------------------------------------------------------------------------------
 def test_edge__fallback__static_answer_when_no_target_is_left(start_edge: Callable[..., RunningEdge]) -> None:
     with running(1) as (dead,):
-        dead.close()
+        dead.die()
         static = Refusal(200, "no_target", "", body=b'{"items": []}', content_type="application/json")
         edge = start_edge([route("/api", [target(dead.port)], fallback=static)])
         answers = [edge.ask(request("/api/x")) for _ in range(5)]

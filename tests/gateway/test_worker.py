@@ -22,7 +22,7 @@ from .test_edge import eventually
 
 def test_worker__what_happens_to_targets__counted(start_edge: Callable[..., RunningEdge]) -> None:
     with running(2) as (one, dead):
-        dead.close()
+        dead.die()
         to = service([target(dead.port), target(one.port)], policy=replace(SENSITIVE, outlier_failures=1))
         edge = start_edge([route("/api", to)])
         to.events = edge.worker.tally
