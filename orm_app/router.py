@@ -34,6 +34,8 @@ _HARMLESS = (
 class Router:
     def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
         known, app = topology(), model._meta.app_label
+        if not known.homes and not known.primaries:
+            return None  # as Django does by itself
         home = routing.cluster(known, app, _near(hints))
         if not known.replicas:
             return home

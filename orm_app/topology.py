@@ -9,18 +9,17 @@ from django.db import connections
 from . import routing
 from .conf import DatabaseConf, conf
 
-_Key = tuple[object, tuple[str, ...], DatabaseConf]
-_known: tuple[_Key, routing.Topology] | None = None
+_known: tuple[object, tuple[str, ...], DatabaseConf, routing.Topology] | None = None
 
 
 def topology() -> routing.Topology:
     """Worked out again when the settings are others, or an alias came or went (in tests)."""
     global _known
-    databases, chosen = connections.settings, conf()
-    key = databases, tuple(databases), chosen
-    if _known is None or not _is_same(_known[0], key):
-        _known = key, routing.topology(databases, chosen.APPS)
-    return _known[1]
+    databases, chosen, names = connections.settings, conf(), tuple(connections.settings)
+    known = _known  # asked for each query, several times
+    if known is None or not (known[0] is databases and known[1] == names and known[2] is chosen):
+        known = _known = databases, names, chosen, routing.topology(databases, chosen.APPS)
+    return known[3]
 
 
 def mirror(entry: dict[str, Any]) -> None:
@@ -29,7 +28,3 @@ def mirror(entry: dict[str, Any]) -> None:
     global _known
     entry[routing.MIRRORED] = True
     _known = None
-
-
-def _is_same(one: _Key, other: _Key) -> bool:
-    return one[0] is other[0] and one[1] == other[1] and one[2] is other[2]
