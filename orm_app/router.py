@@ -24,7 +24,7 @@ from .topology import topology
 from .transaction_blocks import innermost, joined
 
 _PRIMARY, _REPLICA = "primary", "replica"
-_wanted: ContextVar[str | None] = ContextVar("orm_app_reads_from", default=None)
+_block: ContextVar[_Reads | None] = ContextVar("orm_app_reads_from", default=None)
 # What does not begin with one of these may write. A function that writes within a SELECT is not seen: db.primary().
 _HARMLESS = (
     "SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE", "VALUES",
@@ -61,17 +61,18 @@ class _Reads:
     """`with` and `async with`; blocks nest, and the innermost holds."""
 
     def __init__(self, wanted: str) -> None:
-        self._chosen = wanted
+        self.wanted = wanted
+        self.sources: dict[str, str] = {}  # primary's alias → the replica that the block's reads take
         self._tokens: list[Any] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_wanted.set(self._chosen))
+        self._tokens.append(_block.set(self))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(ValueError):  # of a generator that is closed in another context
-            _wanted.reset(self._tokens.pop())
+            _block.reset(self._tokens.pop())
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -98,24 +99,39 @@ def source(primary: str, its_replicas: tuple[str, ...]) -> str:
 
     A unit stays with one replica, and never goes back in time: what it has read from the primary, a replica must have.
     """
-    wanted, unit = _wanted.get(), work.current()
-    if unit is not None and unit.is_over:
-        unit = None
-    if wanted == _PRIMARY or (unit is None and wanted is None):
+    block, unit = _block.get(), work.current()
+    if block is not None and block.wanted == _REPLICA:
+        return _of_block(block, primary, its_replicas)
+    if unit is None or unit.is_over or primary in unit.written:
         return primary
-    if unit is None or wanted == _REPLICA:
-        return _any_of(_available(primary, its_replicas, None)) or primary
-    if primary in unit.written:
-        return primary
+    if block is not None:
+        return _of_primary(unit, primary)
     before = unit.sources.get(primary)
     found = _available(primary, its_replicas, unit.must_see(primary))
     # Another replica than before may be behind it.
     chosen = (before if before in found else None) if before else _any_of(found)
     if chosen is None:
-        unit.sources.pop(primary, None)
-        unit.read_from_primary[primary] = monotonic()
-        return primary
+        return _of_primary(unit, primary)
     return unit.sources.setdefault(primary, chosen)  # threads of one unit may come at once
+
+
+def _of_primary(unit: work.Unit, primary: str) -> str:
+    unit.sources.pop(primary, None)
+    unit.read_from_primary[primary] = monotonic()
+    return primary
+
+
+def _of_block(block: _Reads, primary: str, its_replicas: tuple[str, ...]) -> str:
+    """One replica as long as it is to be had: rows and what is prefetched for them are of one moment, more or less."""
+    found = _available(primary, its_replicas, None)
+    before = block.sources.get(primary)
+    if before is not None and before in found:
+        return before
+    chosen = _any_of(found)
+    if chosen is None:
+        return primary
+    block.sources[primary] = chosen
+    return chosen
 
 
 def _available(primary: str, its_replicas: tuple[str, ...], since: float | None) -> list[str]:

@@ -85,6 +85,26 @@ def test_reads__outside_a_unit__come_from_the_primary(site: Any) -> None:
         assert source() in (ONE, TWO)
 
 
+def test_reads__after_a_block_of_the_primary__see_what_it_saw(site: Any) -> None:
+    with replicated.replay_paused(*site.standbys):
+        write()
+        with unit():
+            assert names() == []
+            with db.primary():
+                assert names() == ["x"]
+            assert names() == ["x"]
+
+
+def test_reads__block_of_a_replica__stays_with_one(site: Any) -> None:
+    seen = set()
+    for _ in range(30):
+        with db.replica():
+            taken = {source() for _ in range(5)}
+        assert len(taken) == 1
+        seen |= taken
+    assert seen == {ONE, TWO}
+
+
 def test_reads__in_what_a_unit_left_behind__come_from_the_primary(site: Any) -> None:
     with unit():
         left = contextvars.copy_context()
@@ -101,6 +121,7 @@ def test_primary__generator_closed_in_another_context__nobody_is_told(site: Any)
         reading = rows()
         assert contextvars.copy_context().run(next, reading) == CLONE
         reading.close()
+        until_caught_up(ONE, TWO)
         assert source() in (ONE, TWO)
 
 
@@ -204,6 +225,7 @@ async def test_reads__async_unit_and_its_threads__share_what_was_written(site: A
     with unit():
         async with db.primary():
             assert await task() == CLONE
+        until_caught_up(ONE, TWO)
         assert await task() != CLONE
 
 
