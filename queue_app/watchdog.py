@@ -8,10 +8,12 @@ thread's next run. So an alarm is silenced under the lock it rings under, and wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import math
 import os
+import queue
 import signal
 import threading
 import time
@@ -40,16 +42,18 @@ class Watchdog:
     def __init__(self) -> None:
         self._watched: set[Watched] = set()
         self._planned = math.inf  # when the thread looks next; a later time need not wake it
-        self._wake = threading.Event()
+        # Not an Event: the exception that the watchdog raises in a handler's thread may come within `watch`, and in an
+        # Event's Python code it would leave the Event locked, and the watchdog deaf. This is one call into C.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def watch(self, item: Watched) -> None:
+        if self._thread is None:
+            self._start()  # before anything of this thread's can ring: an exception would meet it half started
         self._watched.add(item)
         if item.at < self._planned:
-            self._wake.set()
-        if self._thread is None:
-            self._start()
+            self._wake.put(None)
 
     def forget(self, item: Watched) -> None:
         self._watched.discard(item)
@@ -62,14 +66,16 @@ class Watchdog:
 
     def _serve(self) -> None:
         while True:
-            self._wake.clear()
+            while not self._wake.empty():
+                self._wake.get()
             self._planned = math.inf  # whoever comes while we look finds this, and wakes us again
             now = time.monotonic()
             for item in [item for item in list(self._watched) if item.at <= now]:
                 self._watched.discard(item)
                 _ring(item)
             self._planned = min((item.at for item in list(self._watched)), default=math.inf)
-            self._wake.wait(min(max(self._planned - time.monotonic(), 0), _LONGEST_WAIT_S))
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=min(max(self._planned - time.monotonic(), 0), _LONGEST_WAIT_S))
 
 
 def _ring(item: Watched) -> None:

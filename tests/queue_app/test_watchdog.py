@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,3 +138,31 @@ def test_watchdog__items_come_and_go__rings_for_those_still_watched() -> None:
     while len(rung) < 2 and time.monotonic() < until:
         time.sleep(0.01)
     assert rung == ["soon", "late"]
+
+
+def test_call__limit_comes_while_the_alarm_is_being_set__the_watchdog_goes_on(
+    switching_often: None,
+) -> None:
+    def late() -> None:
+        for _ in range(1000):
+            with contextlib.suppress(SoftTimeLimitExceeded):
+                watchdog.call(
+                    max, 1, 2, limit_s=0.00002
+                )  # over before it is set, as on a machine that stands still
+
+    threads = [threading.Thread(target=late, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+    assert not any(thread.is_alive() for thread in threads)
+    ended = on_a_thread(lambda: watchdog.call(spin, TIMEOUT_S, limit_s=0.05))
+    assert isinstance(ended, SoftTimeLimitExceeded)
+
+
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
