@@ -51,6 +51,35 @@ def pools_fit(app_configs: Any, databases: Iterable[str] | None = None, **kwargs
     return found
 
 
+@register(Tags.database)
+def charsets_hold_every_text(
+    app_configs: Any, databases: Iterable[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """MariaDB before 11.6 makes databases in latin1 unless it is told, and tables have their database's."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection: Any = connections[alias]
+        charset = _charset(connection) if connection.vendor == "mysql" else None
+        if charset not in (None, "utf8mb4"):
+            name = connection.settings_dict["NAME"]
+            text = f"DATABASES[{alias!r}]: the database {name} has the character set {charset}: not every text fits."
+            hint = (
+                f"Before the first migrate: ALTER DATABASE `{name}` CHARACTER SET utf8mb4. Tables that are there: "
+                "ALTER TABLE … CONVERT TO CHARACTER SET utf8mb4, each of them."
+            )
+            found.append(_warning("W005", text, hint))
+    return found
+
+
+def _charset(connection: Any) -> str | None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT @@character_set_database")
+            return str(cursor.fetchone()[0])
+    except DatabaseError:
+        return None
+
+
 def sharing_a_server(databases: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The aliases that have a pool, those of one server together."""
     servers: dict[tuple[object, ...], list[str]] = {}

@@ -29,7 +29,7 @@ HEAD = "from django.db import migrations, models\n\n\n"
 def fresh_database(url: str) -> Iterator[str]:
     """The URL of an empty database on the server of `url`, dropped afterwards."""
     name = f"t_{uuid.uuid4().hex[:12]}"
-    _ask(url, f"CREATE DATABASE {name}")
+    _ask(url, f"CREATE DATABASE {name}" + (" CHARACTER SET utf8mb4" if url.startswith("mysql") else ""))
     try:
         yield url.rpartition("/")[0] + f"/{name}"
     finally:

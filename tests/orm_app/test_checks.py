@@ -4,10 +4,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from django.db import connections
 
 from orm_app import checks
 from orm_app.databases import from_url
 from tests.foundation.databases import second_database
+from tests.orm_app.migrating import alias_of, fresh_database
 
 SQLITE, POSTGRESQL = "django.db.backends.sqlite3", "django.db.backends.postgresql"
 MYSQL = "orm_app.mysql_pool"
@@ -100,6 +102,21 @@ def test_pools_fit__real_server__warns_of_the_alias_asked_for_alone(
         assert found.id == "orm_app.W004"
         assert checks.pools_fit(None, databases=["default"]) == []
         assert checks.pools_fit(None) == []
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(("charset", "wanted"), [("latin1", ["orm_app.W005"]), ("utf8mb4", [])])
+def test_charsets__database_of_mariadb__warns_of_what_does_not_hold_every_text(
+    charset, wanted, mariadb_url, django_db_blocker
+):
+    pytest.importorskip("MySQLdb")
+    with django_db_blocker.unblock(), fresh_database(mariadb_url) as url, alias_of(url) as alias:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE CHARACTER SET {charset}")
+        connections[alias].close()
+        connections[alias].close_pool()
+        assert [one.id for one in checks.charsets_hold_every_text(None, databases=[alias])] == wanted
+        assert checks.charsets_hold_every_text(None) == []
 
 
 def test_checks__plain_sqlite__warns_of_locks_and_of_atomic_requests():
