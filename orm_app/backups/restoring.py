@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from orm_app import migration_lock
 from orm_app.conf import conf
+from orm_app.slow.capture import ignored
 
 from . import engines, files, history
 from .files import Progress
@@ -50,6 +51,7 @@ class Restored:
     notes: tuple[str, ...]
 
 
+@ignored()
 def plan(path: Path, *, alias: str | None = None, progress: Progress | None = None) -> Plan:
     """Raises BackupFailed for a damaged file, another engine, or a server older than the backup's."""
     path = path.absolute()
@@ -75,6 +77,7 @@ def plan(path: Path, *, alias: str | None = None, progress: Progress | None = No
     return Plan(path, connection.alias, str(connection.settings_dict["NAME"]), known, age, replaced)
 
 
+@ignored()
 def restore(
     path: Path,
     *,

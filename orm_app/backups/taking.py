@@ -16,6 +16,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from orm_app.conf import conf
+from orm_app.slow.capture import ignored
 
 from . import engines, files, history, listing, verifying
 from .dumps import Dumped
@@ -24,6 +25,7 @@ from .listing import Backup
 from .manifest import UNVERIFIED, BackupFailed, Manifest
 
 
+@ignored()
 def take(
     alias: str = "default",
     *,

@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db import DatabaseError
 
+from orm_app.slow.capture import ignored
+
 from . import engines, files, listing
 from .files import Progress
 from .listing import Backup
@@ -17,6 +19,7 @@ def _quiet(step: str, done: int, total: int | None) -> None:
     """For a caller that shows no progress."""
 
 
+@ignored()
 def verify(path: Path, *, alias: str | None = None, progress: Progress | None = None) -> Backup:
     """alias: on whose server (default: the backup's own). The manifest says then how it was done. Raises BackupFailed."""
     path = path.absolute()

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 from django.core.management import load_command_class
 from django.db import connections
 
@@ -151,6 +152,16 @@ def test_restore__over_what_is_there__all_of_it_is_replaced(alias):
         assert rows_of(alias, "SELECT COUNT(*) FROM told") == [(21,)]
         with pytest.raises(Exception, match="foreign key constraint"):
             execute(alias, "INSERT INTO kinds (parent_id) VALUES (99)")
+
+
+@service
+def test_take_and_restore__slow_statements_of_their_own__are_no_findings(alias):
+    conf.conf.bind(dataclasses.replace(conf.conf(), SLOW_QUERY_MS=0))
+    with structlog.testing.capture_logs() as logs:
+        execute(alias, "CREATE TABLE seen (x INT)", "INSERT INTO seen VALUES (1)")
+        backups.restore(backups.take(alias, **BY).path, **BY)
+    found = [one for one in logs if one["event"] == "slow_query" and one["alias"].startswith(alias)]
+    assert [one["sql"] for one in found] == ["INSERT INTO seen VALUES (?)"]
 
 
 @service
