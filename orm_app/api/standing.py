@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from foundation.api import asked
 from orm_app import pools, replicas, standing
 
 
@@ -85,6 +86,7 @@ class StatusView(APIView):
 
     @extend_schema(summary="Read the status", responses=DatabasesSerializer)
     def get(self, request: Request) -> Response:
+        asked(request, ())
         return Response({"databases": [asdict(one) for one in standing.every()]})
 
 
@@ -93,6 +95,7 @@ class PoolsView(APIView):
 
     @extend_schema(summary="Read the pools", responses=PoolsSerializer)
     def get(self, request: Request) -> Response:
+        asked(request, ())
         found = [asdict(one) | {"in_use": one.in_use} for one in pools.stats()]
         return Response({"process": os.getpid(), "pools": found})
 
@@ -102,4 +105,5 @@ class ReplicasView(APIView):
 
     @extend_schema(summary="Read the replicas", responses=ReplicasSerializer)
     def get(self, request: Request) -> Response:
+        asked(request, ())
         return Response({"replicas": [asdict(one) for one in replicas.states()]})

@@ -112,6 +112,8 @@ def test_asking__unknown_names__are_refused(viewer: Client, operator: Client) ->
     problem(viewer.get(f"{BASE}/locks?alias=nobody"), 404)
     told = problem(viewer.get(f"{BASE}/slow?aliass=default"), 400)["errors"]
     assert "did you mean alias" in told[0]["detail"]
+    for path in ("status", "pools", "replicas"):  # of all aliases
+        problem(viewer.get(f"{BASE}/{path}?alias=nobody"), 400)
     problem(viewer.get(f"{BASE}/slow?order=size"), 400)
     problem(viewer.get(f"{BASE}/slow?limit=0"), 400)
     problem(post(operator, "slow/clear", {"allias": "default"}), 400)
