@@ -120,7 +120,8 @@ def replace(
                     progress("restoring", done, None)
                     session.feed(chunk)
                 reader.finish()
-            session.send("\n;\n" + ";\n".join(contents.POSTGRESQL_SETTINGS) + ";\n")
+            # No empty statement in between: psql 15 reads past everything that follows one behind the data of a COPY.
+            session.send("\n" + ";\n".join(contents.POSTGRESQL_SETTINGS) + ";\n")
             found = contents.postgresql(session, progress)
             if known.contents is not None:
                 refuse(differences(known.contents, found), "what was restored (it is taken back)")
