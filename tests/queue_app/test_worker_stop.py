@@ -93,7 +93,7 @@ def test_sighup__a_run_outlasts_the_grace__is_given_back_and_the_worker_starts_a
     assert (outlasts.attempt, outlasts.crash_count, outlasts.suspect) == (0, 0, False)
     worker.process.send_signal(signal.SIGHUP)
     worker.process.send_signal(signal.SIGTERM)  # somebody wants it to end after all
-    worker.process.wait(20)
+    worker.process.wait(40)
 
 
 def test_engine__its_thread_dies__worker_does_not_look_alive(start_worker: Start, file: Path) -> None:
