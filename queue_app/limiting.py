@@ -39,7 +39,10 @@ def used_to(rate: Rate, before_s: float | None, now_s: float, *, unstarted: int)
     and not seen start. It may have started this moment: the bucket was not fuller than its room until now.
     """
     emptied = now_s + unstarted * rate.interval_s
-    return emptied if before_s is None else max(before_s, emptied)
+    if before_s is None:
+        return emptied
+    # Fuller than full it is when the rate was a slower one then: 10 an hour, all used, would hold 1,000 a second up for an hour.
+    return max(min(before_s, now_s + rate.capacity * rate.interval_s), emptied)
 
 
 def allowed(rate: Rate, used_to_s: float, now_s: float) -> int:

@@ -35,6 +35,16 @@ def test_used_to__let_go_and_not_started__takes_up_room() -> None:
     assert limiting.allowed(rate, limiting.used_to(rate, long_ago, 100.0, unstarted=2), 100.0) == 3
 
 
+def test_used_to__by_a_slower_rate__is_no_more_than_the_burst_of_this_one() -> None:
+    slow, fast = Rate(10, 3600.0, 10), Rate(1000, 1.0, 20)
+    used = limiting.used_to(slow, None, 100.0, unstarted=0) + 10 * slow.interval_s
+    assert limiting.allowed(slow, limiting.used_to(slow, used, 101.0, unstarted=0), 101.0) == 0
+    now_fast = limiting.used_to(fast, used, 101.0, unstarted=0)
+    assert limiting.allowed(fast, now_fast, 101.0) == 0
+    assert limiting.wait_s(fast, now_fast, 101.0) == pytest.approx(0.001)
+    assert limiting.used_to(fast, used, 101.0, unstarted=30) == pytest.approx(101.03)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_rate__workers_that_come_and_go__no_window_has_more_starts_than_it_may(seed: int) -> None:
     """A governor that looks at odd times, and workers that start what was let go when they like."""
