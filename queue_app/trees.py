@@ -55,6 +55,9 @@ def cancel_tree(
     with transaction.atomic():
         jobs, flows = _below(root)
         locked = releasing.lock({*flows, *_flows_of(jobs)})
+        jobs = list(
+            dict.fromkeys([*jobs, *_members(flows)])
+        )  # what was added to a batch before it was locked
         open_ = [flow for flow in locked if flow.id in flows and flow.finished_at is None]
         _mark(open_)
         cut = _cut(jobs, actor=told, force=force)

@@ -126,6 +126,22 @@ def test_cancel_tree__while_its_jobs_end_and_their_worker_is_given_up__nobody_de
         assert (flow.completed, flow.dead) == (3, 3)
 
 
+def test_cancel_tree__batch_grows_before_it_is_locked__what_was_added_is_cancelled_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow, lock = enqueue_workflow(batch(mail(), on_complete=mail())), trees.releasing.lock
+
+    def late(ids: Any) -> Any:
+        monkeypatch.setattr(trees.releasing, "lock", lock)
+        add_to_batch(flow, mail())  # somebody who committed in between
+        return lock(ids)
+
+    monkeypatch.setattr(trees.releasing, "lock", late)
+    assert trees.cancel_tree(flow, **WHO).cancelled == 3
+    assert states_of(flow) == ["CANCELLED"] * 3
+    assert flow.status == Status.CANCELLED
+
+
 def test_cancel_tree__cyclic_parents__each_once() -> None:
     one, two = enqueue_many("email_queue", [{}] * 2)
     Job.objects.filter(id=one.id).update(parent=two.id)
