@@ -416,11 +416,11 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
     # A unique key's window is kept by its row.
     is_free = Q(unique_key=None) | Q(unique_until=None) | Q(unique_until__lte=Clock())
     # Results of a workflow's jobs are wanted, and its dead letters hold it up, as long as it is not over.
-    is_wanted = Exists(Workflow.objects.filter(id=OuterRef("workflow"), finished_at=None))
-    over = Job.objects.filter(is_free, ~is_wanted, queue=queue, state=state, finished_at__lt=since).order_by(
-        "id"
-    )
-    ids = list(over.values_list("id", flat=True)[:BATCH])
+    is_wanted = Q(Exists(Workflow.objects.filter(id=OuterRef("workflow"), finished_at=None)))
+    if state != State.DEAD_LETTER:
+        is_wanted |= Q(_is_called_back())
+    over = Job.objects.filter(is_free, ~is_wanted, queue=queue, state=state, finished_at__lt=since)
+    ids = list(over.order_by("id").values_list("id", flat=True)[:BATCH])
     if ids:
         with transaction.atomic():
             JobEvent.objects.filter(job_id__in=ids).delete()
@@ -429,6 +429,14 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
             Member.objects.filter(job__in=ids).delete()
             Job.objects.filter(id__in=ids).delete()
     return len(ids)
+
+
+def _is_called_back() -> Exists:
+    """Its batch is over and has a callback that is still to read the results, a dead one's replay included."""
+    waits = Member.objects.filter(
+        workflow=OuterRef("workflow"), opens=None, outcome__in=["", str(State.DEAD_LETTER)]
+    )
+    return Exists(waits.exclude(role=""))
 
 
 # --- one job, one step -----------------------------------------------------------------------------------------------

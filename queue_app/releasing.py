@@ -155,7 +155,8 @@ def _let_go(members: Sequence[Member]) -> None:
 
 
 def _due(jobs: Sequence[UUID]) -> list[Wakeup]:
-    governed = queues.governed()
+    # A site's process cancels, a child of the pool ends jobs by `job.atomic()`: neither looks at the limits by itself.
+    governed = queues.governed_now()
     found: list[Wakeup] = []
     for part in parts(jobs):
         held = _held(part).select_for_update().values_list("id", "queue", "priority")

@@ -426,6 +426,42 @@ def test_prune__workflow_is_not_over__its_results_and_dead_letters_stay(worker: 
     assert releasing.prune(60) == 1
 
 
+def test_prune__callback_has_not_run_yet__its_results_stay(worker: Worker) -> None:
+    flow = enqueue_workflow(batch(mail(1), on_success=mail(9, delay=90 * 86_400)))
+    assert end(worker, job_of(flow, 0).id, result="a")
+    assert fresh(flow).finished_at is not None
+
+    def pruned(state: State) -> int:
+        Job.objects.update(finished_at=timezone.now() - timedelta(days=30))
+        return ledger.prune("email_queue", state, 60)
+
+    assert pruned(State.COMPLETED) == 0
+    callback = job_of(flow, 1)
+    Job.objects.filter(id=callback.id).update(run_after=None)
+    assert end(worker, callback.id, State.DEAD_LETTER)
+    assert pruned(State.COMPLETED) == 0
+    deadletter.replay(job_of(flow, 1), **WHO)
+    (held,) = claim(worker, callback.id)
+    assert Run(held, worker.id).previous_results() == ["a"]
+    assert finish(worker, held, State.DEAD_LETTER)
+    assert (pruned(State.DEAD_LETTER), pruned(State.COMPLETED)) == (
+        1,
+        1,
+    )  # nothing holds a dead letter for ever
+
+
+def test_batch__ended_by_a_process_that_has_not_looked_at_limits__callback_waits_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch, sent: list[UUID]
+) -> None:
+    flow = enqueue_workflow(batch(mail(1), on_complete=mail(2)))
+    queues.configure("email_queue", max_concurrency=1, actor=None, source="system")
+    monkeypatch.setattr(queues, "_governed", frozenset())
+    cancelling.cancel(job_of(flow, 0), **WHO)  # by a site's process, say
+    callback = job_of(flow, 1)
+    assert (callback.turn, callback.published_at, callback.run_after) == (Turn.WAITS, None, None)
+    assert sent[-1] == wakeup.LOOK
+
+
 def test_chain__on_a_queue_with_limits__what_is_let_go_waits_for_its_turn(
     worker: Worker, sent: list[UUID]
 ) -> None:
