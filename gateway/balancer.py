@@ -25,7 +25,7 @@ QUIET = 8  # requests in flight up to which no target counts as loaded: a caller
 
 class Candidate(Protocol):
     """ramp: 0.1 … 1.0, the part of its share that a target in its slow start gets. ewma_s, ewma_at: its latency
-    as it was measured last, and when (0.0: never)."""
+    as it was measured last, and when (0.0: never). asked_at: when two choices picked it last."""
 
     @property
     def name(self) -> str: ...
@@ -35,6 +35,7 @@ class Candidate(Protocol):
     ramp: float
     ewma_s: float
     ewma_at: float
+    asked_at: float
 
 
 class Strategy(Protocol):
@@ -176,7 +177,9 @@ class TwoChoices:
             return one
         second = int(self._random() * (count - 1))
         other = usable[second + (second >= first)]
-        return one if self._cost(one, now) <= self._cost(other, now) else other
+        best = one if self._cost(one, now) <= self._cost(other, now) else other
+        best.asked_at = now
+        return best
 
 
 def _load(target: Candidate, now: float) -> float:
@@ -197,8 +200,15 @@ class PeakEwma:
         return self._latency_s(target, now) * (target.inflight + 1) / (target.weight * target.ramp)
 
     def _latency_s(self, target: Candidate, now: float) -> float:
-        """Forgets while nobody asks the target, or one that was slow once would never be tried again."""
-        return target.ewma_s * math.exp((target.ewma_at - now) / self._decay_s)
+        """Forgets while nobody asks the target, or one that was slow once would never be tried again.
+
+        Not while it owes answers to those who just did: one that hangs after a quiet time would look quicker than
+        those that answer, and get nearly everything.
+        """
+        known_at = target.ewma_at
+        if target.inflight and target.asked_at > known_at:
+            known_at = target.asked_at
+        return target.ewma_s * math.exp((known_at - now) / self._decay_s)
 
     def _start(self, target: Candidate, now: float) -> None:
         """A new target has the others' mean, neither the best nor the worst of them."""

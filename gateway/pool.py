@@ -25,14 +25,14 @@ class Target:
 
     blocked: False on the hot path, nothing to ask; True: `allows(now)` knows. since: when its slow start began
     or will begin (0.0: none). ejected_until: out for its failures in a row. ewma_s: latency up to the response's
-    head, ewma_at: when it was measured last (0.0: never). dial and idle belong to the edge: where and how to
-    connect, and open connections. retired: no longer in the configuration, keep no connection. Times are monotonic
-    seconds.
+    head, ewma_at: when it was measured last (0.0: never), asked_at: when two choices picked it. dial and idle
+    belong to the edge: where and how to connect, and open connections. retired: no longer in the configuration,
+    keep no connection. Times are monotonic seconds.
     """
 
     __slots__ = (
-        "_state", "blocked", "breaker", "dial", "ejected_until", "ejections", "ewma_at", "ewma_s", "failures",
-        "health", "idle", "inflight", "name", "policy", "ramp", "retired", "service", "since", "weight",
+        "_state", "asked_at", "blocked", "breaker", "dial", "ejected_until", "ejections", "ewma_at", "ewma_s",
+        "failures", "health", "idle", "inflight", "name", "policy", "ramp", "retired", "service", "since", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +43,7 @@ class Target:
         self.breaker, self.health = Breaker(), Health()
         self.inflight = self.ejections = 0
         self.failures = 0  # in a row
-        self.ewma_s = self.ewma_at = self.since = self.ejected_until = 0.0
+        self.ewma_s = self.ewma_at = self.asked_at = self.since = self.ejected_until = 0.0
         self.ramp = 1.0
         self.idle: list[Any] = []
         self.retired = False

@@ -146,6 +146,28 @@ def test_peak_ewma__slow_once__tried_again_after_a_while() -> None:
     assert set(proposed(one, 20, now=160.0)) == {"b"}  # e^-6 of a second is below 10 ms
 
 
+def test_peak_ewma__hangs_after_a_quiet_time__not_quicker_than_those_that_answer() -> None:
+    good, bad = of = measured(0.020, 0.020)
+    one, counts = made("peak_ewma", of), Counter[str]()
+    for i in range(400):
+        now = 300.0 + i * 0.01
+        target = one.propose(now, None)
+        counts[target.name] += 1
+        if target is good:
+            target.ewma_s, target.ewma_at = 0.020, now
+        else:
+            target.inflight += 1
+    assert counts[bad.name] < 5
+
+
+def test_peak_ewma__slow_once_and_with_a_long_stream__tried_again_after_a_while() -> None:
+    of = measured(0.010, 1.0)
+    of[1].inflight, of[1].asked_at = 1, 100.0
+    one = made("peak_ewma", of)
+    of[0].ewma_at = 160.0
+    assert one.propose(160.0, None) is of[1]
+
+
 def test_peak_ewma__new_target__starts_with_the_mean_of_the_others() -> None:
     cheap, dear, new = measured(0.010, 0.030, 0.0)
     cost = made("peak_ewma", [cheap, dear, new])._cost
