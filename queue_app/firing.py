@@ -14,7 +14,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from . import cancelling, clock, intake, leases, queues, recurrence, registry, states
@@ -71,8 +71,8 @@ def fire_due() -> int:
         return _fire(_due(now), now)
     except OperationalError:
         raise  # the database is away, or the transaction lost against another one: the next look
-    except DatabaseError:
-        # One of them does what the database refuses: the others shall not wait for it.
+    except Exception:  # noqa: BLE001
+        # One of them does what the database refuses, or its task's code is broken: the others shall not wait for it.
         ids = list(_due(now).values_list("id", flat=True)[:AT_MOST])
         return sum(_fire_alone(id, now) for id in ids)
 
@@ -90,14 +90,14 @@ def _let_go(schedule_id: int) -> int:
         with transaction.atomic():
             mine = Schedule.objects.select_for_update(skip_locked=skip).filter(id=schedule_id, paused=False)
             row = mine.filter(waits_at__isnull=False).first()
-            if row is None or _is_open(row.last_job):  # another scheduler has seen to it
+            if row is None or is_open(row.last_job):  # another scheduler has seen to it
                 return 0
             _end_wait(row)
             row.save(update_fields=["waits_at", "last_at", "last_job"])
             return 1
     except OperationalError:
         raise
-    except DatabaseError as error:
+    except Exception as error:  # noqa: BLE001
         _report_refusal(schedule_id, error)
         return 0
 
@@ -175,12 +175,12 @@ def _fire_alone(schedule_id: int, now: datetime) -> int:
         return _fire(_due(now).filter(id=schedule_id), now)
     except OperationalError:
         raise
-    except DatabaseError as error:
+    except Exception as error:  # noqa: BLE001
         _report_refusal(schedule_id, error)
         return 0
 
 
-def _report_refusal(schedule_id: int, error: DatabaseError) -> None:
+def _report_refusal(schedule_id: int, error: Exception) -> None:
     log.error("schedule_not_fired", schedule=schedule_id, error=type(error).__name__, reason=str(error)[:200])
 
 
@@ -230,7 +230,7 @@ def _firings(schedule: Schedule, plan: recurrence.Plan, done: set[tuple[int, dat
         note = f"and what followed before {until:%Y-%m-%d %H:%M:%S} UTC"
         found.append(_firing(schedule, first, Firing.Outcome.MISSED, Firing.Cause.CLOCK, note=note))
         log.warning("schedule_missed", schedule=schedule.name, since=str(first), until=str(until))
-    if schedule.waits_at is not None and not _is_open(schedule.last_job):
+    if schedule.waits_at is not None and not is_open(schedule.last_job):
         _end_wait(schedule, found)  # it was there before them
     for moment in plan.fire:
         if (schedule.pk, moment) not in done:
@@ -242,10 +242,10 @@ def _firings(schedule: Schedule, plan: recurrence.Plan, done: set[tuple[int, dat
 def _fire_moment(schedule: Schedule, moment: datetime, fresh: Sequence[Firing]) -> Firing:
     """fresh: the schedule's firings of this transaction that are not stored yet."""
     overlap = Overlap(schedule.overlap)
-    is_open = overlap != Overlap.ALLOW and _is_open(schedule.last_job)
-    if is_open and overlap == Overlap.REPLACE:
-        is_open = not _cancel(schedule)
-    act = recurrence.act(overlap, is_open=is_open, waits=schedule.waits_at is not None)
+    meets = overlap != Overlap.ALLOW and is_open(schedule.last_job)
+    if meets and overlap == Overlap.REPLACE:
+        meets = not _cancel(schedule)
+    act = recurrence.act(overlap, is_open=meets, waits=schedule.waits_at is not None)
     if act == Act.FIRE:
         return _ordered(schedule, moment)
     note = f"job {schedule.last_job} is not over"
@@ -273,7 +273,7 @@ def _cancel(schedule: Schedule) -> bool:
     if not job.cancel_requested:
         with suppress(cancelling.Over):  # it has ended meanwhile
             cancelling.cancel(job, actor=f"schedule {schedule.name}", source="system")
-    return not _is_open(job.id)
+    return not is_open(job.id)
 
 
 def _end_wait(schedule: Schedule, fresh: Sequence[Firing] = ()) -> None:
@@ -299,7 +299,7 @@ def _settle(
     Firing.objects.filter(schedule=schedule, due_at=moment).update(**changes)
 
 
-def _is_open(job_id: UUID | None) -> bool:
+def is_open(job_id: UUID | None) -> bool:
     if job_id is None:
         return False
     return Job.objects.filter(id=job_id).exclude(state__in=_OVER).exists()

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 import structlog
 from django.apps import apps
+from django.db import DatabaseError
 
 from foundation.secret_box import SecretBox
 
@@ -91,7 +92,7 @@ class Task:
             payloads.check_text(text, max_bytes=max_bytes)
         else:
             text = payloads.accept(payload, max_bytes=max_bytes)
-        self._check(text)
+        self._checked(text)
         if not self.secret_fields:
             return text
         sealed = secret_fields.seal(payloads.parse(text), self.secret_fields, _box.seal)
@@ -115,6 +116,14 @@ class Task:
         if self.is_async:
             return async_loop.run(self.function, arguments, run)
         return self.function(*arguments)
+
+    def _checked(self, text: str) -> None:
+        try:
+            self._check(text)
+        except (ValueError, DatabaseError):
+            raise
+        except Exception as error:  # pydantic passes on whatever a validator of the model raises
+            raise payloads.BadPayload(f"its check failed: {type(error).__name__}") from error
 
     def _check(self, text: str) -> None:
         if self._model is not None:

@@ -132,7 +132,8 @@ def run_now(schedule: Schedule, *, actor: Any, source: str, **trace: Any) -> Job
         moment = clock.now()
         job = _order(row, moment)
         firing.record(row, moment, Firing.Outcome.FIRED, Firing.Cause.HAND, job=job.id)
-        Schedule.objects.filter(pk=row.pk).update(last_job=job.id)
+        if not firing.is_open(row.last_job):  # else the clock's moments go on to wait for that one's end
+            Schedule.objects.filter(pk=row.pk).update(last_job=job.id)
         audit.record(
             actor=actor,
             action="schedule.run",

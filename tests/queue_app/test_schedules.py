@@ -210,8 +210,7 @@ def test_fire__transaction_fails__neither_job_nor_firing_nor_step(make, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(Schedule.objects, "bulk_update", broken)
-        with pytest.raises(RuntimeError):
-            firing.fire_due()
+        assert firing.fire_due() == 0
     assert (Job.objects.count(), Firing.objects.count(), again(hourly).next_at) == (0, 0, hourly.next_at)
     assert firing.fire_due() == 1
     assert (Job.objects.count(), Firing.objects.count()) == (1, 1)
@@ -434,6 +433,38 @@ def test_fire__database_refuses_one__the_others_fire(make, monkeypatch):
     assert Job.objects.count() == 1
 
 
+def test_fire__a_tasks_own_check_is_broken__says_so_and_holds_up_no_other(make, own_queue, monkeypatch):
+    picky = make("a picky one", due_ago=timedelta(seconds=9))
+    fine = make("fine", due_ago=timedelta(seconds=5), payload={"fine": True})
+
+    def check(self: Any, text: str) -> None:
+        if "fine" not in text:
+            raise KeyError(text)
+
+    monkeypatch.setattr(registry.Task, "_check", check)
+    firing.look()
+    assert (outcomes(picky), outcomes(fine)) == (["refused"], ["fired"])
+    assert "KeyError" in Firing.objects.get(schedule=picky).note
+    with pytest.raises(BadSchedule, match="payload: its check failed: KeyError"):
+        make("another")
+
+
+def test_fire__whatever_one_of_them_raises__the_others_fire(make, monkeypatch):
+    make("a bad one", due_ago=timedelta(seconds=9), payload={"bad": True})
+    fine = make("fine", due_ago=timedelta(seconds=5))
+    order = firing.order
+
+    def failing(schedule: Schedule, moment: datetime) -> Job:
+        if schedule.payload:
+            raise RuntimeError("broken")
+        return order(schedule, moment)
+
+    monkeypatch.setattr(firing, "order", failing)
+    firing.look()
+    assert outcomes(fine) == ["fired"]
+    assert firing.overdue_s() > 8
+
+
 def test_fire__clock_an_hour_on_and_back__each_moment_once(make, monkeypatch):
     late = make(due_ago=timedelta(), interval_s=600, missed="all")
     start = clock.now()
@@ -572,6 +603,22 @@ def test_run_now__paused_or_not__one_job_more_and_the_same_next_moment(make):
     assert len(jobs) == 2
     assert again(hourly).next_at == hourly.next_at
     assert {*Firing.objects.values_list("cause", "outcome")} == {("hand", "fired")}
+
+
+def test_run_now__the_last_job_runs__the_moment_that_waits_goes_on_to_wait_for_it(meet):
+    schedule, first = meet("wait", "PROCESSING")
+    by_hand = schedules.run_now(schedule, **WHO)
+    Job.objects.filter(id=by_hand.id).update(state="COMPLETED")
+    assert firing.let_go() == 0
+    Job.objects.filter(id=first.id).update(state="COMPLETED")
+    assert firing.let_go() == 1
+
+
+def test_run_now__nothing_runs__the_next_moment_meets_its_job(meet):
+    schedule, _ = meet("skip", "COMPLETED", moments=0)
+    schedules.run_now(schedule, **WHO)
+    come(schedule)
+    assert outcomes(schedule)[-1] == "overlapped"
 
 
 def test_run_now__in_a_transaction_that_fails__nothing_happened(make):
