@@ -24,10 +24,12 @@ from django.db import DatabaseError, connections
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from . import queues, stats, wakeup, workers
+from . import queues, stats, turns, wakeup, workers
 from .autoscale import Autoscaler, Sight
 from .conf import conf
 from .ledger import backlog, is_due
+from .models import Tenant
+from .states import Turn
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +183,10 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
     chosen = set(names) or queues.consumable()
     paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
     chosen -= paused
-    due = backlog().filter(is_due(), queue__in=chosen).order_by()
+    held_back = _held_back(chosen)
+    due = (
+        backlog().filter(is_due(), queue__in=chosen).exclude(queue__in=held_back, turn=Turn.WAITS).order_by()
+    )
     counted = len(due.values_list("id", flat=True)[:_MOST_COUNTED])
     oldest = stats.oldest_due_s()
     # In one look: a worker that comes up between two would count as one that starts and as one that is there.
@@ -190,16 +195,32 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
     here = {pid for host, pid, _ in there if host == socket.gethostname()}
     return Sight(
         at=time.monotonic(),
-        backlog=max(counted, sum(map(_messages, chosen))),
-        oldest_s=max((oldest.get(name, 0.0) for name in chosen), default=0.0),
+        backlog=max(counted, _messages(chosen)),
+        oldest_s=max((oldest.get(name, 0.0) for name in chosen - held_back), default=0.0),
         ended=sum(ended for _, _, ended in there),
         processes=len(there) + len(set(ours) - here),
     )
 
 
-def _messages(queue: str) -> int:
+def _held_back(names: Collection[str]) -> set[str]:
+    """Those whose jobs wait for their limits, or for paused tenants, while slots are free: more workers would wait with them."""
+    slots = workers.slots()
+    limited = (name for name in names if name in queues.governed())
+    return {name for name in limited if _is_held_back(name, slots.get(name, 0))}
+
+
+def _is_held_back(name: str, slots: int) -> bool:
+    waiting = set(turns.tenants(name))
+    paused = Tenant.objects.filter(queue=name, paused=True).values_list("name", flat=True)
+    if not waiting - set(paused):
+        return bool(waiting)
+    # The governor gives turns to all slots and a few more, where the limits let it.
+    return name in queues.with_few_turns() and sum(held.jobs for held in turns.held(name).values()) < slots
+
+
+def _messages(names: Collection[str]) -> int:
     """Plain tasks have no row before they have run; the ledger's wake-ups are among these, so the larger number counts."""
     try:
-        return wakeup.depth(queue)
+        return wakeup.depth_of(names)
     except (RedisError, KombuError, OSError):
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from uuid import UUID
@@ -77,8 +77,14 @@ def look(queue: str) -> Wakeup:
 
 def depth(queue: str) -> int:
     """Messages that wait in the broker for this queue, of all its priority classes."""
+    return depth_of([queue])
+
+
+def depth_of(queues: Iterable[str]) -> int:
+    """Of all these queues together, by one connection."""
     with connection() as broker:
-        return sum(_waiting(broker, name) for name in topology.consumed(queue, broker.transport.driver_type))
+        driver = broker.transport.driver_type
+        return sum(_waiting(broker, name) for queue in queues for name in topology.consumed(queue, driver))
 
 
 def _waiting(broker: Connection, name: str) -> int:

@@ -6,15 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from queue_app import enqueue_many, queues, workers
+from queue_app import enqueue_many, queues, tenants, wakeup, workers
 from queue_app.autoscale import Autoscaler, Goal, Sight
 from queue_app.fleet import Fleet, sight_of
+from queue_app.governor import hand_out
 from queue_app.models import Job, Worker
+from queue_app.testing import no_broker
 from tests import warm
 
 from .conftest import ROOT, WorkerProcess, environment, until
@@ -24,6 +28,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 START_S = 60.0  # for processes that import Django, on a busy machine
 AUTOSCALE = ["manage.py", "queue", "-c", "1", "autoscale", "--latency", "1", "--hold", "3", "--every", "0.3"]
+
+
+@pytest.fixture
+def nothing_published() -> Iterator[None]:
+    with no_broker():
+        yield
 
 
 @pytest.fixture
@@ -177,3 +187,32 @@ def test_sight_of__jobs_that_wait_for_their_turn__count(empty_valkey: None, file
     queues.configure("traces", is_fair=True, actor=None, source="system")
     enqueue_many(tasks.trace, [{"file": str(file), "number": n} for n in range(3)])
     assert sight_of(["traces"]).backlog == 3
+
+
+@pytest.mark.usefixtures("nothing_published")
+def test_sight_of__jobs_that_more_workers_could_not_run__do_not_count(empty_valkey: None, file: Path) -> None:
+    """A rate that was used up, or a paused tenant, once had as many workers as may be run, for nothing."""
+    workers.register(pool="threads", concurrency=2, queues=["traces"])
+    queues.find("traces")
+    rate = {"rate_count": 1, "rate_period_s": 3600.0}
+    limited = queues.configure("traces", **rate, actor=None, source="system")
+    queues.policies(fresh=True)
+    enqueue_many(tasks.trace, [{"file": str(file), "number": n} for n in range(3)], tenant="a")
+    assert hand_out(limited, slots=2).granted == 1
+    Job.objects.update(created_at=timezone.now() - timedelta(hours=1))
+    sight = sight_of(["traces"])
+    assert (sight.backlog, sight.oldest_s) == (1, 0.0)  # what has its turn
+    none = {"rate_count": None, "rate_period_s": None, "is_fair": True}
+    queues.configure("traces", **none, actor=None, source="system")
+    assert sight_of(["traces"]).backlog == 3
+    tenants.configure("traces", "a", paused=True, actor=None, source="system")
+    assert sight_of(["traces"]).backlog == 1
+
+
+def test_sight_of__many_queues__asks_the_broker_by_one_connection(
+    empty_valkey: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, made = wakeup.connection, list[Any]()
+    monkeypatch.setattr(wakeup, "connection", lambda: made.append(connect()) or made[-1])
+    sight_of([f"queue{n}" for n in range(5)])
+    assert len(made) == 1
