@@ -209,8 +209,8 @@ class Accounts:
 
     def __init__(self, ahead: Hook, *, size: int = MAX_ACCOUNTS, nodes: int = 1) -> None:
         self.ahead, self.nodes = ahead, nodes
-        self._young: dict[tuple[str, str], Account] = {}
-        self._old: dict[tuple[str, str], Account] = {}
+        self._young: dict[tuple[str, ...], Account] = {}
+        self._old: dict[tuple[str, ...], Account] = {}
         self._half = max(1, size // 2)
 
     def of(
@@ -221,19 +221,23 @@ class Accounts:
         own: tuple[Limit, ...] = (),
         on_store_down: str = "",
         exact: bool = False,
+        owner: str = "",
     ) -> Account:
         """limits: the route's, counted for this subject on this route. own: the subject's, counted on all routes
-        together. One of them at least. A change of either makes another account, over the same buckets."""
+        together. One of them at least. A change of either makes another account, over the same buckets.
+
+        owner: whose `own` is, where the route counts by somebody else (an address)."""
         account = self._young.get((subject, route))
         if (
             account is not None
+            and not owner
             and account.route_source is limits
             and account.own_source is own
             and account.on_store_down is on_store_down
             and account.exact is exact
         ):
             return account
-        return self._find(subject, route, limits, own, on_store_down, exact)
+        return self._find(subject, route, limits, own, on_store_down, exact, owner)
 
     def _find(
         self,
@@ -243,11 +247,12 @@ class Accounts:
         own: tuple[Limit, ...],
         policy: str,
         exact: bool,
+        owner: str,
     ) -> Account:
-        key = (subject, route)
+        key = (subject, route, owner) if owner else (subject, route)
         account = self._young.get(key) or self._old.pop(key, None)
         if account is None or not self._is(account, limits, own, policy, exact):
-            account = Account(self, keyed(subject, route, limits, own), policy, exact=exact)
+            account = Account(self, keyed(subject, route, limits, own, owner), policy, exact=exact)
         account.route_source, account.own_source = limits, own
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
@@ -266,9 +271,10 @@ class Accounts:
         return len(self._young) + len(self._old)
 
 
-def keyed(subject: str, route: str, limits: Sequence[Limit], own: Sequence[Limit]) -> tuple[Limit, ...]:
-    """With one {hash tag} for all buckets of a request: a cluster keeps them on one node, so one script can take
+def keyed(
+    subject: str, route: str, limits: Sequence[Limit], own: Sequence[Limit], owner: str = ""
+) -> tuple[Limit, ...]:
+    """With one {hash tag} for all buckets of one subject: a cluster keeps them on one node, so one script can take
     from all."""
-    tag = f"{{{subject}}}"
-    on_route = [replace(limit, key=f"{tag}:{route}:{limit.name}") for limit in limits]
-    return (*on_route, *(replace(limit, key=f"{tag}::{limit.name}") for limit in own))
+    on_route = [replace(limit, key=f"{{{subject}}}:{route}:{limit.name}") for limit in limits]
+    return (*on_route, *(replace(limit, key=f"{{{owner or subject}}}::{limit.name}") for limit in own))

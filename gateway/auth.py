@@ -31,8 +31,9 @@ class Identity:
     """Shared by all requests of one caller: never changed.
 
     subject: unique over all kinds of credentials ("key:demo-key", "jwt:brain:7"), the name that limits count
-    by. limits: those of the consumer's own plan, over all routes; plan: its name. key_digest: of the API key
-    that was used, for last_used. expires_at: of the key or token, in seconds since the epoch.
+    by. limits: those of the consumer's own plan, over all routes; plan: its name; counted_as: the name that these
+    are counted by; is_exact: never from a lease. key_digest: of the API key that was used, for last_used.
+    expires_at: of the key or token, in seconds since the epoch.
     """
 
     subject: str
@@ -40,6 +41,8 @@ class Identity:
     roles: frozenset[str] = NOBODY
     scopes: frozenset[str] = NOBODY
     limits: tuple[Limit, ...] = ()
+    counted_as: str = ""
+    is_exact: bool = False
     on_store_down: str = ""
     key_digest: bytes = b""
     plan: str = ""
@@ -76,6 +79,11 @@ def by_claims(issuer: Issuer, claims: dict[str, Any]) -> Identity:
         _scopes(claims, issuer.scope_claim),
         expires_at=claims["exp"],
     )
+
+
+def of_one_key(subject: str, digest: bytes) -> str:
+    """The name of one key of a subject, where limits count each key for itself."""
+    return f"{subject}:{digest.hex()[:16]}"
 
 
 def authorised(roles: frozenset[str], scopes: frozenset[str], identity: Identity) -> bool:

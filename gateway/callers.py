@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 
 from . import bucket, secret_box, tokens
-from .auth import Identity
+from .auth import Identity, of_one_key
 from .entries import Entry, Fields
 from .jwks import Jwks
 from .revoked import Revocation, Revoked
@@ -90,12 +90,16 @@ def _identity(
 ) -> Identity:  # fmt: skip
     scopes = frozenset(consumer["scopes"])
     name = key["consumer"]
+    subject = f"key:{name}"
+    by_key = plan is not None and plan["counted_by"] == "key"
     return Identity(
-        subject=f"key:{name}",
+        subject=subject,
         name=name,
         roles=frozenset(consumer["roles"]),
         scopes=scopes if key["scopes"] is None else scopes & frozenset(key["scopes"]),
         limits=own,
+        counted_as=of_one_key(subject, digest) if by_key else subject,
+        is_exact=bool(plan and plan["exact"]),
         on_store_down=plan["on_store_down"] if plan else "",
         key_digest=digest,
         plan=consumer["plan"] or "",

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import retry
 from .accounts import Account, Accounts
-from .auth import Identity
+from .auth import Identity, of_one_key
 from .bucket import Taken
 from .calls import (
     TRANSFORM,
@@ -242,12 +242,16 @@ def _account(call: Call, route: Route, identity: Identity | None, accounts: Acco
     if identity is None or route.counted_by == "ip":
         subject = f"ip:{call.client_ip}"
     elif route.counted_by == "key" and identity.key_digest:
-        subject = f"{identity.subject}:{identity.key_digest.hex()[:16]}"
+        subject = of_one_key(identity.subject, identity.key_digest)
     else:
         subject = identity.subject
-    own = identity.limits if identity is not None else ()
-    policy = (identity.on_store_down if identity is not None and own else "") or route.on_store_down
-    return accounts.of(subject, route.name, route.limits, own, policy, route.is_exact)
+    if identity is None or not identity.limits:
+        return accounts.of(subject, route.name, route.limits, (), route.on_store_down, route.is_exact)
+    owner = identity.counted_as or identity.subject  # whatever the route counts by
+    policy, exact = identity.on_store_down or route.on_store_down, route.is_exact or identity.is_exact
+    if owner == subject:
+        return accounts.of(subject, route.name, route.limits, identity.limits, policy, exact)
+    return accounts.of(subject, route.name, route.limits, identity.limits, policy, exact, owner)
 
 
 def _limited(call: Call, route: Route, account: Account, now: float) -> Refusal:

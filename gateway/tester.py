@@ -255,13 +255,17 @@ def _limits(found: Explanation, route: Route, identity: Identity | None, client_
 
 
 def _counted(route: Route, identity: Identity | None, client_ip: str) -> str:
-    if identity is None or route.counted_by == "ip":
+    if identity is None:
         return f"the address {client_ip}"
-    return (
-        f"this key of {identity.name}"
-        if route.counted_by == "key" and identity.key_digest
-        else identity.subject
-    )
+    by_key = f"this key of {identity.name}"
+    if route.counted_by == "ip":
+        counted = f"the address {client_ip}"
+    else:
+        counted = by_key if route.counted_by == "key" and identity.key_digest else identity.subject
+    own = identity.subject if identity.counted_as in ("", identity.subject) else by_key
+    if not identity.limits or own == counted:
+        return counted
+    return f"{counted}, the consumer's plan for {own}" if route.limits else own
 
 
 def _told(limit: Limit, of: str) -> str:

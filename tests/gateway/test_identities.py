@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway import auth, keys, revoked
+from gateway import auth, callers, keys, revoked
 from gateway.auth import Identity
 from gateway.identities import Identities
 from gateway.revoked import Revocation, Revoked
@@ -309,3 +309,24 @@ def test_revoked__over_or_too_many() -> None:
     assert not Revoked(rows, NOW + 1)
     with pytest.raises(ValueError, match="more than"):
         Revoked([Revocation("i", "1", "", NOW + 1)] * (2 * revoked.MAX_REVOKED + 1), NOW)
+
+
+@pytest.mark.parametrize(
+    ("counted_by", "counted_as"), [("caller", "key:c"), ("ip", "key:c"), ("key", f"key:c:{'ab' * 8}")]
+)
+def test_callers__plan_of_a_consumer__says_how_it_is_counted(counted_by: str, counted_as: str) -> None:
+    plan = {
+        "requests_per_minute": 60,
+        "requests_per_hour": None,
+        "burst_limit": None,
+        "on_store_down": "deny",
+    }
+    consumer = {"enabled": True, "plan": "p", "scopes": [], "roles": []}
+    key = {"revoked_at": None, "expires_at": None, "consumer": "c", "scopes": None}
+    entries = {
+        ("plan", "p"): plan | {"counted_by": counted_by, "exact": True},
+        ("consumer", "c"): consumer,
+        ("key", "ab" * 32): key,
+    }
+    (found,) = callers.read(entries, (), {}, 100.0).keys.values()
+    assert (found.counted_as, found.is_exact, found.on_store_down) == (counted_as, True, "deny")

@@ -151,6 +151,40 @@ def test_steps__consumer_with_a_plan__both_plans_in_one_question() -> None:
     assert ask.account.on_store_down == "deny"
 
 
+@pytest.mark.parametrize("counted_by", ["key", "ip"])
+def test_steps__route_counts_otherwise__a_consumer_has_one_bucket_on_all_routes(counted_by: str) -> None:
+    hour, accounts = (bucket.per_window("consumer-hour", 5, 3600),), Accounts(lambda account: None)
+    who = callers(limits=hour)
+    found = []
+    for by, ip in (("caller", "1.2.3.4"), (counted_by, "1.2.3.4"), (counted_by, "5.6.7.8")):
+        one = call(through(*targets(1), limits=(MINUTE,), counted_by=by), client_ip=ip)
+        found.append(pipeline.decide(one, who, accounts, 100.0).account.limits)  # type: ignore[union-attr]
+    assert [limits[1].key for limits in found] == ["{key:tester}::consumer-hour"] * 3
+    assert found[0][0].key != found[1][0].key
+    mine = call(through(*targets(1), limits=(MINUTE,), counted_by="ip"))
+    others = Identity("key:other", "other", limits=hour)
+    yours = call(mine.route, api_key=b"theirs")
+    digest = keys.digest(b"theirs")
+    both = [
+        pipeline.decide(one, of, accounts, 100.0).account  # type: ignore[union-attr]
+        for one, of in (
+            (mine, who),
+            (yours, Identities({digest: others}, Verifier([]), Revoked())),
+            (mine, who),
+        )
+    ]
+    assert both[0] is both[2] is not both[1]  # one address, two consumers that do not pay for each other
+    assert both[1].limits[1].key == "{key:other}::consumer-hour"
+
+
+def test_steps__consumers_plan_counts_keys_and_exactly__so_it_is_done() -> None:
+    hour = (bucket.per_window("consumer-hour", 5, 3600),)
+    (ask,) = play(
+        call(through(*targets(1))), who=callers(limits=hour, counted_as="key:tester:ab", is_exact=True)
+    )
+    assert (ask.account.limits[0].key, ask.account.exact) == ("{key:tester:ab}::consumer-hour", True)
+
+
 def test_steps__store_down_and_denied__503() -> None:
     refusal = play(call(through(*targets(1), limits=(MINUTE,))), bucket.Taken(False))[-1]
     assert (refusal.status, refusal.code) == (503, "limiter_unavailable")
