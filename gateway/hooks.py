@@ -168,7 +168,7 @@ class Hooks:
         except _Misused as error:
             result = _FAILED
             watch.tell(hook.name, "plugin_failed", started, hook=hook.kind, error=str(error))
-        except Exception as error:  # noqa: BLE001  (somebody else's code, inside the request path)
+        except plugins.FAULTS as error:  # somebody else's code, inside the request path
             result = _FAILED
             # Its text may hold what the request held, so only its kind and place are logged.
             kind, place = type(error).__name__, _place(error)
@@ -254,6 +254,6 @@ def _fits(pattern: re.Pattern[bytes], value: object) -> bool:
     return type(value) is bytes and pattern.fullmatch(value) is not None
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{PurePath(frame.filename).name}:{frame.lineno}"

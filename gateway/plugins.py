@@ -11,6 +11,7 @@ Any one of the hooks will do. They see heads, never bodies; a Reply is what the 
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
@@ -22,6 +23,8 @@ from .heads import ResponseHead as Response
 
 __all__ = ["HOOKS", "Failure", "Reply", "Request", "Response", "load", "problems", "usable"]
 
+# What somebody else's code may raise: sys.exit() in it ends neither the edge nor the request.
+FAULTS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
 HOOKS = {"on_request": 1, "on_response": 2, "on_error": 2}  # and how many arguments each gets
 
 
@@ -65,7 +68,7 @@ def load(path: str, settings: object, allowed: Collection[str]) -> object:
         raise ValueError(f"settings: is a mapping of names, not {settings!r:.60}")
     try:
         return found(**settings)
-    except Exception as error:  # somebody else's constructor; what it says is for the admin
+    except FAULTS as error:  # somebody else's constructor; what it says is for the admin
         raise ValueError(f"settings: {path} does not take them: {_told(error)}") from error
 
 
@@ -80,7 +83,7 @@ def _imported(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # somebody else's module
+    except FAULTS as error:  # somebody else's module
         raise ValueError(f"plugin: {module} cannot be imported: {_told(error)}") from error
     if not inspect.isclass(found):
         raise ValueError(f"plugin: {module} has no class {name}")
@@ -102,5 +105,5 @@ def _check_hooks(path: str, found: type) -> None:
             raise ValueError(f"plugin: {path}.{name} takes other arguments: {error}") from error
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 from collections.abc import Iterator
@@ -182,6 +183,24 @@ def test_on_request__fails_and_refuses__plugin_failed() -> None:
     with pytest.raises(PluginFailed):
         found.on_response(Request(), Response())
     assert found.on_error(Request(), Failure(502, "upstream", "")) is None  # it has failed already
+
+
+@pytest.mark.parametrize("fault", [SystemExit, GeneratorExit, asyncio.CancelledError, RecursionError])
+def test_hooks__raise_what_would_end_a_process_or_a_task__contained(fault: type[BaseException]) -> None:
+    def leave(*arguments: Any) -> None:
+        raise fault
+
+    found, watch = chain(calls("a", on_request=leave, on_response=leave, on_error=leave))
+    assert found.on_request(Request()) is None
+    found.on_response(Request(), Response())
+    assert found.on_error(Request(), Failure(502, "upstream", "")) is None
+    assert watch.of("a").failed == 3
+
+
+def test_load__its_constructor_leaves_the_process__told() -> None:
+    setattr(sys.modules[MODULE], "Leaves", type("Leaves", (Calls,), {"__init__": lambda self: sys.exit(3)}))  # noqa: B010
+    path = f"{MODULE}.Leaves"
+    assert plugins.problems(path, {}, [path]) == [f"settings: {path} does not take them: SystemExit: 3"]
 
 
 def test_on_response__fails_half_way__response_as_it_was() -> None:
