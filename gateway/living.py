@@ -40,7 +40,7 @@ class Living:
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.key_sources: Sources = {}
         self.plugins = Watch()
-        self.events: Events | None = None  # who counts what happens to targets
+        self.events: Events | None = None  # who counts what happens to targets and answers
 
     def service(self, name: str, fields: Any, targets: Sequence[tuple[str, Any]], now: float) -> Service:
         """The service as it is, if nothing about it has changed; else a new one over the same targets. targets: URL and

@@ -88,6 +88,8 @@ _FAMILIES = (
     _Family("ejections", "counter", "Times that a target was left alone as an outlier.", ("service", "target")),
     _Family("panics", "counter", "Requests sent to an unhealthy target, as too few were healthy.", ("service",)),
     _Family("plugin_failures", "counter", "Exceptions out of a plugin's hooks.", ("plugin",)),
+    _Family("responses_unedited", "counter", "Bodies of responses that went on as they were, though edits wanted them.",
+            ("route", "reason")),
     _Family("tunnels_opened", "counter", "WebSockets."),
     _Family("folded", "counter", 'Counts that went to "other", as there were too many series.'),
     _Family("access_log_dropped", "counter", "Lines lost, as the log's file or pipe did not keep up."),
@@ -161,6 +163,7 @@ def _counted(tally: Tally) -> dict[str, list[Row]]:
         "ejections": [[*key, count] for key, count in list(tally.ejections.items())],
         "panics": [[*item] for item in list(tally.panics.items())],
         "plugin_failures": [[*item] for item in list(tally.plugin_failures.items())],
+        "responses_unedited": [[*key, count] for key, count in list(tally.unedited.items())],
         "tunnels_opened": [[tally.tunnels_opened]],
         "folded": [[tally.folded]],
     }

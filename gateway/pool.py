@@ -119,8 +119,9 @@ class Target:
 
 
 class Events(Protocol):
-    """Who counts what happens to targets; the tally is one."""
+    """Who counts what happens to targets and answers; the tally is one."""
 
+    def untouched(self, route: str, why: str) -> None: ...
     def panicked(self, service: str) -> None: ...
     def ejected(self, service: str, target: str) -> None: ...
 

@@ -70,7 +70,7 @@ def compile(
     parts = _parts(entries)
     services = {name: _service(name, fields, parts, living, now) for name, fields in parts.services.items()}
     routes = [
-        (fields, _route(name, fields, services[fields["service"]], parts, living.plugins))
+        (fields, _route(name, fields, services[fields["service"]], parts, living))
         for name, fields in _of(entries, "route")
         if fields["enabled"]
     ]
@@ -156,7 +156,7 @@ def _rule(fields: Fields, route: Route) -> Rule[Route]:
     )
 
 
-def _route(name: str, fields: Fields, service: Service, parts: _Parts, watch: hooks.Watch) -> Route:
+def _route(name: str, fields: Fields, service: Service, parts: _Parts, living: Living) -> Route:
     of_service = parts.services[service.name]
     plan = parts.plans[fields["plan"]] if fields["plan"] else None
     silence_s = fields["timeout_s"]
@@ -182,7 +182,7 @@ def _route(name: str, fields: Fields, service: Service, parts: _Parts, watch: ho
         strip=len([part for part in fields["path"].split("/") if part]) if fields["strip_prefix"] else 0,
         keeps_host=fields["host_header"] == "preserve",
         hides_credentials=fields["hide_credentials"],
-        transforms=_transforms(name, service.name, parts, watch),
+        transforms=_transforms(name, service.name, parts, living),
         fallback=_fallback(of_service),
         stale_s=of_service["stale_s"],
     )
@@ -202,7 +202,7 @@ def _fallback(service: Fields) -> Refusal | None:
     )
 
 
-def _transforms(route: str, service: str, parts: _Parts, watch: hooks.Watch) -> Transforms | None:
+def _transforms(route: str, service: str, parts: _Parts, living: Living) -> Transforms | None:
     """A service's before a route's, each by position and name."""
     found: list[tuple[str, Fields]] = []
     for owner in (("service", service), ("route", route)):
@@ -213,9 +213,16 @@ def _transforms(route: str, service: str, parts: _Parts, watch: hooks.Watch) -> 
     with _about("route", route):
         changes = edits.compile([edits.Spec(fields["request"], fields["response"]) for _, fields in found])
         plugged = hooks.compile(
-            [_row(name, fields) for name, fields in found if fields["plugin"]], watch, conf().PLUGINS
+            [_row(name, fields) for name, fields in found if fields["plugin"]], living.plugins, conf().PLUGINS
         )
-    return Transforms(changes, plugged, tuple(name for name, _ in found)) if changes or plugged else None
+    if not changes and not plugged:
+        return None
+
+    def untouched(why: str) -> None:
+        if living.events is not None:
+            living.events.untouched(route, why)
+
+    return Transforms(changes, plugged, tuple(name for name, _ in found), untouched)
 
 
 def _row(name: str, fields: Fields) -> hooks.Row:

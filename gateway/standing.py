@@ -5,6 +5,7 @@ from __future__ import annotations
 from .health import UNHEALTHY
 from .metrics import TargetState
 from .snapshot import Snapshot
+from .tally import Names
 
 
 def of(snapshot: Snapshot, now: float) -> list[TargetState]:
@@ -15,3 +16,11 @@ def of(snapshot: Snapshot, now: float) -> list[TargetState]:
         )
         for target in snapshot.targets
     ]  # fmt: skip
+
+
+def names(snapshot: Snapshot) -> Names:
+    return Names(
+        frozenset(route.name for route in snapshot.routes),
+        frozenset(service.name for service in snapshot.services),
+        frozenset(target.name for target in snapshot.targets),
+    )

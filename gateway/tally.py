@@ -64,6 +64,7 @@ class Tally:
         self.plugin_failures: dict[str, int] = {}
         self.upstream_errors: dict[tuple[str, str], int] = {}
         self.ejections: dict[tuple[str, str], int] = {}
+        self.unedited: dict[tuple[str, str], int] = {}
         self.store_failures = self.tunnels = self.tunnels_opened = self.folded = 0
         self._max_series = max_series
         self._found: dict[Key, Cell] = {}  # by the callers' spelling of a key, where "" is no route
@@ -156,6 +157,13 @@ class Tally:
         except KeyError:
             self._first(self.plugin_failures, plugin, OTHER)
 
+    def untouched(self, route: str, why: str) -> None:
+        """A response's body went on as it was, though it should have been edited. why: one of a few words."""
+        try:
+            self.unedited[route, why] += 1
+        except KeyError:
+            self._first(self.unedited, (route, why), (OTHER, OTHER))
+
     def store_failed(self) -> None:
         """The limiter's store did not answer."""
         self.store_failures += 1
@@ -178,7 +186,7 @@ class Tally:
             + (len(OVERHEAD_BUCKETS_S) + 3) * len(self.overhead)
             + (len(BUCKETS_S) + 3) * len(self.upstream)
             + len(self.rate_limited) + len(self.retries) + len(self.retries_denied) + len(self.panics) + len(self.refusals)
-            + len(self.plugin_failures) + len(self.upstream_errors) + len(self.ejections)
+            + len(self.plugin_failures) + len(self.upstream_errors) + len(self.ejections) + len(self.unedited)
         )  # fmt: skip
 
     def _first(self, counts: dict[K, int], key: K, other: K) -> None:
@@ -237,7 +245,7 @@ class Tally:
     def _used(self) -> set[tuple[str, str]]:
         """("route" or "service" or "target", its name)"""
         found = {(kind, name) for key in self.cells for kind, name in zip(_KINDS, key[:3], strict=True)}
-        found |= {("route", route) for route in self.rate_limited}
+        found |= {("route", route) for route in (*self.rate_limited, *(route for route, _ in self.unedited))}
         found |= {("service", service) for service in (*self.retries, *self.retries_denied, *self.panics)}
         found |= {("target", target) for target, _ in self.upstream_errors}
         found |= {(kind, name) for key in self.ejections for kind, name in zip(_KINDS[1:], key, strict=True)}
@@ -262,6 +270,7 @@ class Tally:
         self.panics = _summed(self.panics, service)
         self.upstream_errors = _summed(self.upstream_errors, lambda key: (named("target", key[0]), key[1]))
         self.ejections = _summed(self.ejections, pair)
+        self.unedited = _summed(self.unedited, lambda key: (route(key[0]), key[1]))
         cells, self.cells, self._found = self.cells, {}, {}
         for key, cell in cells.items():
             renamed = (route(key[0]), *pair(key[1:3]), *key[3:])

@@ -5,7 +5,7 @@ request → (its body) → target → response → (its body)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .calls import Refusal
@@ -21,20 +21,23 @@ PLUGIN_REPLY = "plugin_reply"
 
 @dataclass(frozen=True, slots=True)
 class Transforms:
-    """What a route does to its calls: one of the two at least. names: of the transformations, in order."""
+    """What a route does to its calls: one of the two at least. names: of the transformations, in order. untouched:
+    told why a response's body was not edited though it should have been."""
 
     edits: Edits | None = None
     hooks: Hooks | None = None
     names: tuple[str, ...] = ()
+    untouched: Callable[[str], None] = lambda why: None
 
 
 class Transformation:
     """head: the request as its target will see it, once `request` has been called."""
 
-    __slots__ = ("_edits", "_hooks", "_response", "head")
+    __slots__ = ("_edits", "_hooks", "_response", "_untouched", "head")
 
     def __init__(self, transforms: Transforms, head: RequestHead) -> None:
         self._edits, self._hooks, self.head = transforms.edits, transforms.hooks, head
+        self._untouched = transforms.untouched
         self._response = ResponseHead()
 
     @property
@@ -75,7 +78,14 @@ class Transformation:
 
     def response_body(self, body: bytes) -> bytes:
         assert self._edits is not None  # noqa: S101  (it wanted the body)
-        return self._edits.response_body(body, self._response, self.head)
+        edited = self._edits.response_body(body, self._response, self.head)
+        if self._response.untouched:
+            self._untouched(self._response.untouched)
+        return edited
+
+    def too_large(self) -> None:
+        """The response's body goes on as it is, as it is not to be held."""
+        self._untouched("too large")
 
     def instead_of(self, refusal: Refusal) -> Refusal:
         """What a plugin answers in place of a failure, or the failure."""

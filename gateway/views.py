@@ -44,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 tally = Tally()  # this process's figures; the edge's are its own
 _limiter = Limiter()
+_limiter.on_failure = tally.store_failed
+holder.living.events, holder.living.plugins.on_failure = tally, tally.plugin_failed
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _BODILESS = (204, 304)
 
@@ -51,7 +53,13 @@ _BODILESS = (204, 304)
 def families() -> Iterator[Metric]:
     """The figures of this process's door, read when they are scraped."""
     snapshot, now = holder.snapshot, time.monotonic()
-    yield from metrics.families([metrics.figures(tally, standing.of(snapshot, now), snapshot.version)])
+    with _rules:
+        tally.retire(standing.names(snapshot), now)
+        mine = metrics.figures(
+            tally, standing.of(snapshot, now), snapshot.version, snapshot_age_s=now - holder.known_at,
+            is_store_up=_limiter.is_store_up,
+        )  # fmt: skip
+    yield from metrics.families([mine])
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -247,6 +255,8 @@ class _Visit:
             pieces.append(piece)
             size += len(piece)
             if size > conf().MAX_EDITED_BYTES:
+                assert self.changes is not None  # noqa: S101  (it wanted the body)
+                self.changes.too_large()
                 whole = StreamingHttpResponse(self._streamed(Rest(pieces, stream)), status=status)
                 return self._dressed(whole, passed)
         assert self.changes is not None  # noqa: S101  (it wanted the body)

@@ -29,7 +29,7 @@ from .limiter import Limiter
 from .pool import Target
 from .prober import Prober
 from .snapshot import Snapshot
-from .tally import Names, Tally
+from .tally import Tally
 from .ticker import repeat
 from .tls import LOOK_S, Certificate
 from .traffic import Traffic
@@ -214,7 +214,7 @@ class Worker:
         if await asyncio.to_thread(_database, self.holder.refresh):
             for target in self.holder.retired:
                 _close_idle(target, older_than=float("inf"))
-            self.tally.retire(_names(self.snapshot), time.monotonic())
+            self.tally.retire(standing.names(self.snapshot), time.monotonic())
 
     async def _renew_certificate(self) -> None:
         if self.certificate is not None:
@@ -264,14 +264,6 @@ class Worker:
         await self._send_traffic()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
-
-
-def _names(snapshot: Snapshot) -> Names:
-    return Names(
-        frozenset(route.name for route in snapshot.routes),
-        frozenset(service.name for service in snapshot.services),
-        frozenset(target.name for target in snapshot.targets),
-    )
 
 
 async def serve(worker: Worker, listener: socket.socket, stop: asyncio.Event | None = None) -> None:

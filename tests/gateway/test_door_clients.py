@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -39,12 +39,14 @@ def routes(upstream: OddUpstream) -> list[Any]:
     signed = changing(request={"headers": {"set": {"Authorization": "Basic b3Vycw=="}}})
     bare = changing(request={"headers": {"remove": ["Authorization"]}})
     edited = changing(response={"body": {"set": {"by": "us"}}})
+    counted = replace(edited, untouched=lambda why: views.tally.untouched("/counted", why))
     return [
         route("/api", to, timeout_s=1.0),
         route("/open", to, auth_required=False),
         route("/signed", to, auth_required=False, transforms=signed),
         route("/bare", to, auth_required=False, transforms=bare),
         route("/edited", to, transforms=edited),
+        route("/counted", to, transforms=counted),
         route("/both", to, methods=frozenset({"GET"})),
         route("/both", to, methods=frozenset({"POST"})),
     ]
@@ -247,3 +249,32 @@ def test_method_that_no_route_takes__405_names_those_of_all_routes_on_the_path(d
     assert answer.status_code == 405
     assert {method.strip() for method in answer["Allow"].split(",")} >= {"GET", "POST"}
     assert "DELETE" not in answer["Allow"]
+
+
+def test_edited_response__larger_than_is_held__goes_on_as_it_is_and_is_counted(
+    door: Door, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(MAX_EDITED_BYTES=64)
+    answer: Any = DjangoClient().get("/counted/x", headers=KEY)
+    assert "by" not in json.loads(answer.getvalue())
+    assert views.tally.unedited.pop(("/counted", "too large")) == 1
+
+
+def test_metrics__ejections_plugins_and_store__the_door_s_own_figures(
+    monkeypatch: pytest.MonkeyPatch, door: Door
+) -> None:
+    monkeypatch.undo()  # the process's own holder and limiter
+    events, on_plugin, on_store = (
+        views.holder.living.events, views.holder.living.plugins.on_failure, views._limiter.on_failure,
+    )  # fmt: skip
+    assert events is not None
+    assert on_plugin is not None
+    assert on_store is not None
+    events.ejected("s", "t")
+    on_plugin("p")
+    on_store()
+    figures = {metric.name: metric for metric in views.families()}
+    for name in ("ejections", "plugin_failures", "limiter_store_failures"):
+        assert figures[f"brain_gateway_{name}"].samples[-1].value >= 1
+    views.tally.ejections.clear()
+    views.tally.plugin_failures.clear()
