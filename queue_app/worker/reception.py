@@ -47,6 +47,8 @@ def _handler(consumer: Any, slots: Slots) -> _Handler:
     receptions: dict[str, Reception | None] = {}
 
     def on_message(message: Any) -> None:
+        if slots.is_closed:  # the worker stops: what comes now goes back with the connection
+            return
         name = message.headers.get("task") if type(message.headers) is dict else None
         if type(name) is str and name not in receptions:
             receptions[name] = _reception(consumer, name, slots, acknowledgements)

@@ -28,7 +28,7 @@ class Slots:
 
     def __init__(self, size: int) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._is_closed = False
+        self.is_closed = False
         self.threads = [
             threading.Thread(target=self._serve, name=f"queue-slot-{number}", daemon=True)
             for number in range(size)
@@ -38,13 +38,13 @@ class Slots:
 
     def submit(self, call: _Call) -> None:
         """Run it on a slot. RuntimeError after `close`."""
-        if self._is_closed:
+        if self.is_closed:
             raise RuntimeError("the slots are closed")
         self._calls.put(call)
 
     def close(self) -> None:
         """Drop what waits. The threads end after what they are running."""
-        self._is_closed = True
+        self.is_closed = True
         while True:
             try:
                 self._calls.get_nowait()

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from queue_app.worker import reception
 from queue_app.worker.slots import Slots, TaskCall
 
 from .conftest import until
@@ -94,3 +96,23 @@ def test_task_call__however_it_ends__it_is_told(answer: Any, told: str) -> None:
         on_failure=lambda info: heard.append(("failure", info.exception)),
     )()
     assert [name for name, _ in heard] == ["accepted", told]
+
+
+def test_reception__slots_are_closed__message_is_left_to_go_back_with_its_connection(slots: Slots) -> None:
+    """It once raised in Celery's loop."""
+    taken: list[Any] = []
+
+    class Consumer:
+        hub = object()
+
+        def create_task_handler(self) -> Any:
+            return taken.append
+
+    consumer: Any = Consumer()
+    reception.install(consumer, slots)
+    handle = consumer.create_task_handler()
+    first, second = SimpleNamespace(headers=None), SimpleNamespace(headers=None)
+    handle(first)
+    slots.close()
+    handle(second)
+    assert taken == [first]
