@@ -6,12 +6,15 @@ first that is not is the client, and what it claims about itself is its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 MAX_HOPS = 32
+# A Host header: a name or an address, and a port.
+HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,28 @@ def network(block: str) -> IPv4Network | IPv6Network:
         raise ValueError("it is no network in CIDR notation") from None
 
 
+def plain(ip: str) -> str:
+    """One spelling of an address: a socket that takes both versions tells of 192.0.2.1 as ::ffff:192.0.2.1, which no
+    trusted 192.0.2.0/24 holds. Whatever is no address stays as it is."""
+    try:
+        return str(_address(ip))
+    except ValueError:
+        return ip
+
+
 def is_trusted(ip: str, trusted: Networks) -> bool:
     try:
-        address = ip_address(ip)
+        address = _address(ip)
     except ValueError:
         return False
     return any(address in network for network in trusted if network.version == address.version)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Raises ValueError."""
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> Sender:
@@ -49,13 +68,16 @@ def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], tru
 
     Forwarded counts where it is there, and X-Forwarded-* only where it is not: the two are never mixed.
     """
+    peer = plain(peer)
     if not is_trusted(peer, trusted):
         return Sender(peer, scheme)
     given: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         given.setdefault(name.lower(), []).append(value)
     if b"forwarded" in given:
-        hops = [_parameters(part) for part in _split(b",".join(given[b"forwarded"]))]
+        whole = b",".join(given[b"forwarded"])
+        # A quote that the client left open would swallow what the proxies have written behind it.
+        hops = [_parameters(part) for part in _split(whole)] if whole.count(b'"') % 2 == 0 else []
     else:
         hops = _old(given)
     return _walk(peer, scheme, hops, trusted)
@@ -68,8 +90,11 @@ def _walk(peer: str, scheme: bytes, hops: list[dict[bytes, bytes]], trusted: Net
         if address is None:
             break
         proto = hop.get(b"proto", b"").lower()
+        host = hop.get(b"host", b"")
         found = Sender(
-            address, proto if proto in (b"http", b"https") else found.scheme, hop.get(b"host") or found.host
+            address,
+            proto if proto in (b"http", b"https") else found.scheme,
+            host if HOST.fullmatch(host) else found.host,
         )
         if not is_trusted(address, trusted):
             break
@@ -119,6 +144,6 @@ def _node(value: bytes) -> str | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ip_address(text))
+        return str(_address(text))
     except ValueError:
         return None

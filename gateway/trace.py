@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 _VALID = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
+_FLAGS = 0b11  # sampled; and random, of level 2
+
 Random = Callable[[int], int]  # random.getrandbits
 
 
@@ -15,7 +17,13 @@ def carry_on(given: bytes | None, bits: Random) -> bytes:
     match = _VALID.fullmatch(given) if given is not None else None
     if match is None or not _means_something(match):
         return b"00-%016x%016x-%016x-01" % (bits(64) or 1, bits(64), bits(64) or 1)
-    return b"00-%b-%016x-%b" % (match[2], bits(64) or 1, match[4])
+    # The other flags mean nothing yet, and who passes them on must clear them (section 3.2.2.5).
+    return b"00-%b-%016x-%02x" % (match[2], bits(64) or 1, int(match[4], 16) & _FLAGS)
+
+
+def is_carried_on(given: bytes | None, made: bytes) -> bool:
+    """Whether `made` goes on with the trace that was given: only then does `tracestate` belong to it."""
+    return given is not None and given[3:35] == made[3:35]
 
 
 def trace_id(header: bytes) -> str:

@@ -82,6 +82,13 @@ def test_hash_key__place__found(hash_on: str, expected: bytes | None) -> None:
         ("10.0.0.1", {"Forwarded": "for=5.5.5.5", "X-Forwarded-For": "6.6.6.6"}, "5.5.5.5", b"http", None),
         ("2001:db8::7", {"X-Forwarded-For": "6.6.6.6"}, "6.6.6.6", b"http", None),
         ("unix", {"X-Forwarded-For": "6.6.6.6"}, "unix", b"http", None),
+        ("::ffff:1.1.1.1", {"X-Forwarded-For": "6.6.6.6"}, "1.1.1.1", b"http", None),
+        ("::ffff:10.0.0.1", {"X-Forwarded-For": "::ffff:6.6.6.6"}, "6.6.6.6", b"http", None),
+        ("10.0.0.1", {"Forwarded": 'for=9.9.9.9;x=", for=6.6.6.6'}, "10.0.0.1", b"http", None),
+        ("10.0.0.1", {"Forwarded": 'for=9.9.9.9;x=", for="[2001:db9::1]:47"'}, "10.0.0.1", b"http", None),
+        ("10.0.0.1", {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "a/b"}, "6.6.6.6", b"http", None),
+        ("10.0.0.1", {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "[2001:db9::1]:80"},
+         "6.6.6.6", b"http", b"[2001:db9::1]:80"),
     ],
 )  # fmt: skip
 def test_sender__walks_past_trusted_proxies_and_no_further(
@@ -98,6 +105,7 @@ GOOD = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 def test_carry_on__valid__the_same_trace_with_another_span() -> None:
     assert trace.carry_on(GOOD, lambda bits: 7) == b"00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01"
+    assert trace.carry_on(GOOD[:-2] + b"fe", lambda bits: 7).endswith(b"-02"), "flags that mean nothing yet"
     assert trace.trace_id(GOOD) == "0af7651916cd43dd8448eb211c80319c"
 
 
