@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 
 from . import audit
@@ -16,6 +17,16 @@ from . import audit
 class Conflict(APIException):
     status_code = 409
     default_code = "conflict"
+
+
+class JsonParser(JSONParser):
+    """DRF's, to which a body of thousands of brackets is the server's mistake."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError as error:
+            raise ParseError("JSON parse error - nested too deep") from error
 
 
 class Strict(serializers.BaseSerializer):

@@ -29,6 +29,8 @@ def context(ca: str) -> ssl.SSLContext:
     """ca: PEM of the authorities to trust, empty: the system's. Raises ValueError for what is not PEM."""
     try:
         made = ssl.create_default_context(cadata=ca or None)
+    except TypeError as error:  # CPython's word for a text that is not ASCII
+        raise ValueError("not certificates in PEM: PEM is ASCII") from error
     except ssl.SSLError as error:
         told = str(error).partition(" (_ssl")[0]  # without the line of CPython's source
         raise ValueError(f"not certificates in PEM: {told}") from error

@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from . import reading
 from .errors import InvalidDocument
 
 MAX_CHARACTERS = 8 << 20
+_DEEPEST = 500  # schemas of an API may be deep; nothing that is meant is deeper
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NAMED = re.compile(r"[^A-Za-z0-9/{}._:*\[\]~-]+")
@@ -95,6 +97,7 @@ def parse(text: str) -> tuple[Any, Findings]:
         raise InvalidDocument([f"the file has more than {MAX_CHARACTERS} characters"])
     loader = _Loader(text)
     try:
+        reading.check_depth(text, _DEEPEST)
         node = loader.get_single_node()
         parsed = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ Path = tuple[str | int, ...]
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as quick
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _DEEPEST, _MOST_NODES = 40, 1_000_000  # aliases of aliases grow without end
-_LARGEST = 2**31 - 1  # of a whole number in every database
+LARGEST = 2**31 - 1  # of a whole number in every database
 _SECRET_KEYS = frozenset({"jwt_secret", "secret", "key"})
 
 
@@ -35,6 +35,7 @@ def parse(text: str) -> Tree:
     """Raises InvalidDocument for what is not YAML, or holds what JSON cannot."""
     loader = _LOADER(text)
     try:
+        check_depth(text, _DEEPEST)
         node = loader.get_single_node()
         walk = _Walk(loader)
         value = None if node is None else walk.value(node, ())
@@ -43,6 +44,23 @@ def parse(text: str) -> Tree:
     finally:
         loader.dispose()
     return Tree(value, walk.lines)
+
+
+def check_depth(text: str, deepest: int) -> None:
+    """Raises yaml.YAMLError. libyaml makes nodes by recursion in C: a hundred kilobytes of `[` would end the process
+    before anybody could count how deep they are. Its events come without recursion."""
+    loader = _LOADER(text)
+    depth = 0
+    try:
+        while (event := loader.get_event()) is not None:
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > deepest:
+                    raise _wrong(event, "nested too deep")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    finally:
+        loader.dispose()
 
 
 def shown(path: Path) -> str:
@@ -62,7 +80,7 @@ class _Walk:
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         self._nodes += 1
-        if len(path) > _DEEPEST or self._nodes > _MOST_NODES:
+        if len(path) > _DEEPEST or self._nodes > _MOST_NODES:  # aliases make it deeper than it is written
             raise _wrong(node, "nested too deep, or too many values")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -112,7 +130,7 @@ def _check_twice(node: yaml.MappingNode) -> None:
             seen.add(key.value)
 
 
-def _wrong(node: yaml.Node, told: str) -> yaml.YAMLError:
+def _wrong(node: yaml.Node | yaml.Event, told: str) -> yaml.YAMLError:
     return yaml.YAMLError(f"{told} (line {node.start_mark.line + 1})")
 
 
@@ -241,13 +259,13 @@ class Reader:
         return None
 
     def number(self, value: Any, at: Path) -> float | None:
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
             return float(value)
         self.wrong(at, "is a number", value)
         return None
 
     def count(self, value: Any, at: Path) -> int | None:
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
             return value
         self.wrong(at, "is a whole number that is not negative", value)
         return None

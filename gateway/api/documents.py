@@ -135,7 +135,7 @@ class ApplyView(APIView):
                 "The role admin is needed to apply a document; `dry_run=true` is for operators too."
             )
         try:
-            wanted = config.load(request.data)
+            wanted = config.load(request.data or "")  # without a body DRF parses nothing: {}
             done = (
                 _diffed(request, wanted, **switches)
                 if switches["dry_run"]
@@ -179,10 +179,9 @@ def _diffed(request: Request, wanted: Any, *, prune: bool, dry_run: bool) -> lis
 
 
 def _applied(request: Request, wanted: Any, *, prune: bool, dry_run: bool) -> list[Any]:
-    trace = audit.by(request, "api")
     with writing():
         etags.require_match(request, _etag(_version()))
-        return list(config.apply(wanted, actor=trace["actor"], source="api", prune=prune))
+        return list(config.apply(wanted, prune=prune, **audit.by(request, "api")))
 
 
 def _switches(request: Request) -> dict[str, bool]:

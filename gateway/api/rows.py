@@ -120,6 +120,10 @@ class RowDetail(generics.GenericAPIView):
             changes.delete(row, **audit.by(request, "api"))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    def get_object(self) -> Any:
+        """For DRF's answer to OPTIONS."""
+        return references.find(self.get_queryset(), self.kwargs["ref"])
+
     def _refuse_beyond_role(self, request: Request) -> None:
         if roles.allows(request.user, roles.ADMIN):
             return

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
 from gateway import secret_box, tokens
+from gateway.reading import LARGEST
 
 from . import checks
 
+_LONGEST_LEEWAY_S = 3600.0  # RFC 7519 section 4.1.4 speaks of a few minutes; more accepts what is long over
 MOST_ENABLED = tokens.MAX_ISSUERS - 1  # one place is the site's own, which has no row
 
 
@@ -34,6 +36,7 @@ class JwtIssuer(models.Model):
         "leeway",
         null=True,
         blank=True,
+        validators=[MinValueValidator(0.0), MaxValueValidator(_LONGEST_LEEWAY_S)],
         help_text="Seconds between its clock and ours. Empty: as the settings say.",
     )
     roles_claim = models.CharField(max_length=100, default="roles")
@@ -41,7 +44,7 @@ class JwtIssuer(models.Model):
     expiry_s = models.PositiveIntegerField(
         "lifetime",
         default=3600,
-        validators=[MinValueValidator(1)],
+        validators=[MinValueValidator(1), MaxValueValidator(LARGEST)],
         help_text="Seconds, of the tokens that we sign.",
     )
     # True for at most one row and NULL for all others: every database lets a unique column hold many NULLs.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+
+from gateway.reading import LARGEST
 
 _POLICIES = ("local", "allow", "deny")
 COUNTED_BY = ("caller", "key", "ip")
@@ -13,7 +15,10 @@ COUNTED_BY = ("caller", "key", "ip")
 
 def _quota(help_text: str = "") -> models.PositiveIntegerField:
     return models.PositiveIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1)], help_text=help_text
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(LARGEST)],
+        help_text=help_text,
     )
 
 

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from gateway import routing
+from gateway.reading import LARGEST
 
 from . import checks
 from .plan import Plan
@@ -46,7 +47,7 @@ class Route(models.Model):
     plan = models.ForeignKey(Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="routes")
     cost = models.PositiveIntegerField(
         default=1,
-        validators=[MinValueValidator(1)],
+        validators=[MinValueValidator(1), MaxValueValidator(LARGEST)],
         help_text="Tokens that one request takes from each limit.",
     )
     # --- where to
@@ -123,7 +124,9 @@ class Transform(models.Model):
         Service, null=True, blank=True, on_delete=models.CASCADE, related_name="transforms"
     )
     position = models.PositiveIntegerField(
-        default=0, help_text="The lowest comes first; a service's before a route's."
+        default=0,
+        validators=[MaxValueValidator(LARGEST)],
+        help_text="The lowest comes first; a service's before a route's.",
     )
     request = models.JSONField(default=dict, blank=True)
     response = models.JSONField(default=dict, blank=True)

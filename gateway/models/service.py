@@ -10,17 +10,19 @@ from django.db import models
 from django.db.models import F, Q
 
 from gateway.balancer import STRATEGIES
+from gateway.reading import LARGEST
 
 from . import checks
 
 STATES = ("active", "draining", "off")
+_DAY_S, _YEAR_S = 86_400, 31_536_000
 
 
 def _seconds(default: float, help_text: str, label: str | None = None, *, low: float = 0.01) -> Any:
     return models.FloatField(
         label,
         default=default,
-        validators=[MinValueValidator(low), MaxValueValidator(86_400)],
+        validators=[MinValueValidator(low), MaxValueValidator(_DAY_S)],
         help_text=help_text,
     )
 
@@ -33,7 +35,7 @@ def _share(default: float, help_text: str) -> Any:
 
 def _count(default: int, help_text: str, *, low: int = 1) -> Any:
     return models.PositiveIntegerField(
-        default=default, validators=[MinValueValidator(low)], help_text=help_text
+        default=default, validators=[MinValueValidator(low), MaxValueValidator(LARGEST)], help_text=help_text
     )
 
 
@@ -53,7 +55,7 @@ class Service(models.Model):
     total_timeout_s = models.FloatField(
         null=True,
         blank=True,
-        validators=[MinValueValidator(0.05)],
+        validators=[MinValueValidator(0.05), MaxValueValidator(_DAY_S)],
         help_text="Seconds for a request with all its tries. Empty: no limit.",
     )
     # --- breaker, for each target
@@ -63,7 +65,7 @@ class Service(models.Model):
     breaker_slow_s = models.FloatField(
         null=True,
         blank=True,
-        validators=[MinValueValidator(0.001)],
+        validators=[MinValueValidator(0.001), MaxValueValidator(_DAY_S)],
         help_text="Slower is slow. Empty: nothing is.",
     )
     breaker_slow_ratio = _share(0.8, "Of the requests in the window that may be slow.")
@@ -95,7 +97,7 @@ class Service(models.Model):
     )
     slow_start_s = models.FloatField(
         default=0.0,
-        validators=[MinValueValidator(0.0)],
+        validators=[MinValueValidator(0.0), MaxValueValidator(_DAY_S)],
         help_text="Seconds until a target that came back takes its whole share.",
     )
     # --- TLS
@@ -116,7 +118,7 @@ class Service(models.Model):
     fallback_body = models.TextField(blank=True, default="")
     stale_s = models.FloatField(
         default=0.0,
-        validators=[MinValueValidator(0.0)],
+        validators=[MinValueValidator(0.0), MaxValueValidator(_YEAR_S)],
         help_text="Seconds that a good answer to GET may be given again when no target is left. 0: never.",
     )
 

@@ -138,6 +138,18 @@ def test_create__broken_json_or_another_type__400_and_415(admin: Client) -> None
     problem(admin.post(url, {"name": "gold"}), 415)
 
 
+@pytest.mark.parametrize("body", ["[" * 50_000, '{"name":' * 5_000], ids=["lists", "objects"])
+def test_create__json_without_a_bottom__400(admin: Client, body: str) -> None:
+    for noun in ("services", "token"):
+        answer = admin.post(f"{BASE}/{noun}", body, content_type="application/json")
+        assert "nested too deep" in problem(answer, 400)["detail"]
+
+
+def test_options__row_and_no_row__answered(admin: Client, invoices: Route) -> None:
+    for ref in (invoices.pk, "nope"):
+        assert send(admin, "OPTIONS", f"routes/{ref}").status_code == 200
+
+
 def test_create__route_without_a_name__named_by_its_path(admin: Client, invoices: Route) -> None:
     made = send(admin, "POST", "routes", {"path": "/a/{id}", "path_kind": "template", "service": "billing"})
     assert made.json()["name"] == "/a/{id}"

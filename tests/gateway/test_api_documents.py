@@ -60,7 +60,8 @@ def test_apply__document__told_first_then_done_then_nothing_left_to_do(admin: Cl
     assert done.json()["version"] == Configuration.objects.get().version == dry.json()["version"] + 1
     again = apply(admin, TEXT)
     assert (verbs(again), again.json()["version"]) == ([], done.json()["version"])
-    assert AuditEntry.objects.filter(action="route.create", source="api", actor="some-admin").exists()
+    (audited,) = AuditEntry.objects.filter(action="route.create", source="api", actor="some-admin")
+    assert (audited.ip, audited.request_id) == ("127.0.0.1", done["X-Request-Id"])
 
 
 @pytest.mark.parametrize("kind", ["text/yaml", "application/x-yaml", "application/json"])
@@ -99,6 +100,7 @@ def test_apply__prune__what_the_document_does_not_name_goes(admin: Client) -> No
         ("routes: [{path: /x, service: none}]", "none"),
         ("plans: [", "not YAML"),
         ("- 1", "mapping"),
+        ("a: " + "[" * 100_000, "nested too deep"),
     ],
 )
 def test_apply__bad_document__400_that_says_where_and_nothing_written(
@@ -110,7 +112,8 @@ def test_apply__bad_document__400_that_says_where_and_nothing_written(
     assert not Configuration.objects.filter(version__gt=0).exists()
 
 
-def test_apply__body_that_is_no_text_or_too_long__400_and_413(admin: Client, settings: Any) -> None:
+def test_apply__body_that_is_none_no_text_or_too_long__400_and_413(admin: Client, settings: Any) -> None:
+    assert "mapping" in str(problem(apply(admin, ""), 400)["errors"])
     assert "UTF-8" in problem(apply(admin, b"\xff\xfe"), 400)["detail"]
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
     problem(apply(admin, TEXT), 413)

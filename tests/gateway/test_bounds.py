@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, transaction
+from django.core.validators import MaxValueValidator
+from django.db import DatabaseError, models, transaction
 
+from gateway import rows
+from gateway.entries import KINDS
 from gateway.models import Service, Target
+from gateway.reading import LARGEST
 
 pytestmark = pytest.mark.usefixtures("every_database", "django_db_blocker")
 
@@ -53,3 +57,22 @@ def test_target__without_weight__refused_by_the_model_and_by_the_database() -> N
         with pytest.raises(DatabaseError), transaction.atomic():
             Target.objects.create(service=service, url="http://127.0.0.1:1", weight=0)
         transaction.set_rollback(True)
+
+
+def test_numbers__of_every_row__no_larger_than_a_document_can_say() -> None:
+    """What a form or the API takes must come back from an export."""
+    numbers = [
+        (kind, column.field)
+        for kind in KINDS
+        for column in rows.columns(kind)
+        if isinstance(column.field, models.IntegerField | models.FloatField)
+    ]
+    assert len(numbers) > 30
+    unbound = [
+        f"{kind}.{field.name}"
+        for kind, field in numbers
+        if not any(
+            isinstance(one, MaxValueValidator) and one.limit_value <= LARGEST for one in field.validators
+        )
+    ]
+    assert not unbound

@@ -91,6 +91,7 @@ def test_convert__what_cannot_be_applied_as_it_is__printed_and_exit_3(tmp_path: 
         ("kong", "openapi: 3.0.0", "this is no declarative configuration of Kong"),
         ("openapi", "swagger: '2.0'", "swagger (line 1): 2.0 is not OpenAPI 3"),
         ("openapi", "openapi: 3.0.0\npaths: {/a: {get: {}}}", "servers: no server has a host"),
+        ("kong", "[" * 100_000, "nested too deep"),
     ],
 )
 def test_convert__another_file__refused_with_a_hint(kind: str, text: str, told: str, tmp_path: Path) -> None:

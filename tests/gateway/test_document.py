@@ -178,6 +178,7 @@ def test_load__several_mistakes__all_named_in_the_order_of_the_lines() -> None:
         "authentication: {api_keys: {a: {key_sha256: [short]}}}",
         f"authentication: {{api_keys: {{a: {{key_sha256: [{'1' * 64}]}}}}}}", "authentication: {api_keys: {a: {key_sha256: [null, {}]}}}",
         "authentication: {api_keys: {a: {key: ' '}}}",
+        "[" * 100_000, "- " * 50_000, "? " * 50_000, '{"a":' * 20_000,
     ],
 )  # fmt: skip
 def test_load__not_a_document__problems_and_no_crash(text: str) -> None:

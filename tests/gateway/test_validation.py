@@ -32,6 +32,7 @@ NOT_PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 # noun of the API, field, value, what is said, and where the document has it
 WRONG: list[tuple[str, str, Any, str, str]] = [
     ("services", "tls_ca", NOT_PEM, "not certificates in PEM", "services.billing.tls.ca"),
+    ("services", "tls_ca", "\u202e", "PEM is ASCII", "services.billing.tls.ca"),
     ("services", "tls_server_name", "a b", "A host name", "services.billing.tls.server_name"),
     ("services", "health_path", "/x HTTP/1.1\r\nHost: evil", "A path such as /healthz", "services.billing.health.path"),
     ("services", "health_statuses", "400-200", "not a status or a range", "services.billing.health.statuses"),
