@@ -16,7 +16,7 @@ from . import edit_specs, exact_json
 from .edit_specs import PHASES, Part
 from .errors import BadBody
 from .head_edits import header_pairs, query_pairs
-from .heads import RequestHead, ResponseHead, joined, without
+from .heads import Headers, RequestHead, ResponseHead, joined, without
 
 __all__ = ["PHASES", "Edits", "RequestHead", "ResponseHead", "Spec", "compile", "problems", "wants_body"]
 
@@ -63,11 +63,22 @@ def compile(transforms: Sequence[Spec]) -> Edits | None:
 
 
 def wants_body(content_type: bytes | None) -> bool:
-    """Whether a body of this type is edited: application/json and anything that ends with +json (RFC 6839)."""
+    """Whether a body of this type is edited: application/json and anything that ends with +json (RFC 6839).
+
+    Of several types one is enough: whoever reads the last one must not get past the edits by the first.
+    """
     if content_type is None:
         return False
-    kind = content_type.partition(b";")[0].strip().lower()
-    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+    kinds = [one.partition(b";")[0].strip().lower() for one in content_type.split(b",")]
+    return any(
+        kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+        for kind in kinds
+    )
+
+
+def content_type(headers: Headers) -> bytes | None:
+    """All that the message says, joined."""
+    return b",".join(value for name, value in headers if name.lower() == b"content-type") or None
 
 
 class Edits:
@@ -88,7 +99,7 @@ class Edits:
 
     def request_head(self, head: RequestHead) -> None:
         """Raises routing.BadPath when a value from the client would make a path that could mean two things."""
-        if self.edits_request_body and wants_body(_content_type(head)):
+        if self.edits_request_body and wants_body(content_type(head.headers)):
             head.headers = without(head.headers, _DIGESTS)
         for part in self._requests:
             path = head.path if part.path is None else part.path(head)
@@ -114,7 +125,7 @@ class Edits:
             raise BadBody("The body is not JSON, or nested too deeply.") from error
 
     def response_head(self, head: ResponseHead, request: RequestHead) -> None:
-        if self.edits_response_body and wants_body(_content_type(head)) and not _is_encoded(head):
+        if self.edits_response_body and wants_body(content_type(head.headers)) and not _is_encoded(head):
             head.headers = [_weakened(header) for header in without(head.headers, _STALE)]
         for part in self._responses:
             status, headers = part.statuses.get(head.status, head.status), head.headers
@@ -146,10 +157,6 @@ def _edited(
         if part.body is not None:
             part.body.apply(root, request, response)
     return exact_json.dumps(root)
-
-
-def _content_type(head: RequestHead | ResponseHead) -> bytes | None:
-    return next((value for name, value in head.headers if name.lower() == b"content-type"), None)
 
 
 def _is_encoded(head: RequestHead | ResponseHead) -> bool:

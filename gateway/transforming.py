@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .calls import Refusal
-from .edits import Edits, wants_body
+from .edits import Edits, content_type, wants_body
 from .errors import BadBody, PluginFailed
 from .heads import Headers, RequestHead, ResponseHead
 from .hooks import Hooks
@@ -43,7 +43,7 @@ class Transformation:
     @property
     def wants_request_body(self) -> bool:
         edits = self._edits
-        return edits is not None and edits.edits_request_body and wants_body(_type(self.head.headers))
+        return edits is not None and edits.edits_request_body and wants_body(content_type(self.head.headers))
 
     def request(self, body: bytes | None) -> tuple[Refusal | None, bytes | None]:
         """(an answer to give instead, the body). body: where it is wanted, else None."""
@@ -74,7 +74,9 @@ class Transformation:
     @property
     def wants_response_body(self) -> bool:
         edits = self._edits
-        return edits is not None and edits.edits_response_body and wants_body(_type(self._response.headers))
+        if edits is None or not edits.edits_response_body:
+            return False
+        return wants_body(content_type(self._response.headers))
 
     def response_body(self, body: bytes) -> bytes:
         assert self._edits is not None  # noqa: S101  (it wanted the body)
@@ -108,7 +110,3 @@ def _refusal(reply: Reply, code: str) -> Refusal:
     headers = {name: value for name, value in reply.headers.items() if name.lower() != "content-type"}
     kind = next((value for name, value in reply.headers.items() if name.lower() == "content-type"), "")
     return Refusal(reply.status, code, "", tuple(headers.items()), body=reply.body, content_type=kind)
-
-
-def _type(headers: Headers) -> bytes | None:
-    return next((value for name, value in headers if name.lower() == b"content-type"), None)

@@ -293,6 +293,14 @@ def test_wants_body__json_types_only() -> None:
     assert not any(edits.wants_body(kind) for kind in bad)
 
 
+def test_wants_body__two_types__json_as_one_of_them_is_enough() -> None:
+    headers = [(b"Content-Type", b"text/plain"), (b"content-type", b"application/json; charset=utf-8")]
+    assert edits.wants_body(edits.content_type(headers))
+    assert edits.wants_body(edits.content_type([(b"Content-Type", b"text/plain, application/json")]))
+    assert not edits.wants_body(edits.content_type(headers[:1]))
+    assert edits.content_type([]) is None
+
+
 # --- responses ---
 
 
