@@ -15,7 +15,8 @@ MAX_BODY_BYTES = 262_144
 _VARIES_BY = frozenset(
     (b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cookie", b"origin")
 )
-_NOT_OURS = frozenset((b"no-store", b"private"))
+# The last three forbid what this is for (RFC 9111 section 4.2.4).
+_NOT_OURS = frozenset((b"no-store", b"private", b"no-cache", b"must-revalidate", b"proxy-revalidate"))
 
 Key = tuple[str, str, bytes, bytes, tuple[bytes, ...]]
 """Route, caller, host, request target, and the headers that an answer may vary by."""
