@@ -17,7 +17,7 @@ from .conf import conf
 from .dial import Dial
 from .hooks import Watch
 from .policy import Policy
-from .pool import Events, Service, Target
+from .pool import ACTIVE, Events, Service, Target
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +76,9 @@ class Living:
         for key, target in gone.items():
             target.retired = True
             del self._targets[key]
+        urls, authorities = {key[1] for key in self._targets}, {key[3] for key in self._targets}
+        self._addresses = {url: known for url, known in self._addresses.items() if url in urls}
+        self._contexts = {ca: context for ca, context in self._contexts.items() if ca in authorities}
         return list(gone.values())
 
     def _target(self, service: str, url: str, fields: Any, of: Any, now: float) -> Target | None:
@@ -91,6 +94,8 @@ class Living:
         target.weight = of["weight"]
         if target.state != of["state"]:
             target.state = of["state"]
+            if target.state == ACTIVE:  # drained, and perhaps started anew since
+                target.warm_up(now)
         return target
 
     def _tls(self, origin: origins.Origin, fields: Any) -> tuple[ssl.SSLContext | None, str]:

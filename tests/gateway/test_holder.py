@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import config
+from gateway import changes, config
 from gateway.holder import Holder
-from gateway.models import Consumer, Route
+from gateway.models import Consumer, Route, Target
 
 from .documents import EXAMPLE, put
 
@@ -27,6 +27,29 @@ def test_holder__change__seen_and_targets_keep_their_state() -> None:
     assert holder.snapshot.targets[0] is first.targets[0]
     assert [target.name for target in holder.snapshot.targets] == ["localhost:8001", "localhost:8009"]
     assert [target.retired for target in first.targets] == [False, True, True]
+
+
+@pytest.mark.django_db
+def test_holder__drained_target_comes_back__with_a_slow_start() -> None:
+    put(EXAMPLE.read_text())
+    holder = Holder()
+    for state in ("draining", "active"):
+        assert all(target.since == 0.0 for target in holder.snapshot.targets)
+        Target.objects.update(state=state)
+        changes.bump()
+        assert holder.refresh()
+    assert all(target.since > 0.0 and target.blocked for target in holder.snapshot.targets)
+
+
+@pytest.mark.django_db
+def test_holder__target_leaves__nothing_is_remembered_of_its_url() -> None:
+    put(EXAMPLE.read_text())
+    holder = Holder()
+    holder.refresh()
+    for port in range(8001, 8006):
+        config.set_targets("tasks_service", [f"http://localhost:{port}"], actor="t", source="cli")
+        holder.refresh()
+    assert len(holder.living._addresses) <= len(holder.snapshot.targets)
 
 
 @pytest.mark.django_db
