@@ -28,6 +28,9 @@ MAX_DOCUMENT_BYTES = 65_536
 TIMEOUT_S = 5.0
 FRESH_S, MIN_FRESH_S, MAX_FRESH_S = 300.0, 60.0, 3600.0  # without Cache-Control, and what it may ask for
 RETRY_S = 30.0  # after a fetch that failed
+FIRST_RETRY_S = (
+    1.0  # while there are no keys yet, then doubled each time: until then all its tokens are refused
+)
 UNKNOWN_KID_S = 30.0  # strangers make up kids: they set off one fetch in so long
 MAX_AGE_S = 86_400.0  # an issuer that cannot be reached for so long is no longer trusted
 
@@ -117,6 +120,7 @@ class Jwks:
         self._fetched_at: float | None = None
         self._next_at = self._unknown_at = clock()
         self._error = ""
+        self._tries = 0  # that failed before the first keys
 
     def checks(self, kid: str | None) -> Sequence[Check]:
         """By the keys that a token with this kid may be signed with; None: by any. Never waits."""
@@ -173,8 +177,14 @@ class Jwks:
         finally:
             self._fetching = False
 
+    def _retry_s(self) -> float:
+        if self._fetched_at is not None:
+            return RETRY_S
+        self._tries += 1
+        return min(RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._tries - 1, 10))
+
     def _failed(self, error: str) -> None:
         """The last good keys stay in use until they are MAX_AGE_S old."""
         self._error = error
-        self._next_at = self._clock() + RETRY_S
+        self._next_at = self._clock() + self._retry_s()
         log.warning("jwks_kept", host=urlsplit(self.url).hostname, error=error)

@@ -232,6 +232,20 @@ def test_checks__fetch_fails__last_keys_stay_for_a_day(failure: Any) -> None:
     assert rig.jwks.status().error == ""
 
 
+def test_checks__no_keys_yet__fetched_again_soon_and_then_less_often() -> None:
+    rig = Rig()
+    rig.answer = Unusable("no answer")
+    assert rig.asks() == (0, 1)
+    for wait_s in (1, 2, 4, 8, 16, 30, 30):
+        assert rig.asks(after_s=wait_s - 0.5) == (0, 0)
+        assert rig.asks(after_s=0.5) == (0, 1)
+    rig.answer = document(P256 | {"kid": "a"})
+    assert rig.asks(after_s=30) == (0, 1)
+    rig.answer = Unusable("no answer")
+    assert rig.asks(after_s=300) == (1, 1)
+    assert rig.asks(after_s=29) == (1, 0)
+
+
 def test_checks__no_thread_to_be_had__refused_and_tried_later() -> None:
     rig = Rig()
 
