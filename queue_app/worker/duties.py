@@ -35,7 +35,7 @@ from .forks import ForkRunner
 from .liveness import Liveness
 from .runner import ThreadRunner
 from .slots import Slots, take_over
-from .stopping import Stopping
+from .stopping import Ending, Stopping
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +65,9 @@ class Membership(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         _refuse_greenlets(worker)
         _refuse_eager()
+        ending = Ending(worker)
         try:
-            self._enter(worker)
+            self._enter(worker, ending)
         except DatabaseError as error:
             log.critical("worker_not_started", reason=str(error).strip(), hint="run `manage.py migrate`")
             raise WorkerShutdown(1) from error
@@ -93,7 +94,7 @@ class Membership(bootsteps.StartStopStep):
         if self._stopping is not None:
             self._stopping.end_at_once()
 
-    def _enter(self, worker: Any) -> None:
+    def _enter(self, worker: Any, ending: Ending) -> None:
         for name in queues.declared():
             queues.find(name)
         queues.policies(fresh=True)
@@ -113,7 +114,7 @@ class Membership(bootsteps.StartStopStep):
         recording.serve(lambda: str(engine.worker_id))
         self._engine = worker.queue_engine = engine
         inspection.install(engine)
-        self._stopping = Stopping(worker, engine, retire=self._retire, leave=self._leave)
+        self._stopping = Stopping(worker, engine, ending, retire=self._retire, leave=self._leave)
         self._recorder = Recorder(lambda: engine.worker_id)
         governor = Governor(lambda: handing_out.hurry())
         handing_out = Duty("governor", governor.look, conf().RECONCILE_S)

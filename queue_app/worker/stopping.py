@@ -41,28 +41,59 @@ JOIN_S = 3.0  # for children that have nothing to do to leave; they take one of 
 _LOOK_S = 0.1
 
 
+class Ending:
+    """What signals ask of this process. is_anew: that it starts again when the worker has ended.
+
+    Before the worker's row is there: whoever sees that may send one, and what Celery's own handler for SIGHUP hooks into the
+    exit, a SIGTERM right behind it would not take back.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self.is_anew = False
+        signals.worker_shutting_down.connect(self._stay_away, weak=False)
+        # An embedded worker is a guest in the process: it can neither end nor replace it, nor does it see signals.
+        self.owns_process = isinstance(worker, apps.Worker)
+        if self.owns_process:
+            _leave_to_the_loop(worker)
+            if not worker._isatty and not worker.app.IS_macOS:
+                platforms.signals["HUP"] = self._restart
+
+    def forget(self) -> None:
+        """The worker has ended."""
+        signals.worker_shutting_down.disconnect(self._stay_away)
+
+    def _restart(self, *_: Any) -> None:
+        """On SIGHUP. Celery's handler leaves it to an exit hook, which a worker that leaves stuck threads never reaches."""
+        self.is_anew = True
+        state.should_stop = os.EX_OK
+
+    def _stay_away(self, **_: Any) -> None:
+        """A signal asks this worker to end, and not to come back."""
+        self.is_anew = False
+
+
 class Stopping:
     """Of one worker. `close` first; then Celery stops the pool, which is `end_pool` here."""
 
     def __init__(
-        self, worker: Any, engine: Engine, *, retire: Callable[[], None], leave: Callable[[], None]
+        self,
+        worker: Any,
+        engine: Engine,
+        ending: Ending,
+        *,
+        retire: Callable[[], None],
+        leave: Callable[[], None],
     ) -> None:
         """retire: ends the worker's duties but for its heartbeat; leave: ends that and gives up the worker's row."""
         self._worker, self._engine, self._retire, self._leave = worker, engine, retire, leave
+        self._ending, self._owns_process = ending, ending.owns_process
         self._until = 0.0
-        self._is_recycling, self._is_warm = False, True
+        self._is_warm = True
         self._pool = _Children(worker) if worker.pool_cls.uses_semaphore else _Threads(worker, engine.runner)
         self._stock_stop = worker.pool.on_stop
         worker.pool.on_stop = self.end_pool
         self._stock_stopped = worker.blueprint.on_stopped
         worker.blueprint.on_stopped = self.end
-        signals.worker_shutting_down.connect(self._stay_away, weak=False)
-        # An embedded worker is a guest in the process: it can neither end nor replace it, nor does it see signals.
-        self._owns_process = isinstance(worker, apps.Worker)
-        if self._owns_process:
-            _leave_to_the_loop(worker)
-            if not worker._isatty and not worker.app.IS_macOS:
-                platforms.signals["HUP"] = self._restart
 
     def close(self) -> None:
         """Nothing is claimed or started any more; what waits for a slot goes back."""
@@ -92,8 +123,8 @@ class Stopping:
         self._retire()
         self._record()  # on threads as late as can be: another worker may start what is given back
         self._leave()
-        signals.worker_shutting_down.disconnect(self._stay_away)
-        if self._is_recycling:
+        self._ending.forget()
+        if self._ending.is_anew:
             _start_anew()
         if self._owns_process and self._pool.is_stuck:  # the interpreter would wait for these threads
             _exit(self._worker.exitcode or 0)
@@ -114,29 +145,20 @@ class Stopping:
         """Start this worker anew when a thread does not come back: the only way to be rid of it."""
         since = time.monotonic() - conf().RECYCLE_S
         stuck = [run for run in self._engine.runner.stuck() if run.given_up_at < since]
-        if stuck and self._owns_process and not self._engine.is_closed and not self._is_recycling:
+        if stuck and self._owns_process and not self._engine.is_closed and not self._ending.is_anew:
             log.error("worker_recycled", stuck=len(stuck), jobs=[str(entry.run.id) for entry in stuck])
             self.end_soon(anew=True)
 
     def end_soon(self, *, anew: bool) -> None:
         """A warm stop, as on SIGTERM, and the same program again when `anew`. From any thread; a second time does nothing."""
-        if self._engine.is_closed or self._is_recycling:
+        if self._engine.is_closed or self._ending.is_anew:
             return
         if anew and not self._owns_process:
             log.warning("worker_not_recycled", reason="it is embedded in another program")
             return
-        self._is_recycling = anew
+        self._ending.is_anew = anew
         state.should_stop = os.EX_OK
         self._worker.consumer.call_soon(lambda: None)  # wakes the loop
-
-    def _restart(self, *_: Any) -> None:
-        """On SIGHUP. Celery's handler leaves it to an exit hook, which a worker that leaves stuck threads never reaches."""
-        self._is_recycling = True
-        state.should_stop = os.EX_OK
-
-    def _stay_away(self, **_: Any) -> None:
-        """A signal asks this worker to end, and not to come back."""
-        self._is_recycling = False
 
     def _is_over(self) -> bool:
         return not self._engine.is_alive and not self._pool.is_busy

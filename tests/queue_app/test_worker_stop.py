@@ -9,9 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from celery import signals
+from celery.apps import worker as apps
+from celery.concurrency import thread as threads
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
+from django.db import OperationalError
 
+from brain_project.celery import app
 from queue_app import enqueue, enqueue_many
 from queue_app.models import Job, Worker
+from queue_app.worker.duties import Membership
+from queue_app.worker.stopping import Ending
 
 from .conftest import POOLS, WorkerProcess, until
 from .jobs_app import tasks
@@ -102,3 +111,31 @@ def test_engine__its_thread_dies__worker_does_not_look_alive(start_worker: Start
     assert worker.process.wait(20) == os.EX_SOFTWARE
     assert "worker_stalled" in worker.events()
     assert Worker.objects.get().stopped_at is not None
+
+
+def test_membership__a_signal_before_its_row_is_there__can_be_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Celery's own handler for SIGHUP started a worker again that a SIGTERM right behind it had ended."""
+    found: list[bool] = []
+
+    def enter(self: Membership, worker: object, ending: Ending) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        found.append(ending.is_anew)
+        signals.worker_shutting_down.send(sender="it")  # as on SIGTERM
+        found.append(ending.is_anew)
+        ending.forget()
+        raise OperationalError("no row")
+
+    monkeypatch.setattr(Membership, "_enter", enter)
+    monkeypatch.setattr(state, "should_stop", None)
+    worker = apps.Worker.__new__(apps.Worker)
+    worker._isatty, worker.app, worker.pool_cls = False, app, threads.TaskPool
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        with pytest.raises(WorkerShutdown):
+            Membership.__new__(Membership).start(worker)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert found == [True, False]
