@@ -33,7 +33,11 @@ def add(parser: argparse.ArgumentParser, *, but: tuple[str, ...] = ()) -> None:
     for name in FIELDS:
         if name not in but:
             parser.add_argument(
-                f"--{name.replace('_', '-')}", dest=f"{_AT}{name}", default="", help=_HELP[name]
+                f"--{name.replace('_', '-')}",
+                dest=f"{_AT}{name}",
+                metavar=name.upper(),
+                default="",
+                help=_HELP[name],
             )
 
 

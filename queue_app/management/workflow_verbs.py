@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +25,8 @@ _OF_FLOW = (
     "finished_at",
 )
 _OF_JOB = (
-    "id", "name", "queue", "state", "attempt", "max_attempts", "crash_count", "priority", "run_after", "parent", "workflow",
-    "request_id", "progress", "progress_note", "created_at", "started_at", "finished_at",
+    "id", "name", "queue", "delivery", "tenant", "state", "attempt", "max_attempts", "crash_count", "priority", "run_after",
+    "parent", "workflow", "request_id", "fingerprint", "progress", "progress_note", "created_at", "started_at", "finished_at",
 )  # fmt: skip
 
 
@@ -69,22 +70,45 @@ class WorkflowVerbs:
 
     def _job(self, job: Job) -> None:
         fields = {name: getattr(job, name) for name in _OF_JOB} | {"state": _standing(job, "")}
+        fields["tags"] = list(job.tags)
         if job.is_held:
             fields["run_after"] = None
         events = [[event.at, event.state, event.worker, event.detail] for event in job.events.all()]
         columns = ["at", "state", "worker", "detail"]
         data = {"payload": offload.shown(job), "result": job.result, "last_error": job.last_error}
         told = [dict(zip(columns, row, strict=True)) for row in events]
-        self._show(fields | data | {"events": told}, fields)
+        self._show(fields | data | {"events": told}, fields | {"tags": ", ".join(job.tags)})
         self._command.table(columns, [[*row[:3], _short(row[3])] for row in events], title="\nhistory")
+        self._block("error", _error(job.last_error))
+        self._block("payload", _as_json(data["payload"]))
+        self._block("result", _as_json(job.result))
+
+    def _block(self, title: str, text: str) -> None:
+        """What has lines of its own, under a title: nothing for an empty one."""
+        if text:
+            self._command.line(f"\n{title}", style="italic")
+            self._command.line(text)
 
     def _show(self, document: dict[str, Any], fields: dict[str, Any]) -> None:
         self._command.document(document)
-        self._command.table(["field", "value"], list(fields.items()))
+        told = [[name, None if value == "" else value] for name, value in fields.items()]
+        self._command.table(["field", "value"], told)
 
 
-def _short(detail: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in detail.items() if key != "traceback"}
+def _short(detail: dict[str, Any]) -> str:
+    """The last error's traceback stands below."""
+    return ", ".join(f"{key}: {value}" for key, value in detail.items() if value and key != "traceback")
+
+
+def _error(error: dict[str, Any] | None) -> str:
+    """A traceback ends with type and message; an error without one is these two."""
+    if not error:
+        return ""
+    return str(error.get("traceback") or f"{error.get('type', '')}: {error.get('message', '')}").rstrip()
+
+
+def _as_json(value: Any) -> str:
+    return "" if value is None else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def cut(id: UUID, *, force: bool, trace: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from foundation import roles
 from foundation.commands import Failed
 from foundation.models import AuditEntry
 from queue_app import aenqueue_workflow, batch, call, chain, enqueue, enqueue_workflow, group
-from queue_app.models import Job, Member, Workflow
+from queue_app.models import Job, JobEvent, Member, Workflow
 
 from .dead_letters import client_of
 from .flows import states_of
@@ -185,6 +185,32 @@ def test_command__workflows_and_inspect__tell_how_far_they_are(capsys: pytest.Ca
     assert (job["run_after"], job["payload"], len(job["events"])) == (None, {"n": 1}, 1)
     with pytest.raises(Failed, match="there is no job or workflow"):
         call_command("queue", "inspect", str(uuid4()))
+
+
+def test_command__inspect_on_a_terminal__error_payload_and_history(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = enqueue("email_queue", {"to": "nobody@example.com"}, tenant="acme", tags=["vip"])
+    error = {
+        "type": "ConnectionError",
+        "message": "refused",
+        "traceback": "Traceback:\nConnectionError: refused\n",
+    }
+    Job.objects.filter(id=job.id).update(state="DEAD_LETTER", last_error=error)
+    JobEvent.objects.create(
+        job=job, state="DEAD_LETTER", detail={"error": "ConnectionError", "reason": "not retried"}
+    )
+    call_command("queue", "inspect", str(job.id))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if line.startswith(("tenant", "tags", "request"))] == [
+        ["tenant", "acme"], ["request_id", "-"], ["tags", "vip"],
+    ]  # fmt: skip
+    assert any(line.rstrip().endswith("error: ConnectionError, reason: not retried") for line in lines)
+    assert lines[lines.index("error") + 1 :][:2] == ["Traceback:", "ConnectionError: refused"]
+    assert '  "to": "nobody@example.com"' in lines
+    call_command("queue", "inspect", str(job.id), "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tenant"], told["tags"], told["delivery"]) == ("acme", ["vip"], "ledger")
 
 
 def test_command__cancel_tree__of_a_workflow_or_a_job(capsys: pytest.CaptureFixture[str]) -> None:
