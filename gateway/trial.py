@@ -16,7 +16,7 @@ from . import callers, edits, routing, rows, secret_box, snapshot
 from .entries import LINKS, Change, Entry, Fields
 from .jwks import Jwks
 from .living import Living
-from .models import JwtIssuer, Transform
+from .models import JwtIssuer, Route, Transform
 from .models.issuer import MOST_ENABLED
 
 _NOWHERE = ("192.0.2.1",)  # RFC 5737: an address for examples, which nobody connects to
@@ -29,6 +29,7 @@ def check(made: Iterable[Change], found: rows.Rows) -> None:
         return
     whole = _with_named(touched, found)
     _check_placeholders(touched, whole)
+    _check_costs(touched)
     if any(kind == "issuer" for kind, _ in touched):
         _check_issuers()
     try:
@@ -83,6 +84,24 @@ def _of_transforms(
     for (kind, name), fields in touched.items():
         if kind == "transform" and fields["route"] and ("route", fields["route"]) not in touched:
             yield name, fields, whole["route", fields["route"]], ""
+
+
+def _check_costs(touched: dict[Entry, Fields]) -> None:
+    """A request that costs more than its bucket ever holds would be refused for ever, and told to come back later. Of
+    routes and plans, whichever was written: one change may write both."""
+    routes = [name for kind, name in touched if kind == "route"]
+    plans = [name for kind, name in touched if kind == "plan"]
+    wrong: dict[str, list[str]] = {}
+    for field, names in (("name__in", routes), ("plan__name__in", plans)):
+        for start in range(0, len(names), 500):
+            some = Route.objects.filter(**{field: names[start : start + 500]}, plan__isnull=False)
+            for row in some.exclude(cost=1).select_related("plan"):
+                most = min(limit.capacity for limit in callers.limits(vars(row.plan)))
+                if row.cost > most:
+                    told = f"route {row.name}: a request costs {row.cost}, its plan {row.plan} never holds more than {most:g}"
+                    wrong.setdefault("cost" if row.name in routes else "burst_limit", []).append(told)
+    if wrong:
+        raise ValidationError({field: sorted(set(texts)) for field, texts in wrong.items()})
 
 
 def _check_issuers() -> None:

@@ -137,6 +137,24 @@ def test_change__what_only_the_whole_shows__refused_at_its_end_and_nothing_is_st
     assert history.newest() == version + 1
 
 
+def test_change__request_costs_more_than_its_plan_ever_holds__refused_on_either_side() -> None:
+    plan = rows.plan("p", requests_per_minute=60, requests_per_hour=1000, burst_limit=10)
+    route = rows.route(rows.service(), plan=plan, cost=10)
+    route.cost = 11
+    with pytest.raises(ValidationError, match="costs 11, its plan p never holds more than 10") as caught:
+        changes.save(route, **TRACE)
+    assert list(caught.value.message_dict) == ["cost"]
+    with (
+        pytest.raises(ValidationError, match="costs 10, its plan p never holds more than 9"),
+        changes.change(**TRACE) as writing,
+    ):
+        writing.put("plan", "p", {"burst_limit": 9})
+    with changes.change(**TRACE) as writing:  # both at once, in whichever order
+        writing.put("plan", "p", {"burst_limit": 5})
+        writing.put("route", route.name, {"cost": 5})
+    assert Route.objects.get(pk=route.pk).cost == 5
+
+
 def test_trial__what_no_process_could_load__refused_with_the_name_of_it() -> None:
     service = rows.service()
     made = [
