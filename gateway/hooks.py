@@ -8,6 +8,7 @@ one that takes long, so it is reported, in the log and in the figures, and not s
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import traceback
@@ -30,6 +31,7 @@ POLICIES = ("continue", "refuse")
 SLOW_S = 0.05
 TELL_EVERY_S = 60.0
 
+_FAULTS = (*plugins.FAULTS, asyncio.CancelledError)
 _FAILED: Any = object()
 _PATH = re.compile(rb"/[\x21-\x22\x24-\x3e\x40-\x7e]*")  # without `?` and `#`
 _QUERY = re.compile(rb"[\x21-\x22\x24-\x7e]*")
@@ -168,7 +170,7 @@ class Hooks:
         except _Misused as error:
             result = _FAILED
             watch.tell(hook.name, "plugin_failed", started, hook=hook.kind, error=str(error))
-        except plugins.FAULTS as error:  # somebody else's code, inside the request path
+        except _FAULTS as error:  # somebody else's code, inside the request path
             result = _FAILED
             # Its text may hold what the request held, so only its kind and place are logged.
             kind, place = type(error).__name__, _place(error)

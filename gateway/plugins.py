@@ -11,7 +11,6 @@ Any one of the hooks will do. They see heads, never bodies; a Reply is what the 
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
@@ -24,7 +23,7 @@ from .heads import ResponseHead as Response
 __all__ = ["HOOKS", "Failure", "Reply", "Request", "Response", "load", "problems", "usable"]
 
 # What somebody else's code may raise: sys.exit() in it ends neither the edge nor the request.
-FAULTS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
+FAULTS = (Exception, SystemExit, GeneratorExit)
 HOOKS = {"on_request": 1, "on_response": 2, "on_error": 2}  # and how many arguments each gets
 
 
