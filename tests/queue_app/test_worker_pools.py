@@ -62,8 +62,9 @@ def test_prefork__broker_connection_is_lost__no_run_is_lost_or_doubled(
         redis.Redis.from_url(settings.REDIS_URL).client_kill_filter(_type="normal", skipme=True)
     until(all_over, "all end")
     words = file.read_text().split()
-    ended = list(Job.objects.values_list("state", "attempt", "crash_count", "fence"))
-    assert ended == [("COMPLETED", 1, 0, 1)] * len(jobs), file.read_text()
+    # Not the fence: what no child had read yet when the connection broke is given back, and claimed once more.
+    ended = list(Job.objects.values_list("state", "attempt", "crash_count"))
+    assert ended == [("COMPLETED", 1, 0)] * len(jobs), file.read_text()
     assert words.count("start") == words.count("end") == len(jobs)
     children = [word for word in words if word.isdigit()]
     assert max(children.count(child) for child in children) <= 3  # they are recycled by the ledger's jobs too

@@ -144,6 +144,8 @@ def test_cold_shutdown__running_and_prefetched_tasks__go_back(
     worker = start_worker(*PREFORK, broker=transport_url(broker))
     enqueue(file, range(10), nap_s=30)
     until(lambda: len(traced(file)) == 2, "it is busy")
+    # Stock Celery gives back in its signal handler, wherever the main thread is: not in a command to the broker.
+    until(lambda: client.control.ping(timeout=0.5), "its loop has handed out what it got")
     worker.stop(signal.SIGQUIT)
     assert at.unacked() == set()
     assert len(at.bodies("celery")) == 10
