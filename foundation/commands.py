@@ -6,10 +6,12 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage (argparse), 3 degraded. stdout carries
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -24,6 +26,7 @@ from rich.table import Table
 OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 _LEAST_WIDTH = 24  # of a table's last column on a terminal; below that its rows are shown one below another
+_NO_VERB = re.compile(r"argument : invalid choice: (?P<given>'[^']*') \(choose from (?P<known>.*)\)")
 _UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
 
 Run = Callable[..., int | None]
@@ -77,6 +80,11 @@ class BrainCommand(BaseCommand):
         parser.set_defaults(run=run)
         # After the verb too; SUPPRESS keeps its default from undoing a --json that stood before the verb.
         parser.add_argument("--json", action="store_true", default=SUPPRESS, help="The result as JSON.")
+        # Django's own, whose help stands with the command; it reads the last two itself.
+        for switch in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+            parser.add_argument(switch, action="store_true", default=SUPPRESS, help=SUPPRESS)
+        for option in ("--settings", "--pythonpath"):
+            parser.add_argument(option, default=SUPPRESS, help=SUPPRESS)
         return parser
 
     def bare(self, **options: Any) -> int | None:
@@ -205,6 +213,7 @@ class BrainCommand(BaseCommand):
         plain = parser.error
 
         def error(message: str) -> NoReturn:
+            message = _told(message)
             if self._called_from_command_line and "--json" in getattr(self, "_argv", ()):
                 self._tell(message, parser.format_usage().strip(), as_json=True)
                 sys.exit(USAGE)
@@ -229,6 +238,17 @@ class BrainCommand(BaseCommand):
 
 def _advance_nothing(steps: int = 1) -> None:
     """For a reader that sees no bar."""
+
+
+def _told(complaint: str) -> str:
+    """argparse names the argument that a verb is; ours has no name in the help, so it names nothing."""
+    found = _NO_VERB.fullmatch(complaint)
+    if not found:
+        return complaint
+    known = re.findall(r"[\w-]+", found["known"])
+    near = get_close_matches(found["given"].strip("'"), known, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"there is no subcommand {found['given']}{meant} (known: {', '.join(known)})"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,14 +8,14 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from foundation.commands import DEGRADED, OK, BrainCommand, Failed
+from foundation.commands import DEGRADED, OK, USAGE, BrainCommand, Failed
 from orm_app import bench
 
 
 def define(command: BrainCommand) -> None:
     parser = command.verb("bench", _Bench(command).run, "A short benchmark in a scratch table of its own.")
     parser.add_argument("--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="The alias.")
-    parser.add_argument("--seconds", type=float, default=10.0, help="Together, at most 300 (default 10).")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Together, 0.5 to 300 (default 10).")
     parser.add_argument("--yes", action="store_true", help="In production it is not run without this.")
 
 
@@ -25,7 +25,7 @@ class _Bench:
 
     def run(self, database: str, seconds: float, yes: bool, **_: Any) -> int:
         if not 0.5 <= seconds <= 300:
-            raise Failed("--seconds takes 0.5 to 300")
+            raise Failed("--seconds takes 0.5 to 300", code=USAGE)
         if getattr(settings, "PRODUCTION", False) and not yes:
             self._command.document({"database": database, "ran": False})
             self._command.line(

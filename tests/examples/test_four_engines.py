@@ -34,6 +34,19 @@ def test_compared__one_prints_something_else__shown_and_exit_code_1(capsys: Any)
     assert capsys.readouterr().out == "sqlite:\n1\n\npostgres: the same\nmongodb:\n2\n\n"
 
 
+def test_program__a_server_is_away__one_line_and_no_traceback(tmp_path: Path) -> None:
+    urls = (
+        f"sqlite://{tmp_path}/four.sqlite3",
+        f"sqlite://{tmp_path}/no/such/directory.sqlite3",
+        "oracle://a/b",
+    )
+    done = _run(*urls, BRAIN_DATA_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "not compared: sqlite oracle\n")
+    assert "Traceback" not in done.stderr
+    assert "error: sqlite: unable to open database file\n" in done.stderr
+    assert "error: oracle: DATABASE_URLS: unknown scheme 'oracle'" in done.stderr
+
+
 def _run(*urls: str, **variables: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("BRAIN_", "DJANGO_"))}
     command = [sys.executable, "-m", "examples.four_engines", *urls]

@@ -138,6 +138,21 @@ def test_usage__wrong_arguments__exit_code_2_in_both_forms(argv, capsys):
     assert json.loads(err)["error"]
 
 
+def test_usage__a_misspelt_verb__the_one_that_was_meant(capsys):
+    assert run("lsit")[0] == 2
+    assert (
+        "probe: error: there is no subcommand 'lsit'; did you mean 'list'? (known: fail, "
+        in capsys.readouterr().err
+    )
+    assert json.loads(run("qqq", "--json")[2])["error"].startswith("there is no subcommand 'qqq' (known: ")
+
+
+@pytest.mark.parametrize("argv", [["--traceback", "break"], ["break", "--traceback"]])
+def test_traceback__before_or_after_the_verb__the_error_itself(argv):
+    with pytest.raises(OperationalError):
+        run(*argv)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

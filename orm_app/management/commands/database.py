@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
+from django.db import connections
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import status
@@ -20,6 +24,7 @@ from orm_app.management import (
 )
 
 _EXIT_CODES = {"ok": OK, "degraded": DEGRADED, "down": FAILED}
+_PATIENCE_S = 3.0  # as the probe's of `health`
 _STYLES = {"ok": "green", "degraded": "yellow", "down": "red"}
 
 
@@ -36,6 +41,10 @@ class Command(BrainCommand):
         database_shell.define(self)
         database_bench.define(self)
 
+    def handle(self, *args: Any, **options: Any) -> None:
+        with _impatient():
+            super().handle(*args, **options)
+
     def bare(self, **options: Any) -> int:
         with self.progress("asking the databases"):
             found = status.every()
@@ -47,6 +56,30 @@ class Command(BrainCommand):
                 self.line(f"{one.alias}: {one.detail}", style=_STYLES[one.state])
         states = {one.state for one in found}
         return _EXIT_CODES[next((state for state in ("down", "degraded") if state in states), "ok")]
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Nobody else uses a command's pools: who waits for a connection waits for a server that is away, and is told so by
+    the command itself. MySQL's pool raises at once in that case."""
+    log = logging.getLogger("psycopg.pool")
+    level, patient = log.level, []
+    for alias in connections:
+        settings = connections.settings[alias]
+        pool = settings.get("OPTIONS", {}).get("pool")
+        if pool and settings["ENGINE"].endswith("postgresql"):
+            given = {} if pool is True else pool
+            patient.append((settings["OPTIONS"], pool))
+            settings["OPTIONS"]["pool"] = given | {
+                "timeout": min(given.get("timeout", _PATIENCE_S), _PATIENCE_S)
+            }
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for options, pool in patient:
+            options["pool"] = pool
 
 
 def _row(one: status.Status) -> list[Any]:
