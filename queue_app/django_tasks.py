@@ -133,7 +133,12 @@ class DeclaredTask(registry.Task):
 
     def __init__(self, declared: Task) -> None:
         self.declared = declared
-        super().__init__(declared.func, name=declared.module_path, queue=declared.queue_name)
+        super().__init__(
+            declared.func,
+            name=declared.module_path,
+            queue=declared.queue_name,
+            max_retries=declared.get_backend().options.get("max_retries", 0),
+        )
 
     def _call(self, payload: dict[str, Any], run: Run) -> Any:
         result = task_results.result_of(Job.objects.prefetch_related("events").get(id=run.id), self.declared)
@@ -181,10 +186,10 @@ class DeclaredTask(registry.Task):
 
     def _check(self, text: str) -> None:
         """Arguments that the function cannot take are refused when they are given. Raises BadPayload."""
-        payload = payloads.parse(text)
+        args, kwargs = task_results.arguments(payloads.parse(text))
         context = [None] if self.declared.takes_context else []
         try:
-            inspect.signature(self.function).bind(*context, *payload["args"], **payload["kwargs"])
+            inspect.signature(self.function).bind(*context, *args, **kwargs)
         except TypeError as error:
             raise payloads.BadPayload(f"not arguments of {self.name}: {error}") from error
 

@@ -14,6 +14,7 @@ from django.utils.dateparse import parse_datetime
 
 from . import offload
 from .models import Job, JobEvent
+from .payloads import BadPayload
 from .states import State
 from .tasks_framework import Task, TaskError, TaskResult, TaskResultStatus
 
@@ -45,10 +46,19 @@ def payload_of(task: Task, args: Any, kwargs: Any) -> dict[str, Any]:
     }
 
 
+def arguments(payload: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Of a payload, also of one that `enqueue`, a schedule or a person has given. Raises BadPayload."""
+    args, kwargs = payload.get("args", []), payload.get("kwargs", {})
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise BadPayload('the payload of a task of Django\'s framework is {"args": [...], "kwargs": {...}}')
+    return args, kwargs
+
+
 def result_of(job: Job, declared: Task) -> TaskResult:
     """As the row stands now. declared: the task as its module has it."""
     payload = offload.load(job.id) if job.payload is None else job.payload
     tries = attempts(job.events.all())
+    args, kwargs = arguments(payload)
     result: TaskResult = TaskResult(
         task=_used(declared, job, payload),
         id=str(job.id),
@@ -57,9 +67,9 @@ def result_of(job: Job, declared: Task) -> TaskResult:
         started_at=tries[0].started_at if tries else None,
         finished_at=job.finished_at,
         last_attempted_at=tries[-1].started_at if tries else None,
-        args=payload["args"],
-        kwargs=payload["kwargs"],
-        backend=payload["backend"],
+        args=args,
+        kwargs=kwargs,
+        backend=payload.get("backend", declared.backend),
         errors=[task_error(job.last_error)] if job.last_error else [],
         worker_ids=[one.worker for one in tries],
     )
@@ -100,5 +110,8 @@ def task_error(told: Mapping[str, str]) -> TaskError:
 def _used(declared: Task, job: Job, payload: Mapping[str, Any]) -> Task:
     run_after = parse_datetime(payload["run_after"]) if payload.get("run_after") else None
     return declared.using(
-        priority=payload["priority"], queue_name=job.queue, run_after=run_after, backend=payload["backend"]
+        priority=payload.get("priority"),
+        queue_name=job.queue,
+        run_after=run_after,
+        backend=payload.get("backend"),
     )

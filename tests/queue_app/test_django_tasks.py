@@ -208,6 +208,21 @@ def test_enqueue__bad_arguments__nothing_is_stored(args: Any, kwargs: Any, error
     assert Job.objects.count() == 0
 
 
+@pytest.mark.parametrize("payload", [{"args": 1}, {"kwargs": []}])
+def test_enqueue__by_the_ledgers_own_hand__runs_as_the_frameworks(payload: Any) -> None:
+    """As a schedule, a workflow, the API or an edited payload does: by the arguments alone."""
+    with pytest.raises(BadPayload, match=r'is {"args": \[...\], "kwargs": {...}}'):
+        enqueue(framework.fail_once.module_path, payload)
+    job = enqueue(framework.tell.module_path, {"args": ["a", "b"]})
+    refused = enqueue(framework.refuse.module_path, {})
+    assert (job.max_attempts, enqueue(framework.fail_once.module_path, {}).max_attempts) == (1, 3)
+    assert drain(with_retries=True) == Drained(completed=2, failed=1, dead=1)
+    result = framework.tell.get_result(str(job.id))
+    assert (result.status, result.args, result.task.priority) == (SUCCESSFUL, ["a", "b"], 10)
+    assert result.return_value["args"] == ["a", "b"]
+    assert framework.refuse.get_result(str(refused.id)).errors[0].exception_class is framework.Refused
+
+
 def test_enqueue__queue_has_broker_delivery__is_refused() -> None:
     queues.create_queue("brokered", actor="ada", source="cli")
     queues.configure("brokered", delivery="broker", actor="ada", source="cli")
