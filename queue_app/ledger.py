@@ -57,7 +57,8 @@ class Clock(Now):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
-# A waiting job whose time has come: its message goes out at once, or when it has its turn.
+# A waiting job whose time has come: its message goes out at once, or when it has its turn. Who lets it go sets `run_after`
+# to then: by it a queue's latency counts, and one that was made long ago has not waited since.
 TOLD: dict[str, Any] = {"published_at": Clock(), "turn": int(Turn.NONE)}
 IN_LINE: dict[str, Any] = {"published_at": None, "turn": int(Turn.WAITS)}
 
@@ -193,7 +194,7 @@ def replay(job: Job, *, actor: str, is_governed: bool = False) -> bool:
     is_governed: its queue has limits, so it waits for its turn, and is not to be published.
     """
     return _move(
-        job, State.PENDING, detail=_replayed(job, actor), run_after=None, finished_at=None,
+        job, State.PENDING, detail=_replayed(job, actor), run_after=Clock(), finished_at=None,
         **_AFRESH, **(IN_LINE if is_governed else TOLD),
     )  # fmt: skip
 
@@ -213,7 +214,7 @@ def replay_many(ids: Collection[UUID], *, actor: str, governed: Collection[str] 
     found = _locked(Job.objects.filter(DEAD, id__in=ids)).order_by("id")
     columns = ("id", "queue", "priority", "payload", "delivery", "attempt", "crash_count", "workflow")
     kept = [job for job in found.only(*columns) if "not_kept" not in (job.payload or {})]
-    again: dict[str, Any] = {"state": State.PENDING, "run_after": None, "finished_at": None, **_AFRESH}
+    again: dict[str, Any] = {"state": State.PENDING, "run_after": Clock(), "finished_at": None, **_AFRESH}
     wakeups = _let_go(kept, governed, **again)
     JobEvent.objects.bulk_create(
         JobEvent(job_id=job.id, state=State.PENDING, detail=_replayed(job, actor)) for job in kept
@@ -229,7 +230,7 @@ def run_many(ids: Collection[UUID], *, actor: str, governed: Collection[str] = (
     """
     found = _locked(waiting().filter(id__in=ids, run_after__gt=Clock(), run_after__lt=states.NEVER))
     later = list(found.order_by("id").only("id", "queue", "priority", "state"))
-    wakeups = _let_go(later, governed, run_after=None)
+    wakeups = _let_go(later, governed, run_after=Clock())
     detail = {"action": "run now", "actor": actor}
     JobEvent.objects.bulk_create(JobEvent(job_id=job.id, state=job.state, detail=detail) for job in later)
     return Done(len(later), wakeups)
@@ -473,7 +474,7 @@ def _set_free(held: list[Job], ran: Collection[UUID], *, max_crashes: int, reaso
         job.state = (
             State.DEAD_LETTER if job.id in charged and job.crash_count >= max_crashes else State.PENDING
         )
-    again = {"suspect": True, "is_marked": False, "published_at": None, "run_after": None, "turn": NO_TURN}
+    again = {"suspect": True, "is_marked": False, "published_at": None, "run_after": Clock(), "turn": NO_TURN}
     for state, is_charged in ((State.PENDING, False), (State.PENDING, True), (State.DEAD_LETTER, True)):
         ids = [job.id for job in held if job.state == state and (job.id in charged) == is_charged]
         if not ids:

@@ -25,16 +25,20 @@ def run_now(
 ) -> Job:
     """Its delay, or the wait before its retry, is over. Raises NotLater; also for the broker's, whose message says when."""
     with transaction.atomic():
-        before = {"run_after": job.run_after.isoformat() if job.run_after else None}
+        before = _time(job)
         name = "system" if actor is None else str(actor)
         done = ledger.run_many([job.id], actor=name, governed=queues.governed_now())
         job.refresh_from_db()
         if not done.jobs:
             raise NotLater(job)
         audit.record(
-            actor=actor, action="job.run_now", target=job, before=before, after={"run_after": None},
+            actor=actor, action="job.run_now", target=job, before=before, after=_time(job),
             source=source, request_id=request_id, ip=ip,
         )  # fmt: skip
         messages = done.wakeups or [wakeup.look(job.queue)]
         transaction.on_commit(lambda: wakeup.publish(messages), robust=True)
     return job
+
+
+def _time(job: Job) -> dict[str, str | None]:
+    return {"run_after": job.run_after.isoformat() if job.run_after else None}

@@ -163,9 +163,9 @@ def _due(jobs: Sequence[UUID]) -> list[Wakeup]:
         rows = [Wakeup(*row) for row in held]
         told = [row for row in rows if row.queue not in governed]
         in_line = [row for row in rows if row.queue in governed]
-        _held([row.id for row in told]).update(run_after=None, **TOLD)
+        _held([row.id for row in told]).update(run_after=Clock(), **TOLD)
         if in_line:
-            _held([row.id for row in in_line]).update(run_after=None, **IN_LINE)
+            _held([row.id for row in in_line]).update(run_after=Clock(), **IN_LINE)
         _tell([row.id for row in rows], State.PENDING, {"action": "released"})
         found += told + [wakeup.look(queue) for queue in sorted({row.queue for row in in_line})]
     return found

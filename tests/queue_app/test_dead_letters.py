@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.apps import apps
@@ -24,6 +25,7 @@ from queue_app import (
     queues,
     reconciler,
     registry,
+    stats,
     task,
     wakeup,
     workers,
@@ -63,6 +65,11 @@ def die(jobs: list[Job], error: dict[str, str] = REFUSED) -> list[Job]:
     ends = [End(job.id, job.fence, State.DEAD_LETTER, 1, None, json.dumps(error)) for job in claimed]
     assert len(ledger.exchange(worker.id, [], ends)[1]) == len(jobs)
     return [Job.objects.get(id=job.id) for job in jobs]
+
+
+def claimed(jobs: list[Job]) -> list[UUID]:
+    worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
+    return [job.id for job in ledger.exchange(worker.id, [job.id for job in jobs], [])[0]]
 
 
 def dead(count: int = 1, error: dict[str, str] = REFUSED) -> list[Job]:
@@ -168,6 +175,17 @@ def test_replay__job_fails_again__same_lineage_and_not_replayed_twice() -> None:
     assert BulkAction.objects.get().finished_at is not None
     states = list(JobEvent.objects.filter(job=job).values_list("state", flat=True))
     assert states == ["PENDING", "PROCESSING", "DEAD_LETTER", "PENDING", "PROCESSING", "DEAD_LETTER"]
+
+
+def test_replay__dead_for_a_week__its_queue_is_no_week_behind() -> None:
+    by_hand, in_bulk = dead(2)
+    Job.objects.update(created_at=clock.now() - timedelta(days=7))
+    deadletter.replay(by_hand, **WHO)
+    assert stats.oldest_due_s()["email_queue"] < 60
+    bulk.start("replay", Selection(), **WHO)
+    bulk.work_off(look_s=1)
+    assert stats.oldest_due_s()["email_queue"] < 60
+    assert {*claimed([by_hand, in_bulk])} == {by_hand.id, in_bulk.id}
 
 
 def test_replay__arguments_not_recorded__passed_over() -> None:

@@ -27,6 +27,7 @@ from queue_app import (
     queues,
     reconciler,
     releasing,
+    stats,
     wakeup,
     workers,
     workflows,
@@ -76,8 +77,10 @@ def test_chain__each_ends__the_next_is_let_go_in_the_same_transaction(
     assert sent == [first.id]
     assert claim(worker, second.id) == []  # whoever sends its wake-up too early
     assert ledger.due() == []
+    Job.objects.update(created_at=timezone.now() - timedelta(hours=1))
     assert end(worker, first.id, result={"a": 1})
     assert states_of(flow) == ["COMPLETED", "PENDING", "held"]
+    assert stats.oldest_due_s()["email_queue"] < 60  # it waits since it was let go
     assert sent == [first.id, second.id]
     (held,) = claim(worker, second.id)
     assert Run(held, worker.id).previous_results() == [{"a": 1}]
@@ -458,7 +461,8 @@ def test_batch__ended_by_a_process_that_has_not_looked_at_limits__callback_waits
     monkeypatch.setattr(queues, "_governed", frozenset())
     cancelling.cancel(job_of(flow, 0), **WHO)  # by a site's process, say
     callback = job_of(flow, 1)
-    assert (callback.turn, callback.published_at, callback.run_after) == (Turn.WAITS, None, None)
+    assert (callback.turn, callback.published_at) == (Turn.WAITS, None)
+    assert Job.objects.filter(ledger.is_due(), id=callback.id).exists()
     assert sent[-1] == wakeup.LOOK
 
 
@@ -471,7 +475,8 @@ def test_chain__on_a_queue_with_limits__what_is_let_go_waits_for_its_turn(
     queues.policies(fresh=True)  # as every worker reads it every few seconds
     assert end(worker, first.id)
     second.refresh_from_db()
-    assert (second.turn, second.published_at, second.run_after) == (Turn.WAITS, None, None)
+    assert (second.turn, second.published_at) == (Turn.WAITS, None)
+    assert Job.objects.filter(ledger.is_due(), id=second.id).exists()
     assert sent == [first.id, wakeup.LOOK]  # whoever hands turns out is told
     held = enqueue_workflow(chain(mail(3), mail(4)))
     assert [job_of(held, at).turn for at in range(2)] == [Turn.WAITS, Turn.LATER]
