@@ -142,7 +142,12 @@ class AlertVerbs:
 
     def test(self, *, channel: str | None, **options: Any) -> None:
         if channel is None:
-            self._command.table(["channel"], [[known.name] for known in notices.channels()])
+            known = [[one.name] for one in notices.channels()]
+            self._command.table(["channel"], known)
+            if not known:
+                self._command.line(
+                    "nobody is told: set BRAIN_ALERT_WEBHOOKS or BRAIN_ALERT_MAIL", style="yellow"
+                )
             return
         try:
             row = notices.test(channel, **self._trace())

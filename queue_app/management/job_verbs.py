@@ -55,7 +55,7 @@ class JobVerbs:
             "List jobs, newest first. Example: manage.py queue list --state FAILED --since 1h",
         )
         selecting.add(listing)
-        listing.add_argument("--limit", type=positive, default=50)
+        listing.add_argument("--limit", type=positive, default=50, metavar="N", help="at most so many (50)")
         self._define_enqueue()
         editing = self._command.verb(
             "edit", self.edit, "Give a dead job another payload, checked as at enqueue."

@@ -54,7 +54,7 @@ class Command(BrainCommand):
             asking.add_argument("--all", action="store_true", help="every worker that is alive")
         listing = self.verb("dead", self.dead, "List dead letters, newest first.")
         selecting.add(listing, but=("state",))
-        listing.add_argument("--limit", type=positive, default=50)
+        listing.add_argument("--limit", type=positive, default=50, metavar="N", help="at most so many (50)")
         failures = self.verb(
             "failures", self.failures, "Dead letters by what they failed of, the most frequent first."
         )
