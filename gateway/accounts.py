@@ -197,6 +197,8 @@ class Account:
         return tuple((name, value) for name, _, value in (line.partition(": ") for line in lines))
 
     def retry_after_s(self, cost: float = 1.0) -> int:
+        if not self.levels:  # refused a moment ago; by now the store is away, and nobody counts
+            return 1
         return bucket.retry_after_s(self.limits, Taken(False, self.levels), cost)
 
 

@@ -185,6 +185,17 @@ def test_steps__consumers_plan_counts_keys_and_exactly__so_it_is_done() -> None:
     assert (ask.account.limits[0].key, ask.account.exact) == ("{key:tester:ab}::consumer-hour", True)
 
 
+def test_steps__refused_a_moment_before_the_store_went_away__429() -> None:
+    accounts, one = Accounts(lambda account: None), call(through(*targets(1), limits=(MINUTE,)))
+    asked = pipeline.decide(one, callers(), accounts, 100.0)
+    assert isinstance(asked, TakeTokens)
+    asked.account.told(bucket.Taken(False, (0.5,)), one.started, 1.0)
+    asked.account.levels = ()  # another request found the store gone, and its policy counts nothing
+    refusal = pipeline.decide(one, callers(), accounts, 100.0)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, dict(refusal.headers)["Retry-After"]) == (429, "1")
+
+
 def test_steps__store_down_and_denied__503() -> None:
     refusal = play(call(through(*targets(1), limits=(MINUTE,))), bucket.Taken(False))[-1]
     assert (refusal.status, refusal.code) == (503, "limiter_unavailable")
