@@ -8,6 +8,7 @@ the requests. Nothing is ever read faster than it can be passed on.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -24,6 +25,7 @@ from .errors import BadRequest
 from .exchange import Exchange
 from .forwarding import Sender
 from .headers import Headers
+from .preambles import KNOWN_BYTES, REST, TRIES, RequestPreamble
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _EARLY_BYTES = 65536  # of a WebSocket's client that does not wait for the answer
+# What needs no parser: no percent escape is looked into here, and what is unusual is the parser's to judge.
+_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
 
 
 class _Full(Exception):
@@ -51,14 +55,16 @@ class Edge(asyncio.Protocol):
 
     held: reading is paused. stalled: the client does not read. deaf: what still arrives is thrown away. tunnel: what
     arrives goes there as it is; early: what came before there was one. good_host: a Host header that is known to be one.
-    peer: who is connected; forwarded, told_of_client: what targets are told of him, up to the request's id.
+    peer: who is connected; forwarded, told: what targets are told of him, the latter with
+    good_host. known: the last request's bytes from the end of its
+    first line, and what they say, if it was all that had come: the next one may be like it.
     """
 
     __slots__ = (
-        "_advancing", "_body_bytes", "_head_bytes", "_headers", "_trailers", "_url", "client_ip", "deadline",
-        "deaf", "draining", "early", "exchange", "fault", "forwarded", "good_host", "head_started", "held",
-        "is_behind_proxy", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state", "stalled", "told_of_client",
-        "transport", "tunnel", "waiting",
+        "_advancing", "_body_bytes", "_head_bytes", "_headers", "_preamble", "_rest", "_trailers", "_tries", "_url", "client_ip",
+        "deadline", "deaf", "draining", "early", "exchange", "fault", "forwarded", "good_host", "head_started", "held",
+        "is_behind_proxy", "known", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state",
+        "stalled", "told", "transport", "tunnel", "waiting",
     )  # fmt: skip
     worker: ClassVar[Worker]
 
@@ -79,10 +85,13 @@ class Edge(asyncio.Protocol):
         self.deadline = 0.0  # of a connection that is being closed
         self.tunnel: asyncio.Transport | None = None
         self.early = self.good_host = b""
+        self.known: tuple[bytes, RequestPreamble] | None = None
+        self._tries, self._rest = TRIES, 0
         self._body_bytes = 0  # of all requests
         self.limits = conf()
         self._url, self._head_bytes = b"", 0
         self._headers: Headers = []
+        self._preamble: RequestPreamble | None = None
         self._trailers: Headers = []
 
     # --- asyncio and uvicorn ---
@@ -94,7 +103,7 @@ class Edge(asyncio.Protocol):
         self.peer = Sender(ip, b"https" if transport.get_extra_info("sslcontext") else b"http")
         self.is_behind_proxy = forwarding.is_trusted(ip, self.worker.trusted)
         self.forwarded = _forwarded(ip.encode(), self.peer.scheme)
-        self.greet(b"")
+        self.told = _told(self.forwarded, b"")
         self.worker.connections.add(self)  # one too many as well: it, too, has a deadline
         if len(self.server_state.connections) >= conf().MAX_CONNECTIONS:
             self.fail(BadRequest("overloaded", "Too many connections.", 503))
@@ -116,13 +125,20 @@ class Edge(asyncio.Protocol):
             self._pass_on(data)
             return
         self.moved_at = now = self.worker.now
-        if self.exchange is None and not self.head_started:
-            self.head_started = now  # also for bytes that the parser skips
+        is_first = self.exchange is None and not self.head_started
         try:
+            if is_first:
+                if self.known is not None and self._comes_again(data, *self.known):
+                    return
+                self.head_started = now  # also for bytes that the parser skips
             before = self._body_bytes
             self.parser.feed_data(data)
             if self.reading is not None or self._url or self._head_bytes:
                 self._bound_overhead(len(data), has_progress=self._body_bytes != before)
+            if self._rest:
+                self._rest -= 1
+            else:
+                self.known = self._remembered(data) if is_first else None
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade_asked(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -136,6 +152,39 @@ class Edge(asyncio.Protocol):
         elif self.exchange is not None and self.exchange.wants_upgrade and len(self.early) < _EARLY_BYTES:
             self.early += data
 
+    def _comes_again(self, data: bytes, rest: bytes, preamble: RequestPreamble) -> bool:
+        """A request that differs from the last one in its first line alone needs no parser, which has seen the last one
+        to its end."""
+        size_bytes = len(data) - len(rest)
+        if not data.endswith(rest) or size_bytes > self.limits.MAX_URL_BYTES or self.draining:
+            return False
+        line = _LINE.fullmatch(data, 0, size_bytes)
+        if line is None or preamble.names is not self.worker.holder.snapshot.names:
+            return False
+        method, uri = line.groups()
+        self.exchange = exchange = Exchange(self, method.decode(), uri, preamble, True, True)
+        exchange.start()
+        return True
+
+    def _remembered(self, data: bytes) -> tuple[bytes, RequestPreamble] | None:
+        """What was parsed just now, if it was one whole request and nothing else."""
+        self._tries -= 1
+        if not self._tries:
+            self._tries, self._rest = TRIES, REST
+            return None
+        preamble, self._preamble = self._preamble, None
+        if preamble is None or not preamble.is_plain or len(data) > KNOWN_BYTES:
+            return None
+        line = _LINE.match(data)
+        if (
+            line is None
+            or data.find(b"\r\n\r\n") != len(data) - 4
+            or not data.startswith(b"\r\n", line.end())
+        ):
+            return None
+        preamble.settle()
+        return data[line.end() :], preamble
+
     def _upgrade_asked(self, rest: bytes) -> None:
         """Nothing more is parsed on this connection: it becomes a tunnel, or ends with the answer."""
         self.deaf = True
@@ -144,22 +193,24 @@ class Edge(asyncio.Protocol):
             last.keep = False
         self._pass_on(rest)
 
-    def sender(self, fields: Headers) -> Sender:
-        """Who sent the request, as a trusted proxy tells it."""
-        return forwarding.sender(self.peer.ip, self.peer.scheme, fields, self.worker.trusted)
+    def _introduce(self, preamble: RequestPreamble) -> None:
+        """Say who sent it: the peer, or whom a trusted proxy names."""
+        if not self.is_behind_proxy:
+            preamble.client = self.peer
+            if preamble.host != self.good_host:
+                self.good_host, self.told = preamble.host, _told(self.forwarded, preamble.host)
+            preamble.told = self.told
+            return
+        client = forwarding.sender(self.peer.ip, self.peer.scheme, preamble.fields, self.worker.trusted)
+        preamble.client = client
+        preamble.told = _told(self._chain(client, preamble.fields), client.host or preamble.host)
 
-    def greet(self, host: bytes) -> None:
-        """A Host header that is known to be one."""
-        self.good_host = host
-        self.told_of_client = self.forwarded + _forwarded_host(host)
-
-    def chain(self, sender: Sender, fields: Headers, host: bytes) -> bytes:
-        """The same when a trusted proxy stands before us: what the proxies said, and then the last of them."""
+    def _chain(self, sender: Sender, fields: Headers) -> bytes:
+        """What the proxies said, and then the last of them."""
         given = b", ".join(value for name, value in fields if name.lower() == b"x-forwarded-for")
         if not given or any(name.lower() == b"forwarded" for name, _ in fields):
             given = sender.ip.encode()  # a proxy that writes Forwarded passes on whatever stands in the other
-        chain = given + b", " + self.peer.ip.encode()
-        return _forwarded(chain, sender.scheme) + _forwarded_host(sender.host or host)
+        return _forwarded(given + b", " + self.peer.ip.encode(), sender.scheme)
 
     def _bound_overhead(self, size_bytes: int, *, has_progress: bool) -> None:
         """The parser collects an unfinished header or trailer by itself: bound what it holds."""
@@ -302,14 +353,12 @@ class Edge(asyncio.Protocol):
         if method == "CONNECT":
             raise BadRequest("method_unsupported", "CONNECT is for forward proxies.", 501)
         is_11 = version == "1.1"
-        return Exchange(
-            self,
-            method,
-            uri,
-            headers,
-            http11=is_11,
-            keep=is_11 and parser.should_keep_alive() and not parser.should_upgrade(),
-        )
+        names = self.worker.holder.snapshot.names
+        preamble = RequestPreamble(headers, names, is_11, self.good_host)
+        self._introduce(preamble)
+        keep = is_11 and parser.should_keep_alive() and not parser.should_upgrade()
+        self._preamble = preamble if keep else None
+        return Exchange(self, method, uri, preamble, is_11, keep)
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
@@ -434,8 +483,8 @@ def _forwarded(addresses: bytes, scheme: bytes) -> bytes:
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (addresses, scheme)
 
 
-def _forwarded_host(host: bytes) -> bytes:
-    return b"X-Forwarded-Host: %b\r\nX-Request-Id: " % host
+def _told(addresses: bytes, host: bytes) -> bytes:
+    return b"%bX-Forwarded-Host: %b\r\nX-Request-Id: " % (addresses, host)
 
 
 def _ours() -> BadRequest:

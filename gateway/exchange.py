@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from http import HTTPStatus
 from random import random
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,14 @@ from .calls import HeaderPairs, Pause, Refusal, Step, TakeTokens, UpstreamFailed
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .pool import Target
+from .preambles import RequestPreamble, ResponsePreamble
 from .request import Request, chunk
 from .transforming import Transformation, request_head
 from .upstream import BODILESS, Upstream
 
 if TYPE_CHECKING:
     from .bucket import Taken
+    from .edge import Edge
     from .limiter import Waiter
     from .worker import LocalAnswer
 
@@ -31,24 +32,29 @@ DRAIN_BYTES = (
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_SERVICE = (502, 503, 504)
-# Our own words for each status: a reason phrase means nothing (RFC 9112 section 4), and a target's could say anything.
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
-_CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 class Exchange(Request):
     """`head_sent`: status of the response whose head has left, 0 before."""
 
-    head_sent = 0
-    chunks_out = False
-    upstream_name = ""
-    _waiter: Waiter | None = None
-    _edited: list[bytes] | None = None  # of a response's body that is to be changed
-    _copy: list[bytes] | None = None  # of a response's body that is kept for worse times
+    __slots__ = (
+        "_copied", "_copy", "_edited", "_out", "_upstream_line", "_waiter", "chunks_out", "head_sent", "upstream_name",
+    )  # fmt: skip
     _copied: Headers
     _out: list[bytes]
+    _upstream_line: bytes
+
+    def __init__(
+        self, edge: Edge, method: str, uri: bytes, preamble: RequestPreamble, http11: bool, keep: bool
+    ) -> None:
+        """Raises BadRequest."""
+        Request.__init__(self, edge, method, uri, preamble, http11, keep)
+        self.head_sent = 0
+        self.chunks_out = False
+        self.upstream_name = ""
+        self._waiter: Waiter | None = None
+        self._edited: list[bytes] | None = None  # of a response's body that is to be changed
+        self._copy: list[bytes] | None = None  # of a response's body that is kept for worse times
 
     # --- following the rules ---
 
@@ -92,9 +98,7 @@ class Exchange(Request):
         """Change the request; first its body is read whole, if it is to be changed."""
         route, identity = self.route, self.identity
         assert route is not None and route.transforms is not None  # noqa: S101, PT018  (the step says so)
-        names = self.edge.worker.snapshot.names
-        passed = [pair for pair in self._raw if not names[pair[0]] and pair[0].lower() not in self._named]
-        passed += self.credentials(self.edge.worker.snapshot.api_key_header)
+        passed = self.preamble.passed() + self.credentials(self.edge.worker.snapshot.api_key_header)
         self.changes = changes = Transformation(
             route.transforms,
             request_head(
@@ -123,10 +127,7 @@ class Exchange(Request):
         reply, changed = changes.request(body)
         head = changes.head
         self.target_uri = head.path + b"?" + head.query if head.query else head.path
-        self._head = [b"", b""]
-        for name, value in head.headers:
-            self._head += (name, b": ", value, b"\r\n")
-        self._passed = len(self._head)
+        self.lines = [heads.lines(head.headers)]
         if changed is not None:
             self.pending, self.length, self.chunked = [changed], len(changed), False
         self.follow(pipeline.transformed(self, reply, time.monotonic()))
@@ -215,50 +216,26 @@ class Exchange(Request):
 
     # --- from the upstream ---
 
-    def answered(self, status: int, headers: Headers) -> bool:
+    def answered(self, preamble: ResponsePreamble) -> bool:
         self.opened = time.monotonic()
-        names = heads.OF_RESPONSES
         has_end = False  # of its own; an edited body gets a new length
-        if self.changes is not None and status != 101:
-            has_end = any(names[name] in (heads.LENGTH, heads.CODING) for name, _ in headers)
+        if self.changes is not None and preamble.status != 101:
+            has_end = preamble.length is not None or preamble.is_chunked
             try:
-                status, headers = self._change_response(status, headers)
+                preamble = self._change_response(preamble)
             except PluginFailed as error:
                 self._spoilt(str(error))
                 return True
-        out = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        has_length = is_chunked = False
-        named = None
-        for name, value in headers:
-            kind = names[name]
-            if not kind:
-                out += (name, b": ", value, b"\r\n")
-            elif kind == heads.LENGTH:
-                has_length = True
-                if status != 204:
-                    out += (name, b": ", value, b"\r\n")
-            elif kind == heads.CODING:
-                if is_chunked or value.strip().lower() != b"chunked":
-                    raise ValueError("a transfer coding that could not be passed on")
-                is_chunked = True
-            elif kind == heads.CONNECTION:
-                if value not in _CALM and status != 101:
-                    named = heads.listed((value,)) | (named or frozenset())
-            elif kind == heads.LIMIT:
-                if self.account is None:
-                    out += (name, b": ", value, b"\r\n")
-            elif kind == heads.UPGRADE and status == 101:
-                out += (name, b": ", value, b"\r\nConnection: Upgrade\r\n")
-        self.head_sent = status  # not before: what is refused above is answered with 502
-        if named:
-            out = _without(out, named)
-        out += (b"X-Request-Id: ", self.request_id, b"\r\n", self._upstream_line)
-        if self.account is not None:
-            out.append(self.account.header_lines())
+        self.head_sent = status = preamble.status
+        account = self.account
+        self._out = out = [
+            *preamble.lines, b"X-Request-Id: ", self.request_id, b"\r\n", self._upstream_line,
+            account.header_lines() if account is not None else preamble.limits,
+        ]  # fmt: skip
         bodiless = self.method == "HEAD" or status in BODILESS or status == 101
         if self.changes is not None and not bodiless and self.changes.wants_response_body:
             self._edited = []
-        elif not bodiless and not has_length:
+        elif preamble.length is None and not bodiless:
             # A body without a length goes on in chunks, or up to the end of the connection for HTTP/1.0.
             self.chunks_out = self.http11
             if self.chunks_out:
@@ -267,32 +244,27 @@ class Exchange(Request):
                 self.keep = False
         if not self.sent:
             self._close_early()
-        if not self.keep and status != 101:
-            out.append(b"Connection: close\r\n")
-        out.append(b"\r\n")
-        self._out = out
-        if (
-            self.route is not None
-            and self.route.stale_s
-            and self.method == "GET"
-            and stale.may_be_kept(status, headers)
-        ):
-            self._copy, self._copied = [], headers
-        assert self.route is not None  # noqa: S101  (it led to the target)
-        self.wait_s = self.route.idle_timeout_s
-        return has_length or is_chunked or bodiless or has_end
+        out.append(b"\r\n" if self.keep or status == 101 else b"Connection: close\r\n\r\n")
+        route = self.route
+        assert route is not None  # noqa: S101  (it led to the target)
+        if route.stale_s and self.method == "GET" and stale.may_be_kept(status, preamble.fields):
+            self._copy, self._copied = [], preamble.fields
+        self.wait_s = route.idle_timeout_s
+        return preamble.length is not None or preamble.is_chunked or bodiless or has_end
 
-    def _change_response(self, status: int, headers: Headers) -> tuple[int, Headers]:
+    def _change_response(self, preamble: ResponsePreamble) -> ResponsePreamble:
         """Framing is the gateway's business: edits and plugins do not see it."""
         assert self.changes is not None  # noqa: S101  (the caller has looked)
         names = heads.OF_RESPONSES
-        shown = [pair for pair in headers if not names[pair[0]]]
-        response = self.changes.response(status, shown)
-        if self.changes.wants_response_body:
-            hidden = [pair for pair in headers if names[pair[0]] and names[pair[0]] != heads.LENGTH]
-        else:
-            hidden = [pair for pair in headers if names[pair[0]]]
-        return response.status, [*response.headers, *hidden]
+        shown = [pair for pair in preamble.fields if not names[pair[0]]]
+        response = self.changes.response(preamble.status, shown)
+        has_new_length = self.changes.wants_response_body
+        hidden = [
+            (name, value)
+            for name, value in preamble.fields
+            if names[name] and not (has_new_length and names[name] == heads.LENGTH)
+        ]
+        return ResponsePreamble(response.status, [*response.headers, *hidden])
 
     def _spoilt(self, detail: str) -> None:
         """The target did its part, but what came of it cannot be shown."""
@@ -412,7 +384,7 @@ class Exchange(Request):
     def _stale_key(self) -> stale.Key:
         assert self.route is not None  # noqa: S101  (the caller has looked)
         caller = self.identity.subject if self.identity is not None else ""
-        return stale.key(self.route.name, caller, self._host, self.target_uri, self._raw)
+        return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.preamble.fields)
 
     def _answer_of_old(self) -> bool:
         """Whether there was one to give."""
@@ -476,12 +448,3 @@ def _connect_failure(error: OSError) -> UpstreamFailed:
         return UpstreamFailed("connect_timeout", written=False)
     is_tls = type(error).__module__ == "ssl"
     return UpstreamFailed("tls_failed" if is_tls else "connect_failed", written=False)
-
-
-def _without(out: list[bytes], named: frozenset[bytes]) -> list[bytes]:
-    """Header lines are four pieces each, after the status line."""
-    kept = out[:1]
-    for i in range(1, len(out), 4):
-        if out[i].lower() not in named:
-            kept += out[i : i + 4]
-    return kept

@@ -17,6 +17,7 @@ from .calls import Call
 from .errors import BadRequest
 from .headers import Headers
 from .pool import Target
+from .preambles import RequestPreamble
 from .retry import IDEMPOTENT
 from .routing import Asked
 
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
     from .transforming import Transformation
     from .upstream import Upstream
 
-MAX_GATEWAYS = 5  # of ours on a request's way
 REPLAY_BYTES = 65536  # of a body that is kept to be sent again
-_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
-_CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 class Request(Call, ABC):
@@ -40,76 +38,36 @@ class Request(Call, ABC):
     again. `collected`: body that is to be changed before anything is sent.
     """
 
-    length = 0
-    chunked = expects = wants_upgrade = takes_trailers = is_for_us = over = False
-    via = b"Via: 1.1 brain\r\n"
-    up: Upstream | None = None
-    kept: list[bytes] | None = None
-    collected: list[bytes] | None = None
-    changes: Transformation | None = None
-    wait_s = 30.0  # that whoever is waited for may be silent
-    _named: frozenset[bytes] = frozenset()
-    _end_of_chunks = b"0\r\n\r\n"
+    __slots__ = (
+        "_end_of_chunks", "_hops_line", "changes", "chunked", "collected", "edge", "expects", "http11", "is_for_us", "keep",
+        "kept", "length", "lines", "over", "path", "pending", "preamble", "request_id", "sent", "takes_trailers", "target_uri",
+        "traceparent", "up", "wait_s", "wants_upgrade",
+    )  # fmt: skip
 
     def __init__(
-        self, edge: Edge, method: str, uri: bytes, fields: Headers, *, http11: bool = True, keep: bool = True
+        self, edge: Edge, method: str, uri: bytes, preamble: RequestPreamble, http11: bool, keep: bool
     ) -> None:
-        """Raises BadRequest for what the parser lets through and we do not (RFC 9112; each line has bitten somebody)."""
-        self.edge = edge
+        """Raises BadRequest."""
+        Call.__init__(self)
+        self.length = 0
+        self.sent = True
+        self.chunked = self.expects = self.wants_upgrade = self.takes_trailers = False
+        self.is_for_us = self.over = False
+        self.up: Upstream | None = None
+        self.kept: list[bytes] | None = None
+        self.collected: list[bytes] | None = None
+        self.changes: Transformation | None = None
+        self.pending: list[bytes] | None = []
+        self.wait_s = 30.0  # that whoever is waited for may be silent
+        self._hops_line, self._end_of_chunks = b"", b"0\r\n\r\n"
+        self.edge, self.preamble, self.http11, self.keep = edge, preamble, http11, keep
         worker = edge.worker
-        snapshot = worker.holder.snapshot
-        self.http11, self.keep = http11, keep
-        self._raw = fields
-        self._head = head = [b"", b""]
-        host = authorization = api_key = given_id = given_trace = None
-        names = snapshot.names
-        for name, value in fields:
-            kind = names[name]
-            if not kind:
-                head += (name, b": ", value, b"\r\n")
-            elif kind == heads.HOST:
-                if host is not None:
-                    raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
-                host = value
-            elif kind == heads.AUTHORIZATION:
-                if authorization is not None:
-                    raise BadRequest("credentials_ambiguous", "More than one Authorization header.")
-                authorization = value
-            elif kind == heads.KEY:
-                if api_key is not None:
-                    raise BadRequest("credentials_ambiguous", "More than one API key.")
-                api_key = value
-            elif kind == heads.LENGTH:
-                self.length = int(value)  # the parser has seen to it that it is one number
-            elif kind == heads.REQUEST_ID:
-                given_id = value
-            elif kind == heads.TRACE:
-                given_trace = value
-            elif kind == heads.CONNECTION:
-                if value not in _CALM:
-                    self._named |= heads.listed((value,))
-            elif kind != heads.DROP:
-                self._note(kind, value, fields, method)
-        if host is None:
-            if self.http11:
-                raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
-            host = b""
-        elif host != edge.good_host:
-            if _HOST.fullmatch(host) is None:
-                raise BadRequest("host_malformed", "The Host header is not a host.")
-            edge.greet(host)
-        self._host = host
-        if self._named:
-            self._take_off_named(fields, names)
-        self._passed = len(self._head)
-        router = snapshot.router
+        router = worker.holder.snapshot.router
         mark = uri.find(b"?")
         path = uri if mark < 0 else uri[:mark]
         route = router.known.get(path)
-        self.target_uri, self.path = (uri, path) if route is not None else _split(uri, host)
-        most = edge.limits.MAX_BODY_BYTES
-        if most and self.length > most:
-            raise too_large(most)
+        self.target_uri, self.path = (uri, path) if route is not None else _split(uri, preamble.host)
+        given_trace, given_id = preamble.given_trace, preamble.given_id
         self.traceparent = trace_ = (
             worker.new_trace() if given_trace is None else trace.carry_on(given_trace, getrandbits)
         )
@@ -117,47 +75,38 @@ class Request(Call, ABC):
             self.request_id = request_id.accept(given_id.decode("latin-1")).encode()
         else:  # a trace of ours has an id that nobody else has
             self.request_id = trace_[3:35] if given_trace is None else worker.next_id()
-        self.sent = True
-        if self.chunked or self.length:
-            self.sent = False
-            if method in IDEMPOTENT:
-                self.kept = []
-        self.pending: list[bytes] | None = []
-        client = edge.sender(fields) if edge.is_behind_proxy else edge.peer
-        self._client = client
+        self.lines = preamble.lines
+        if not preamble.is_plain:
+            self._expect_more(preamble, method)
+        client = preamble.client
         if route is None:
-            route = router.match(self.path, Asked(method, _bare_host(client.host or host), fields))
+            asked = Asked(method, _bare_host(client.host or preamble.host), preamble.fields)
+            route = router.match(self.path, asked)
         self.route, self.method, self.client_ip = route, method, client.ip
-        self.authorization, self.api_key, self.recorder = authorization, api_key, worker.tally
+        self.authorization, self.api_key, self.recorder = (
+            preamble.authorization,
+            preamble.api_key,
+            worker.tally,
+        )
         self.started = now = time.monotonic()
         if route is not None:
             self.wait_s = route.response_timeout_s
             self.deadline = now + route.total_timeout_s
             if route.service.hash_on:
-                self.key = heads.hash_key(route.service.hash_on, client.ip, fields)
+                self.key = heads.hash_key(route.service.hash_on, client.ip, preamble.fields)
 
-    def _note(self, kind: int, value: bytes, fields: Headers, method: str) -> None:
-        """The rarer headers that the gateway reads."""
-        if kind == heads.CODING:
-            if self.chunked or not self.http11 or value.strip().lower() != b"chunked":
-                raise BadRequest(
-                    "coding_unsupported", "The only transfer coding is a single 'chunked', in HTTP/1.1."
-                )
-            self.chunked = True
-        elif kind == heads.EXPECT:
-            if self.expects or value.lower() != b"100-continue":
-                raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
-            self.expects = self.http11
-        elif kind == heads.VIA:
-            if value.count(b" brain") >= MAX_GATEWAYS:
-                raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
-            self.via = b"Via: %b, 1.1 brain\r\n" % value
-        elif kind == heads.UPGRADE:
-            self.wants_upgrade = tunnel.is_asked_for(value, fields) and self.http11
-        elif kind == heads.TE:
-            self.takes_trailers = b"trailers" in value.lower()
-        elif kind == heads.HOPS:
-            self._count_hops(value, method)
+    def _expect_more(self, preamble: RequestPreamble, method: str) -> None:
+        most = self.edge.limits.MAX_BODY_BYTES
+        if most and preamble.length > most:
+            raise too_large(most)
+        self.length, self.chunked, self.expects = preamble.length, preamble.chunked, preamble.expects
+        self.wants_upgrade, self.takes_trailers = preamble.wants_upgrade, preamble.takes_trailers
+        if self.chunked or self.length:
+            self.sent = False
+            if method in IDEMPOTENT:
+                self.kept = []
+        if preamble.hops is not None:
+            self._count_hops(preamble.hops, method)
 
     def _count_hops(self, value: bytes, method: str) -> None:
         """RFC 9110 section 7.6.2: for OPTIONS (and TRACE, which no route takes); with others it means nothing."""
@@ -165,21 +114,16 @@ class Request(Call, ABC):
             hops = int(value[:9])
             self.is_for_us = hops == 0
             value = b"%d" % (hops - 1)
-        self._head += (b"Max-Forwards", b": ", value, b"\r\n")
-
-    def _take_off_named(self, fields: Headers, names: heads.Names) -> None:
-        self._head = [b"", b""]
-        for name, value in fields:
-            if not names[name] and name.lower() not in self._named:
-                self._head += (name, b": ", value, b"\r\n")
+        self._hops_line = b"Max-Forwards: %b\r\n" % value
 
     @property
     def host(self) -> str:
-        return self._host.decode("latin-1")
+        return self.preamble.host.decode("latin-1")
 
     def takes(self) -> frozenset[str]:
-        asked = Asked(self.method, _bare_host(self._client.host or self._host), self._raw)
-        return self.edge.worker.snapshot.router.methods(self.path, asked)
+        preamble = self.preamble
+        host = _bare_host(preamble.client.host or preamble.host)
+        return self.edge.worker.snapshot.router.methods(self.path, Asked(self.method, host, preamble.fields))
 
     @property
     def trace_id(self) -> str:
@@ -196,24 +140,24 @@ class Request(Call, ABC):
         return again + body
 
     def head_for(self, target: Target) -> bytes:
-        route, edge, head, dial = self.route, self.edge, self._head, target.dial
+        route, preamble, dial = self.route, self.preamble, target.dial
         assert route is not None  # noqa: S101  (it led to the target)
         uri = self.target_uri
         if route.strip and self.changes is None:  # edits begin with what is left of the path
             uri = heads.stripped(uri, route.strip)
-        head[0] = b"%b %b HTTP/1.1\r\n" % (self.method.encode(), uri)
-        head[1] = b"Host: %b\r\n" % self._host if route.keeps_host and self._host else dial.host_line
-        head += (
-            edge.told_of_client if not edge.is_behind_proxy else edge.chain(self._client, self._raw, self._host),
-            self.request_id, b"\r\ntraceparent: ", self.traceparent, b"\r\n", self.via,
-        )  # fmt: skip
+        head = [
+            b"%b %b HTTP/1.1\r\n" % (self.method.encode(), uri),
+            b"Host: %b\r\n" % preamble.host if route.keeps_host and preamble.host else dial.host_line,
+            *self.lines, self._hops_line, preamble.told, self.request_id, b"\r\ntraceparent: ", self.traceparent, b"\r\n",
+            preamble.via,
+        ]  # fmt: skip
         identity = self.identity
         if identity is not None:
             head.append(identity.lines or _identity_lines(identity))
         if self.changes is None and (
             identity is None or not route.hides_credentials
         ):  # else the edits had them
-            for name, value in self.credentials(edge.worker.snapshot.api_key_header):
+            for name, value in self.credentials(self.edge.worker.snapshot.api_key_header):
                 head += (name, b": ", value, b"\r\n")
         if self.chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
@@ -224,9 +168,7 @@ class Request(Call, ABC):
         elif self.takes_trailers:
             head.append(b"TE: trailers\r\nConnection: TE\r\n")
         head.append(b"\r\n")
-        data = b"".join(head)
-        del head[self._passed :]  # in case that it is written for another target
-        return data
+        return b"".join(head)
 
     def body(self, data: bytes) -> None:
         self.bytes_in += len(data)

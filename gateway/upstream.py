@@ -10,6 +10,7 @@ import httptools
 
 from .headers import Headers
 from .pool import Target
+from .preambles import KNOWN_BYTES, REST, TRIES, ResponsePreamble
 
 MAX_HEAD_BYTES = 65536  # of a response
 BODILESS = (204, 304)
@@ -22,9 +23,8 @@ class Receiver(Protocol):
     sent: bool
     wants_upgrade: bool
 
-    def answered(self, status: int, headers: Headers) -> bool:
-        """The response's head. Returns whether its end can be told without the end of the connection. Raises ValueError
-        for a response that cannot be passed on."""
+    def answered(self, preamble: ResponsePreamble) -> bool:
+        """The response's head. Returns whether its end can be told without the end of the connection."""
 
     def wrote(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
@@ -38,12 +38,13 @@ class Receiver(Protocol):
 class Upstream(asyncio.Protocol):
     """In use while it has a receiver, else idle in its target's list, else closing. used: for the how manyeth request.
 
-    tunnel: what arrives goes there as it is, once the target has agreed to another protocol.
+    tunnel: what arrives goes there as it is, once the target has agreed to another protocol. known: the head of the last
+    answer, what it says, and how long that answer was in all, if it came in one piece: the next one may be like it.
     """
 
     __slots__ = (
-        "_complete", "_excess", "_framed", "_head_bytes", "_headers", "_keep", "_parser", "_paused",
-        "_status", "alive", "idle_since", "receiver", "target", "transport", "tunnel", "used",
+        "_complete", "_excess", "_framed", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_preamble", "_rest",
+        "_status", "_tries", "alive", "idle_since", "known", "receiver", "target", "transport", "tunnel", "used",
     )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
@@ -54,6 +55,9 @@ class Upstream(asyncio.Protocol):
         self.alive = True
         self.used = 0
         self._paused = False
+        self.known: tuple[bytes, ResponsePreamble, int] | None = None
+        self._preamble: ResponsePreamble | None = None
+        self._tries, self._rest = TRIES, 0
         self._renew()
 
     def _renew(self) -> None:
@@ -100,6 +104,9 @@ class Upstream(asyncio.Protocol):
         if receiver is None:
             self._unasked(data)
             return
+        is_first = not self._status and not self._head_bytes
+        if is_first and self.known is not None and self._comes_again(receiver, data, *self.known):
+            return
         if not self._status:
             self._head_bytes += len(data)
         try:
@@ -120,7 +127,43 @@ class Upstream(asyncio.Protocol):
             return
         receiver.flush()
         if self._complete and self.receiver is receiver:
+            if self._rest:
+                self._rest -= 1
+            else:
+                self.known = self._remembered(data) if is_first and receiver.method != "HEAD" else None
             self._finish(receiver)
+
+    def _comes_again(
+        self, receiver: Receiver, data: bytes, head: bytes, preamble: ResponsePreamble, size_bytes: int
+    ) -> bool:
+        """An answer that differs from the last one in its body alone needs no parser, which has seen the last one to its
+        end."""
+        if len(data) != size_bytes or not data.startswith(head) or receiver.method == "HEAD":
+            return False
+        self._status = preamble.status
+        self._framed = self._keep = self._complete = True
+        receiver.answered(preamble)
+        if self.receiver is receiver:
+            receiver.wrote(data[len(head) :])
+            receiver.flush()
+            self._finish(receiver)
+        return True
+
+    def _remembered(self, data: bytes) -> tuple[bytes, ResponsePreamble, int] | None:
+        """What was parsed just now, if it was one whole answer and nothing else."""
+        self._tries -= 1
+        if not self._tries:
+            self._tries, self._rest = TRIES, REST
+            return None
+        preamble = self._preamble
+        if preamble is None or not preamble.length or not self._keep or self._excess:
+            return None
+        size_bytes = len(data)
+        head = data[: size_bytes - preamble.length]
+        if len(head) > KNOWN_BYTES or preamble.status in BODILESS or data.find(b"\r\n\r\n") != len(head) - 4:
+            return None
+        preamble.settle()
+        return head, preamble, size_bytes
 
     def _unasked(self, data: bytes) -> None:
         if self.tunnel is not None:
@@ -187,7 +230,8 @@ class Upstream(asyncio.Protocol):
             self._interim(status, headers)
             return
         self._status, self._keep = status, parser.should_keep_alive()
-        self._framed = receiver.answered(status, headers)
+        self._preamble = preamble = ResponsePreamble(status, headers)
+        self._framed = receiver.answered(preamble)
         if receiver.method == "HEAD":
             self._complete = True
 
@@ -197,7 +241,7 @@ class Upstream(asyncio.Protocol):
             if self.receiver is None or not self.receiver.wants_upgrade:
                 raise ValueError("an upgrade that nobody asked for")
             self._status = status
-            self.receiver.answered(status, headers)
+            self.receiver.answered(ResponsePreamble(status, headers))
 
     def on_body(self, data: bytes) -> None:
         if self._complete:

@@ -33,7 +33,7 @@ from .headers import Headers
 from .issuers import holder
 from .limiter import Limiter
 from .pool import Target
-from .request import MAX_GATEWAYS
+from .preambles import MAX_GATEWAYS
 from .routing import Asked
 from .snapshot import Snapshot
 from .streams import Awaited, Pieces, Rest, Stream
@@ -81,6 +81,7 @@ class ProxyView(View):
 
 
 class _Call(Call):
+    __slots__ = ("others",)
     others: Callable[[], frozenset[str]]
 
     def takes(self) -> frozenset[str]:

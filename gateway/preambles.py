@@ -1,0 +1,180 @@
+"""The headers of a request and of a response, read strictly and once (RFC 9112): what they say, and how they go on.
+
+A connection tends to send the same ones again and again; HPACK (RFC 7541) lives off that. What an edge or an upstream
+connection has read last is kept there, and bytes that are equal to it are not read again.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from . import headers as heads
+from . import tunnel
+from .errors import BadRequest
+from .forwarding import Sender
+from .headers import Headers, Names
+
+KNOWN_BYTES = 4096  # of a message that is remembered
+TRIES, REST = 8, 64  # so many messages have to differ from the one before, until so many are not remembered
+MAX_GATEWAYS = 5  # of ours on a request's way
+_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
+_VIA = b"Via: 1.1 brain\r\n"
+_NONE: frozenset[bytes] = frozenset()
+_CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+# Our own words for each status: a reason phrase means nothing (RFC 9112 section 4), and a target's could say anything.
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+class RequestPreamble:
+    """Never changed once it is read, and shared by all requests that bring the same headers.
+
+    fields: as they came, read by `names`. lines: those that go on, in pieces as they go over the wire. client, told: who
+    sent them, and what targets are told of him up to the request's id; set by the edge. hops: Max-Forwards. is_plain: a
+    request without a body that asks for nothing but an answer.
+    """
+
+    __slots__ = (
+        "api_key", "authorization", "chunked", "client", "expects", "fields", "given_id", "given_trace", "hops", "host",
+        "is_plain", "length", "lines", "named", "names", "takes_trailers", "told", "via", "wants_upgrade",
+    )  # fmt: skip
+    client: Sender
+    told: bytes
+
+    def __init__(self, fields: Headers, names: Names, http11: bool, good_host: bytes = b"") -> None:
+        """good_host: a Host header that is known to be one. Raises BadRequest for what the parser lets through and we do
+        not; each line has bitten somebody."""
+        self.fields, self.names = fields, names
+        self.lines: list[bytes] = []
+        lines = self.lines
+        self.given_id: bytes | None = None
+        self.given_trace: bytes | None = None
+        self.hops: bytes | None = None
+        self.length = 0
+        self.chunked = self.expects = self.wants_upgrade = self.takes_trailers = False
+        self.via, self.named = _VIA, _NONE
+        self.is_plain = True
+        host: bytes | None = None
+        authorization: bytes | None = None
+        api_key: bytes | None = None
+        for name, value in fields:
+            kind = names[name]
+            if not kind:
+                lines += (name, b": ", value, b"\r\n")
+            elif kind == heads.HOST:
+                if host is not None:
+                    raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
+                host = value
+            elif kind == heads.AUTHORIZATION:
+                if authorization is not None:
+                    raise BadRequest("credentials_ambiguous", "More than one Authorization header.")
+                authorization = value
+            elif kind == heads.KEY:
+                if api_key is not None:
+                    raise BadRequest("credentials_ambiguous", "More than one API key.")
+                api_key = value
+            elif kind == heads.LENGTH:
+                self.length = int(value)  # the parser has seen to it that it is one number
+                self.is_plain = not self.length and self.is_plain
+            elif kind == heads.REQUEST_ID:
+                self.given_id = value
+            elif kind == heads.TRACE:
+                self.given_trace = value
+            elif kind == heads.CONNECTION:
+                if value not in _CALM:
+                    self.named |= heads.listed((value,))
+            elif kind != heads.DROP:
+                self._note(kind, value, http11=http11)
+        if host is None:
+            if http11:
+                raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
+            host = b""
+        elif host != good_host and _HOST.fullmatch(host) is None:
+            raise BadRequest("host_malformed", "The Host header is not a host.")
+        self.host, self.authorization, self.api_key = host, authorization, api_key
+        if self.named:
+            self.lines = _without(lines, self.named, 0)
+
+    def settle(self) -> None:
+        """It will be used again: put its lines together."""
+        self.lines = [b"".join(self.lines)]
+
+    def passed(self) -> Headers:
+        """The headers of `lines`."""
+        names, named = self.names, self.named
+        return [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+
+    def _note(self, kind: int, value: bytes, *, http11: bool) -> None:
+        """The rarer headers that the gateway reads."""
+        self.is_plain = self.is_plain and kind == heads.VIA
+        if kind == heads.CODING:
+            if self.chunked or not http11 or value.strip().lower() != b"chunked":
+                raise BadRequest(
+                    "coding_unsupported", "The only transfer coding is a single 'chunked', in HTTP/1.1."
+                )
+            self.chunked = True
+        elif kind == heads.EXPECT:
+            if self.expects or value.lower() != b"100-continue":
+                raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
+            self.expects = http11
+        elif kind == heads.VIA:
+            if value.count(b" brain") >= MAX_GATEWAYS:
+                raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
+            self.via = b"Via: %b, 1.1 brain\r\n" % value
+        elif kind == heads.UPGRADE:
+            self.wants_upgrade = tunnel.is_asked_for(value, self.fields) and http11
+        elif kind == heads.TE:
+            self.takes_trailers = b"trailers" in value.lower()
+        elif kind == heads.HOPS:
+            self.hops = value
+
+
+class ResponsePreamble:
+    """The same of a response. lines: its status line and the headers that go on; limits: those of them that a limit of ours
+    takes the place of."""
+
+    __slots__ = ("fields", "is_chunked", "length", "limits", "lines", "named", "status")
+
+    def __init__(self, status: int, fields: Headers) -> None:
+        """Raises ValueError for a response that cannot be passed on."""
+        self.status, self.fields = status, fields
+        self.limits, self.named = b"", _NONE
+        self.length: int | None = None
+        self.is_chunked = False
+        names = heads.OF_RESPONSES
+        self.lines = lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in fields:
+            kind = names[name]
+            if not kind:
+                lines += (name, b": ", value, b"\r\n")
+            elif kind == heads.LENGTH:
+                self.length = int(value)  # the parser has seen to it that it is one number
+                if status != 204:
+                    lines += (name, b": ", value, b"\r\n")
+            elif kind == heads.CODING:
+                if self.is_chunked or value.strip().lower() != b"chunked":
+                    raise ValueError("a transfer coding that could not be passed on")
+                self.is_chunked = True
+            elif kind == heads.CONNECTION:
+                if value not in _CALM and status != 101:
+                    self.named |= heads.listed((value,))
+            elif kind == heads.LIMIT:
+                self.limits += b"%b: %b\r\n" % (name, value)
+            elif kind == heads.UPGRADE and status == 101:
+                lines += (name, b": ", value, b"\r\nConnection: Upgrade\r\n")
+        if self.named:
+            self.lines = _without(lines, self.named, 1)
+
+    def settle(self) -> None:
+        self.lines = [b"".join(self.lines)]
+
+
+def _without(lines: list[bytes], named: frozenset[bytes], first: int) -> list[bytes]:
+    """Header lines are four pieces each, from the first one on."""
+    kept = lines[:first]
+    for i in range(first, len(lines), 4):
+        if lines[i].lower() not in named:
+            kept += lines[i : i + 4]
+    return kept
