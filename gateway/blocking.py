@@ -31,17 +31,9 @@ class Connection:
     """One keep-alive connection. Used by one thread at a time."""
 
     __slots__ = (
-        "_chunks",
-        "_complete",
-        "_head_done",
-        "_headers",
-        "_keep",
-        "_parser",
-        "_socket",
-        "idle_since",
-        "status",
-        "used",
-    )
+        "_chunks", "_complete", "_excess", "_head_done", "_headers", "_keep", "_parser", "_socket", "idle_since",
+        "status", "used",
+    )  # fmt: skip
 
     def __init__(self, dial: Dial, timeout_s: float) -> None:
         """Raises OSError."""
@@ -55,7 +47,7 @@ class Connection:
         self._headers: Headers = []
         self._chunks: list[bytes] = []
         self.status = 0
-        self._head_done = self._complete = self._keep = False
+        self._head_done = self._complete = self._excess = self._keep = False
 
     def is_usable(self, oldest: float) -> bool:
         """Not closed by the target, nothing unasked in it, and not idle since before `oldest` (monotonic)."""
@@ -76,25 +68,30 @@ class Connection:
         if hasattr(self, "_socket"):
             self._socket.close()
 
-    def send(self, head: bytes, body: Readable | bytes | None, size_bytes: int, timeout_s: float) -> None:
-        """body: read up to size_bytes. Raises OSError, and BadRequest when the client broke off."""
+    def send(
+        self, head: bytes, body: Readable | bytes | None, size_bytes: int, timeout_s: float, deadline: float
+    ) -> None:
+        """body: read up to size_bytes. timeout_s: for each piece. Raises OSError, and BadRequest when the client broke off."""
         self.used += 1
-        self._socket.settimeout(timeout_s)
         if isinstance(body, bytes) or body is None:
+            self._wait_until(min(time.monotonic() + timeout_s, deadline))
             self._socket.sendall(head + (body or b""))
             return
-        self._socket.sendall(head)
-        left = size_bytes
-        while left > 0:
-            piece = _read(body, min(left, PIECE_BYTES))
+        piece, left = head, size_bytes
+        while True:
+            self._wait_until(min(time.monotonic() + timeout_s, deadline))
             self._socket.sendall(piece)
+            if left <= 0:
+                return
+            piece = _read(body, min(left, PIECE_BYTES))
             left -= len(piece)
 
-    def receive_head(self, timeout_s: float) -> Headers:
-        """Sets `status`. Raises OSError, or ValueError for what is no response that could be passed on."""
-        self._socket.settimeout(timeout_s)
+    def receive_head(self, ends_at: float) -> Headers:
+        """Sets `status`. All of it has to be there by ends_at (monotonic): a target may not drip. Raises OSError, or ValueError
+        for what is no response that could be passed on."""
         taken = 0
         while not self._head_done:
+            self._wait_until(ends_at)
             data = self._socket.recv(PIECE_BYTES)
             if not data:
                 raise ConnectionResetError
@@ -104,17 +101,23 @@ class Connection:
                 raise ValueError("upstream_head_too_large")
         return self._headers
 
-    def pieces(self, method: str, timeout_s: float) -> Iterator[bytes]:
-        """The body, as it comes. Raises OSError or ValueError when it breaks off."""
+    def _wait_until(self, ends_at: float) -> None:
+        left_s = ends_at - time.monotonic()
+        if left_s <= 0.0:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
+
+    def pieces(self, method: str, timeout_s: float, deadline: float) -> Iterator[bytes]:
+        """The body, as it comes. timeout_s: between two pieces. Raises OSError or ValueError when it breaks off."""
         if method == "HEAD" or self.status in BODILESS:
             self._complete = True
             return
-        self._socket.settimeout(timeout_s)
         while True:
             chunks, self._chunks = self._chunks, []
             yield from chunks
             if self._complete:
                 return
+            self._wait_until(min(time.monotonic() + timeout_s, deadline))
             data = self._socket.recv(PIECE_BYTES)
             if data:
                 self._feed(data)
@@ -125,7 +128,7 @@ class Connection:
 
     def finish(self, method: str) -> bool:
         """Whether it may carry another request, once the body has been read to its end."""
-        keep = self._complete and self._keep
+        keep = self._complete and self._keep and not self._excess
         if keep:
             self._renew()
             self.idle_since = time.monotonic()
@@ -142,26 +145,30 @@ class Connection:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 raise ValueError("upstream_malformed") from error
-            self._keep = False  # more than one answer: the first is good, the connection is not
+            self._excess = True
 
     # --- httptools ---
+
+    def on_message_begin(self) -> None:
+        if self._complete:  # more than one answer: the first is good, the connection is not
+            self._excess = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_done:  # else a trailer, which this door does not pass on
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
         if self._complete:
-            self._keep = False
             return
+        status = self._parser.get_status_code()
         if status < 200:
             if status == 101:
                 raise ValueError("an upgrade that nobody asked for")
             self._headers = []
             return
         codings = [value for name, value in self._headers if OF_RESPONSES[name] == CODING]
-        if codings and [value.strip().lower() for value in codings] != [b"chunked"]:
+        # A tab after it is no part of it, but the parser would not read it as chunked.
+        if codings and [value.strip(b" ").lower() for value in codings] != [b"chunked"]:
             raise ValueError("a transfer coding that could not be passed on")
         self.status, self._head_done = status, True
         self._keep = self._parser.should_keep_alive()
@@ -176,25 +183,26 @@ class Connection:
 
 
 class Response:
-    """headers: as they came. `pieces` once, then `release`; `close` at any time instead."""
+    """headers: as they came. `pieces` once, then `release`; `close` at any time instead. deadline: when all of it has to be
+    over (monotonic)."""
 
-    __slots__ = ("_connection", "_method", "_target", "_timeout_s", "headers", "status")
+    __slots__ = ("_connection", "_method", "_target", "_timeout_s", "deadline", "headers", "status")
 
     def __init__(
-        self, connection: Connection, target: Target, method: str, headers: Headers, timeout_s: float
-    ) -> None:
+        self, connection: Connection, target: Target, method: str, headers: Headers, timeout_s: float, deadline: float
+    ) -> None:  # fmt: skip
         self._connection, self._target, self._method, self._timeout_s = connection, target, method, timeout_s
-        self.status, self.headers = connection.status, headers
+        self.status, self.headers, self.deadline = connection.status, headers, deadline
 
     def pieces(self) -> Iterator[bytes]:
         """Raises OSError or ValueError when the target breaks off."""
-        return self._connection.pieces(self._method, self._timeout_s)
+        return self._connection.pieces(self._method, self._timeout_s, self.deadline)
 
     def release(self) -> None:
         """The body has been read to its end, or there is none."""
         connection, kept = self._connection, self._target.idle
         if self._method == "HEAD" or self.status in BODILESS:
-            for _ in connection.pieces(self._method, self._timeout_s):
+            for _ in self.pieces():
                 pass
         if (
             self._method != "HEAD"
@@ -226,16 +234,15 @@ def send(
         b"".join(b"%b: %b\r\n" % pair for pair in headers),
     )
     try:
-        connection.send(head, body, size_bytes, min(route.response_timeout_s, left_s))
-        received = connection.receive_head(
-            max(0.001, min(route.response_timeout_s, deadline - time.monotonic()))
-        )
+        connection.send(head, body, size_bytes, route.response_timeout_s, deadline)
+        received = connection.receive_head(min(time.monotonic() + route.response_timeout_s, deadline))
     except BadRequest:
         connection.close()
         raise
     except TimeoutError as error:
         connection.close()
-        raise UpstreamFailed("response_timeout", timed_out=True) from error
+        code = "total_timeout" if time.monotonic() >= deadline else "response_timeout"
+        raise UpstreamFailed(code, timed_out=True) from error
     except OSError as error:
         connection.close()
         stale = connection.used > 1
@@ -246,7 +253,7 @@ def send(
         connection.close()
         code = str(error) if str(error).startswith("upstream_") else "upstream_malformed"
         raise UpstreamFailed(code, bodiless=body is None, replayable=replayable) from error
-    return Response(connection, target, method, received, route.idle_timeout_s)
+    return Response(connection, target, method, received, route.idle_timeout_s, deadline)
 
 
 def _read(body: Readable, size_bytes: int) -> bytes:

@@ -83,6 +83,24 @@ def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], tru
     return _walk(peer, scheme, hops, trusted)
 
 
+def chain(peer: str, found: Sender, headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> bytes:
+    """The X-Forwarded-For that goes on. found: by `sender`, of the same: with a trusted proxy before us it is what the proxies
+    said, and then the last of them."""
+    peer = plain(peer)
+    if not is_trusted(peer, trusted):
+        return peer.encode()
+    given = b", ".join(value for name, value in headers if name.lower() == b"x-forwarded-for")
+    if not given or any(name.lower() == b"forwarded" for name, _ in headers):
+        given = found.ip.encode()  # a proxy that writes Forwarded passes on whatever stands in the other
+    return given + b", " + peer.encode()
+
+
+def bare_host(host: bytes) -> str:
+    """In lower case, without the port. An IPv6 address keeps it: no route has one for a host."""
+    text = host.decode("latin-1").lower()
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
 def _walk(peer: str, scheme: bytes, hops: list[dict[bytes, bytes]], trusted: Networks) -> Sender:
     found = Sender(peer, scheme)
     for hop in reversed(hops[-MAX_HOPS:]):

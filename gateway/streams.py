@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -43,12 +44,18 @@ class Stream:
             self.finish()
             raise
         except (OSError, ValueError) as error:
-            self._settle(lambda: self._running.throw(UpstreamFailed("upstream_closed")))
+            failure = UpstreamFailed(self._reason(error))
+            self._settle(lambda: self._running.throw(failure))
             self._response.close()
             # The server cuts the connection: all that can still tell the client that the rest is missing.
             raise ConnectionAbortedError("the upstream broke off") from error
         self._call.bytes_out += len(piece)
         return piece
+
+    def _reason(self, error: Exception) -> str:
+        if not isinstance(error, TimeoutError):
+            return "upstream_closed"
+        return "total_timeout" if time.monotonic() >= self._response.deadline else "upstream_idle_timeout"
 
     def finish(self) -> None:
         if self._open:  # else the client has gone, and the connection with it

@@ -6,9 +6,11 @@ WSGI hands over a decoded path, so the path is matched and passed on in one cano
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from http.cookies import Morsel
 from random import getrandbits, random
 from typing import Any
 from urllib.parse import quote
@@ -47,7 +49,10 @@ _limiter = Limiter()
 _limiter.on_failure = tally.store_failed
 holder.living.events, holder.living.plugins.on_failure = tally, tally.plugin_failed
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
+_ASCII = "".join(map(chr, range(0x20, 0x7F)))
 _BODILESS = (204, 304)
+# What Django makes of a byte that is no UTF-8, and of nothing else but an encoded percent sign.
+_BROKEN = re.compile("%[89A-F][0-9A-F]")
 
 
 def families() -> Iterator[Metric]:
@@ -105,6 +110,7 @@ class _Visit:
         peer = request.META.get("REMOTE_ADDR", "unknown")
         self.client = forwarding.sender(peer, (request.scheme or "http").encode(), self.fields, trusted)
         self.host = self.client.host or given.get(b"host", b"")
+        self.forwarded_for = forwarding.chain(peer, self.client, self.fields, trusted)
         if given.get(b"via", b"").count(b" brain") >= MAX_GATEWAYS:
             raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
         self.via = b", ".join(filter(None, (given.get(b"via"), b"1.1 brain")))
@@ -115,7 +121,7 @@ class _Visit:
         self.changes: Transformation | None = None
         self.body: Any = request if self.body_bytes else None
         router, method = snapshot.router, request.method or ""
-        asked = Asked(method, self.host.decode("latin-1").partition(":")[0].lower(), self.fields)
+        asked = Asked(method, forwarding.bare_host(self.host), self.fields)
         route = router.known.get(path) or router.match(path, asked)
         self.path = path
         self.call = call = _Call()
@@ -204,7 +210,7 @@ class _Visit:
         keeps_host = route.keeps_host and self.host
         sent = [(b"Host", self.host if keeps_host else target.dial.host), *passed]
         sent += [
-            (b"X-Forwarded-For", self.client.ip.encode()),
+            (b"X-Forwarded-For", self.forwarded_for),
             (b"X-Forwarded-Proto", self.client.scheme),
             (b"X-Forwarded-Host", self.host),
             (b"X-Request-Id", self.id.encode()),
@@ -227,6 +233,8 @@ class _Visit:
         received = response.headers
         named = heads.listed(value for name, value in received if name.lower() == b"connection")
         passed = [pair for pair in received if self._may_pass(pair[0]) and pair[0].lower() not in named]
+        if relay.status == 204:  # RFC 9110 section 8.6: it has no length
+            passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
         status, stream = relay.status, Stream(self.call, response, running, _rules, self._log)
         if self.changes is not None:
             try:
@@ -313,7 +321,10 @@ class _Visit:
 
 def _size(request: HttpRequest) -> int:
     """Raises BadRequest."""
-    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+    coding = request.META.get("HTTP_TRANSFER_ENCODING", "")
+    if coding:
+        if "chunked" not in coding.lower():
+            raise BadRequest("coding_unsupported", "The only transfer coding is 'chunked'.")
         # WSGI has no way to say where such a body ends, and under ASGI Django does not say how long it was.
         raise BadRequest(
             "length_required", "Send a Content-Length: chunked bodies do not get through here.", 411
@@ -330,19 +341,30 @@ def _size(request: HttpRequest) -> int:
 def _target(request: HttpRequest) -> tuple[bytes, bytes]:
     """(request target, normal path). Raises BadRequest."""
     query = request.META.get("QUERY_STRING", "")
-    uri = quote(request.path_info, safe="/:@!$&'()*+,=~") + (f"?{query}" if query else "")
+    path = quote(request.path_info, safe="/:@!$&'()*+,;=~")
     try:
-        return uri.encode("latin-1"), routing.normalise(
-            quote(request.path_info, safe="/%:@!$&'()*+,=~").encode()
-        )
+        if _BROKEN.search(request.path_info):
+            raise routing.BadPath("bytes that are no UTF-8, or a percent sign before two hexadecimal digits")
+        return (f"{path}?{query}" if query else path).encode("latin-1"), routing.normalise(path.encode())
     except routing.BadPath as error:
         raise BadRequest("path_ambiguous", f"The path is ambiguous: {error}.") from error
+
+
+class _Cookie(Morsel[str]):
+    """A target's Set-Cookie as it came: read and written anew, it would lose whatever Python's module does not know."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self._line = quote(line, safe=_ASCII, encoding="latin-1")  # Django writes cookies in ASCII
+
+    def OutputString(self, attrs: Container[str] | None = None) -> str:
+        return self._line
 
 
 def _add(response: HttpResponseBase, name: str, value: str) -> None:
     """Django keeps one value a name: cookies go to its own jar, other repeated headers are joined (RFC 9110 5.2)."""
     if name.lower() == "set-cookie":
-        response.cookies.load(value)
+        response.cookies[str(len(response.cookies))] = _Cookie(value)
     elif response.has_header(name):
         response[name] = f"{response[name]}, {value}"
     else:

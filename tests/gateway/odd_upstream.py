@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
+COOKIES = (b"a=1; Path=/; Priority=High", b"a=2; Path=/p", b"b=x y; HttpOnly", b"c@d=1; Secure; Partitioned")
 BIG_BYTES = 32 * 1024 * 1024
 
 
@@ -190,6 +191,9 @@ class OddUpstream:
             send(
                 b"Keep-Alive: timeout=5\r\nX-Upstream: lie\r\nX-Request-Id: lie\r\nSet-Cookie: a=1\r\n\r\nok"
             )
+        elif what == "cookies":
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n")
+            send(b"".join(b"Set-Cookie: %b\r\n" % cookie for cookie in COOKIES) + b"\r\nok")
         elif what == "big":
             return self._pour(connection)
         else:

@@ -25,7 +25,7 @@ from gateway.tally import Tally
 
 from .client import Answer, Client, request
 from .conftest import Still, calm, route, service, serving, snapshot, target
-from .odd_upstream import OddUpstream, running
+from .odd_upstream import COOKIES, OddUpstream, running
 from .test_edge import eventually
 
 WSGI_CANNOT = {
@@ -86,6 +86,7 @@ def routes(upstream: OddUpstream, dead: OddUpstream) -> list[Any]:
         route("/scoped", to, scopes=frozenset({"write"})),
         route("/reading", to, methods=frozenset({"GET", "HEAD"})),
         route("/stripped", to, strip=1, keeps_host=True),
+        route("/total", to, total_timeout_s=0.3),
         route("/dead", gone),
         route("/fallback", gone, fallback=static),
     ]
@@ -222,6 +223,14 @@ REFUSALS = {
     "ambiguous path": (request("/api/%2e%2e/admins"), 400, "path_ambiguous"),
     "dead target": (request("/dead/x"), 502, "connect_failed"),
     "silent target": (request("/api/hang"), 504, "response_timeout"),
+    "target that drips its head": (request("/api/drip"), 504, "response_timeout"),
+    "silent target, in all": (request("/total/hang"), 504, "total_timeout"),
+    "unknown coding": (
+        request("/api/x", "Transfer-Encoding: gzip", method="POST") + b"GET /open/x HTTP/1.1\r\n\r\n",
+        400,
+        "coding_unsupported",
+    ),
+    "answer in an unknown coding": (request("/api/odd-coding"), 502, "upstream_malformed"),
     "target breaks off before its answer": (
         request("/api/die", method="POST", body=b"x"),
         502,
@@ -273,6 +282,33 @@ def test_door__response_that_breaks_off__a_cut_connection_and_given_back(door: D
     assert eventually(lambda: door.inflight() == 0)
 
 
+@pytest.mark.parametrize(
+    ("path", "code"), [("/api/stall", "upstream_idle_timeout"), ("/total/stall", "total_timeout")]
+)
+def test_door__response_that_stalls__cut_in_time_with_the_reason(door: Door, path: str, code: str) -> None:
+    name = door.targets[0].name
+    before = door.tally().upstream_errors.get((name, code), 0)
+    with Client(door.port) as client:
+        client.send(request(path))
+        with contextlib.suppress(ConnectionResetError):
+            assert b"half" in client.reader.read()
+    assert eventually(lambda: door.tally().upstream_errors.get((name, code)) == before + 1)
+    assert eventually(lambda: door.inflight() == 0)
+
+
+def test_door__cookies_of_the_target__each_as_it_came(door: Door) -> None:
+    with Client(door.port) as client:
+        client.send(request("/api/cookies", "Connection: close"))
+        lines = client.reader.read().split(b"\r\n")
+    found = [line.partition(b":")[2].strip() for line in lines if line.startswith(b"Set-Cookie:")]
+    assert found == list(COOKIES)
+
+
+@pytest.mark.parametrize("path", ["/api/100%25", "/api/%252e%252e/x", "/api;v=1/x", "/api/a;v=1/%C3%A9"])
+def test_door__path_with_a_percent_sign_or_parameters__passed_on(door: Door, path: str) -> None:
+    assert door.ask(request(path)).json()["target"] == path
+
+
 def test_door__client_gone__given_back(door: Door) -> None:
     client = Client(door.port).send(request("/api/big"))
     client.reader.read(100_000)
@@ -310,3 +346,5 @@ def test_wsgi__trailers__on_the_edge_alone(door: Door) -> None:
 def test_wsgi__path__canonical_there_and_as_it_came_on_the_edge(door: Door) -> None:
     seen = door.ask(request("/api/%61")).json()["target"]
     assert seen == ("/api/%61" if door.name == "edge" else "/api/a")
+    no_utf8 = door.ask(request("/api/%ff"))  # of which Django keeps nothing that could be passed on
+    assert no_utf8.status == (200 if door.name == "edge" else 400)

@@ -25,6 +25,7 @@ from .client import Client, request
 from .conftest import Still, route, service, snapshot, target
 from .odd_upstream import OddUpstream
 from .test_contract import django_door
+from .test_edge_faults import saying
 
 KEY = {"X-API-Key": "good-key"}
 WAIT_S = 5.0
@@ -201,6 +202,14 @@ def test_via__fewer__carried_on(door: Door) -> None:
     assert seen("/api/x", Via=four)["via"] == [f"{four}, 1.1 brain"]
 
 
+def test_forwarded_for__trusted_proxy_before_the_door__its_chain_goes_on(
+    door: Door, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(TRUSTED_PROXIES=("127.0.0.0/8",))
+    found = seen("/api/x", X_Forwarded_For="6.6.6.6, 203.0.113.9")
+    assert found["x-forwarded-for"] == ["6.6.6.6, 203.0.113.9, 127.0.0.1"]
+
+
 def test_connection__names_a_header__not_passed_on(door: Door) -> None:
     found = seen("/api/x", Connection="close, X-Hop", X_Hop="1", X_Kept="2")
     assert "x-hop" not in found
@@ -234,6 +243,18 @@ def test_body__shorter_than_announced__400_and_no_word_against_the_target(door: 
         assert answer.headers["content-type"] == "application/problem+json"
         assert Door(door.upstream, one).is_calm()
         assert server.ask(request("/api/x")).status == 200
+
+
+def test_answer_with_the_beginning_of_another__its_connection_is_not_used_again(
+    prefix: str, gateway_conf: Callable[..., None]
+) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with (
+        saying(whole + b"HTTP/1.1 200 OK\r\nX-Ev") as port,
+        django_door([route("/api", [target(port)])], prefix) as server,
+    ):
+        assert server.ask(request("/api/x")).body == b"ok"
+        assert not server.targets[0].idle
 
 
 def test_edited_answer__target_breaks_off__502_problem(door: Door) -> None:
