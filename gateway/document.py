@@ -168,11 +168,13 @@ class _Reader(reading.Reader):
                 self._weak((*at, key), weak)
 
     def _consumer(self, name: str, given: Any, at: Path) -> None:
-        values = {"key": given} if isinstance(given, str) else self.section(given, at, _CONSUMER)
+        # A key without quotes may be a number to YAML: told as such, not as a mapping that is missing.
+        is_key = not isinstance(given, dict | list | None)
+        values = {"key": given} if is_key else self.section(given, at, _CONSUMER)
         fields, places = self.fields(values, words.CONSUMER, at)
         self._add(("consumer", name), fields, at, places)
         if "key" in values:
-            where = at if isinstance(given, str) else (*at, "key")
+            where = at if is_key else (*at, "key")
             self._clear_key(name, self.text(values["key"], where), where)
         below = (*at, "key_sha256")
         given_keys: Any = values.get("key_sha256", [])

@@ -101,7 +101,7 @@ def parse(text: str) -> tuple[Any, Findings]:
         node = loader.get_single_node()
         parsed = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidDocument([f"not YAML: {' '.join(str(error).split())}"]) from error
+        raise InvalidDocument([reading.not_yaml(error, text)]) from error
     finally:
         loader.dispose()
     findings = Findings({})

@@ -40,7 +40,7 @@ def parse(text: str) -> Tree:
         walk = _Walk(loader)
         value = None if node is None else walk.value(node, ())
     except (yaml.YAMLError, UnicodeError) as error:
-        raise InvalidDocument([f"not YAML: {' '.join(str(error).split())}"]) from error
+        raise InvalidDocument([not_yaml(error, text)]) from error
     finally:
         loader.dispose()
     return Tree(value, walk.lines)
@@ -61,6 +61,24 @@ def check_depth(text: str, deepest: int) -> None:
                 depth -= 1
     finally:
         loader.dispose()
+
+
+def not_yaml(error: Exception, text: str) -> str:
+    """What the parser found, told as all other mistakes are: `line 3: not YAML: …`."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.encode(errors="replace").count(b"\n", 0, error.position)
+        return f"line {line + 1}: not YAML: the character #x{error.character:04x}: {error.reason}"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"not YAML: {' '.join(str(error).split())}"
+    lines = text.rstrip("\n").split("\n")
+    line, found, begun = min(error.problem_mark.line, len(lines) - 1), error.problem, error.context_mark
+    if lines[line][error.problem_mark.column :].startswith("\t"):
+        found = "a tab; YAML is indented with spaces"
+    elif found == "but found another document":
+        found = "another document begins; a file holds one"
+    elif begun is not None and begun.line != line:
+        found = f"{found} {error.context} that begins on line {begun.line + 1}"
+    return f"line {line + 1}: not YAML: {found}"
 
 
 def shown(path: Path) -> str:
@@ -130,8 +148,8 @@ def _check_twice(node: yaml.MappingNode) -> None:
             seen.add(key.value)
 
 
-def _wrong(node: yaml.Node | yaml.Event, told: str) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{told} (line {node.start_mark.line + 1})")
+def _wrong(node: Any, told: str) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=told, problem_mark=node.start_mark)
 
 
 class Reader:

@@ -270,8 +270,8 @@ def test_kong__hashing_and_unknown_algorithms() -> None:
             "consumers[0] (line 3): a consumer has a username",
         ),
         ("_format_version: '3.0'\nservices: []\nservices: []", "services (line 3): stands twice"),
-        ("a: [", "not YAML: "),
-        ("a: &a [*a, !!python/object:os.system {}]", "not YAML: "),
+        ("a: [", "line 1: not YAML: "),
+        ("a: &a [*a, !!python/object:os.system {}]", "line 1: not YAML: "),
     ],
 )
 def test_kong__another_file__refused_with_key_and_line(text: str, told: str) -> None:
