@@ -120,17 +120,23 @@ def hand_out(queue: Queue, *, slots: int) -> Look:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What a rate leaves now, of the queue or of a tenant. seen: unstarted at the last look; unstarted: now."""
+    """What a rate leaves now, of the queue or of a tenant. seen: unstarted at the last look; unstarted: now.
+
+    is_cut: the row says that it is used up for longer than this rate can be, so what it keeps is to be written anew.
+    """
 
     rate: Rate | None
     used_to_s: float | None
     seen: int
     now_s: float
     unstarted: int
+    is_cut: bool = False
 
     def __post_init__(self) -> None:
         if self.rate is not None:
-            self.used_to_s = limiting.used_to(self.rate, self.used_to_s, self.now_s, unstarted=self.seen)
+            before_s = self.used_to_s
+            self.used_to_s = limiting.used_to(self.rate, before_s, self.now_s, unstarted=self.seen)
+            self.is_cut = before_s is not None and self.used_to_s < before_s
 
     @property
     def room(self) -> int:
@@ -199,7 +205,7 @@ class _Line:
 
     @property
     def is_changed(self) -> bool:
-        return bool(self.granted) or self.row.unstarted != self.bucket.rows_unstarted
+        return bool(self.granted) or self.row.unstarted != self.bucket.rows_unstarted or self.bucket.is_cut
 
     def left(self, position: float) -> Claimant:
         """As it stands for the next share, when the queue stood at `position` before the first."""
@@ -298,7 +304,7 @@ def _record_lines(queue: str, lines: Iterable[_Line], now_s: float) -> None:
 def _record_queue(
     row: Turns, bucket: _Bucket, position: float, held: Mapping[str, Held], granted: int
 ) -> None:
-    if not granted and row.unstarted == bucket.rows_unstarted:
+    if not granted and row.unstarted == bucket.rows_unstarted and not bucket.is_cut:
         return  # an idle look writes nothing
     row.unstarted, row.rate_used_to_s, row.position = bucket.rows_unstarted, bucket.used_to_s, position
     fields = ["unstarted", "rate_used_to_s", "position"]

@@ -230,6 +230,24 @@ def test_rate__a_job_long_after_the_last_one__starts_at_once(monkeypatch: pytest
     assert hand_out(queue, slots=4).granted == 1
 
 
+@pytest.mark.parametrize("whose", ["", "tenant_"])
+def test_rate__is_raised_when_it_is_used_up__the_new_one_holds_at_once(
+    whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    rate = {f"{whose}rate_count": 10, f"{whose}rate_period_s": 36_000.0, f"{whose}rate_burst": 10}
+    queue = limit(**rate)
+    store(50)
+    assert hand_out(queue, slots=100).granted == 10  # used up for ten hours
+    Job.objects.filter(turn=Turn.HAS).update(state=State.COMPLETED, turn=0)
+    hand_out(queue, slots=100)  # they have started
+    queue = limit(**(rate | {f"{whose}rate_count": 10, f"{whose}rate_period_s": 1.0}))
+    assert hand_out(queue, slots=100) == (0, pytest.approx(0.1))
+    now += timedelta(seconds=0.55)
+    assert hand_out(queue, slots=100).granted == 5
+
+
 def test_rate__no_worker_starts_what_was_let_go__no_second_burst_is_saved_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
