@@ -279,6 +279,8 @@ class Exchange(Request):
         self._edited.append(data)
         if self.bytes_out > self.edge.limits.MAX_EDITED_BYTES:
             pieces, self._edited, self._copy = self._edited, None, None
+            if self.changes is not None:
+                self.changes.too_large()
             self.chunks_out = self.http11
             self.keep = self.keep and self.http11
             self._out.insert(

@@ -433,6 +433,21 @@ def test_edge__edited_body_above_its_limit__413(
     assert eventually(lambda: changing.inflight() == 0)
 
 
+def test_edge__edited_response_above_its_limit__goes_on_as_it_is_and_is_told(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(MAX_EDITED_BYTES=100)
+    told: list[str] = []
+    edited = edits.compile([edits.Spec(response={"body": {"set": {"a": 1}}})])
+    edge = start_edge(
+        [route("/api", [target(upstream.port)], transforms=Transforms(edited, untouched=told.append))]
+    )
+    answer = edge.ask(request("/api/x"))
+    assert answer.status == 200
+    assert "a" not in answer.json()
+    assert told == ["too large"]
+
+
 def test_edge__failure_with_a_plugin__the_plugins_answer(changing: RunningEdge) -> None:
     answer = changing.ask(request("/plugged/garbage"))
     assert (answer.status, answer.body) == (200, b"instead of upstream_malformed")
