@@ -93,6 +93,7 @@ class Route:
     counted_by: str = "caller"
     on_store_down: str = ""  # empty: the setting decides
     is_exact: bool = False
+    ipv6_prefix: int = 64  # by which addresses are counted
     cost: int = 1
     response_timeout_s: float = 30.0
     idle_timeout_s: float = 30.0

@@ -50,6 +50,9 @@ class GatewayConf:
     )  # a plan may say otherwise
     LIMITER_TIMEOUT_S: float = setting(0.25, low=0.01, high=10)  # for one answer of the store
     LIMITER_RETRY_S: float = setting(1.0, low=0.0, high=60)  # a store that failed is left alone for so long
+    LIMITER_IPV6_PREFIX: int = setting(
+        64, low=16, high=128
+    )  # addresses that share so many bits are one caller
     JWT_LEEWAY_S: float = setting(30.0, low=0.0, high=300)  # between our clock and the issuers'
     TOKEN_RATE: str = setting("10/m")  # sign-ins for one user name from one address; django-ratelimit's form
     TOKEN_RATE_PER_IP: str = setting("60/m")  # sign-ins from one address

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -61,6 +62,22 @@ def _address(text: str) -> IPv4Address | IPv6Address:
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(maxsize=4096)
+def counted(ip: str, prefix: int) -> str:
+    """An address as limits count it: of IPv6 its network, for whoever has one address has 2**64 of them. prefix: the
+    bits of that network."""
+    if ":" not in ip:
+        return ip
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return ip
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is not None:
+        return str(mapped)
+    return str(IPv6Network((int(address), prefix), strict=False)) if prefix < 128 else str(address)
 
 
 def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> Sender:

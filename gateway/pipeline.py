@@ -35,6 +35,7 @@ from .calls import (
     Transform,
     UpstreamFailed,
 )
+from .forwarding import counted
 from .pool import ACTIVE, FAILED, NO_VERDICT, OK, Service, Target
 
 CLIENT_GONE = 499  # nginx's number; only ever seen in logs and metrics
@@ -240,7 +241,7 @@ def _route(call: Call) -> Route:
 
 def _account(call: Call, route: Route, identity: Identity | None, accounts: Accounts) -> Account:
     if identity is None or route.counted_by == "ip":
-        subject = f"ip:{call.client_ip}"
+        subject = f"ip:{counted(call.client_ip, route.ipv6_prefix)}"
     elif route.counted_by == "key" and identity.key_digest:
         subject = of_one_key(identity.subject, identity.key_digest)
     else:

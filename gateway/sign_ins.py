@@ -34,13 +34,14 @@ def renewal_wait_s(request: HttpRequest) -> int:
 
 
 def _address(request: HttpRequest) -> str:
-    """Of the client, as the trusted proxies before us tell it."""
+    """Of the client, as the trusted proxies before us tell it, and as the limits of routes count it."""
     fields = [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in request.headers.items()
     ]
     peer = request.META.get("REMOTE_ADDR", "")
-    return forwarding.sender(peer, b"http", fields, forwarding.networks(conf().TRUSTED_PROXIES)).ip
+    client = forwarding.sender(peer, b"http", fields, forwarding.networks(conf().TRUSTED_PROXIES))
+    return forwarding.counted(client.ip, conf().LIMITER_IPV6_PREFIX)
 
 
 def _counted(request: HttpRequest, group: str, key: str, rate: str) -> int:

@@ -174,6 +174,7 @@ def _route(name: str, fields: Fields, service: Service, parts: _Parts, living: L
         counted_by=plan["counted_by"] if plan else "caller",
         on_store_down=plan["on_store_down"] if plan else "",
         is_exact=bool(plan and plan["exact"]),
+        ipv6_prefix=conf().LIMITER_IPV6_PREFIX,
         cost=fields["cost"],
         response_timeout_s=silence_s or of_service["response_timeout_s"],
         idle_timeout_s=silence_s or of_service["idle_timeout_s"],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from . import auth, routing
+from . import auth, forwarding, routing
 from .auth import Identity
 from .board import Standing
 from .bucket import Limit
@@ -255,11 +255,12 @@ def _limits(found: Explanation, route: Route, identity: Identity | None, client_
 
 
 def _counted(route: Route, identity: Identity | None, client_ip: str) -> str:
+    by_address = f"the address {forwarding.counted(client_ip, route.ipv6_prefix)}"
     if identity is None:
-        return f"the address {client_ip}"
+        return by_address
     by_key = f"this key of {identity.name}"
     if route.counted_by == "ip":
-        counted = f"the address {client_ip}"
+        counted = by_address
     else:
         counted = by_key if route.counted_by == "key" and identity.key_digest else identity.subject
     own = identity.subject if identity.counted_as in ("", identity.subject) else by_key

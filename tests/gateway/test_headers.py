@@ -120,3 +120,19 @@ def test_carry_on__missing_or_not_valid__a_new_trace(given: bytes | None) -> Non
     begun = trace.carry_on(given, lambda bits: 0)
     assert begun == b"00-0000000000000001" + b"0" * 16 + b"-0000000000000001-01"
     assert trace.carry_on(b"01" + GOOD[2:] + b"-more", lambda bits: 7).startswith(b"00-0af7651916cd43dd")
+
+
+@pytest.mark.parametrize(
+    ("ip", "prefix", "expected"),
+    [
+        ("192.0.2.7", 64, "192.0.2.7"),
+        ("2001:db8:1:2:aaaa::1", 64, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:bbbb::1", 56, "2001:db8:1::/56"),
+        ("2001:DB8::1", 128, "2001:db8::1"),
+        ("::ffff:192.0.2.7", 64, "192.0.2.7"),
+        ("fe80::1%eth0", 64, "fe80::/64"),
+        ("a:socket", 64, "a:socket"),
+    ],
+)
+def test_counted__address__of_ipv6_its_network(ip: str, prefix: int, expected: str) -> None:
+    assert forwarding.counted(ip, prefix) == expected

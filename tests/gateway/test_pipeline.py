@@ -151,6 +151,16 @@ def test_steps__consumer_with_a_plan__both_plans_in_one_question() -> None:
     assert ask.account.on_store_down == "deny"
 
 
+def test_steps__addresses_of_one_ipv6_network__one_bucket() -> None:
+    to, accounts = through(*targets(1), limits=(MINUTE,), auth_required=False), Accounts(lambda account: None)
+    found = {
+        pipeline.decide(call(to, client_ip=ip), callers(), accounts, 100.0).account  # type: ignore[union-attr]
+        for ip in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1")
+    }
+    keys_ = sorted(one.limits[0].key for one in found)
+    assert keys_ == ["{ip:2001:db8:0:1::/64}:/x:minute", "{ip:2001:db8::/64}:/x:minute"]
+
+
 @pytest.mark.parametrize("counted_by", ["key", "ip"])
 def test_steps__route_counts_otherwise__a_consumer_has_one_bucket_on_all_routes(counted_by: str) -> None:
     hour, accounts = (bucket.per_window("consumer-hour", 5, 3600),), Accounts(lambda account: None)

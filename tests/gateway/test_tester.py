@@ -136,7 +136,7 @@ def test_explain__open_route_token_and_consumer__who_is_counted() -> None:
         route("/keyed", service([one()]), limits=limits, counted_by="key"),
         route("/api", service([one()]), limits=limits),
     )
-    assert "counted for the address 2001:db8::1" in why(
+    assert "counted for the address 2001:db8::/64" in why(
         explain(shot, "GET", "/open", client_ip="2001:DB8::1"), "limit"
     )
     assert "counted for this key of ann" in why(explain(shot, "GET", "/keyed", consumer="ann"), "limit")
