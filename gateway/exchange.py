@@ -11,7 +11,7 @@ from foundation import problems
 
 from . import answers, dial, pipeline, routing, stale, tunnel
 from . import headers as heads
-from .calls import HeaderPairs, Pause, Refusal, Step, TakeTokens, UpstreamFailed
+from .calls import HeaderPairs, Pause, Refusal, Route, Step, TakeTokens, UpstreamFailed
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .pool import Target
@@ -32,6 +32,7 @@ DRAIN_BYTES = (
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_SERVICE = (502, 503, 504)
+_NOT_THE_TARGETS = ("limiter_unavailable", "plugin_failed", "plugin_reply")
 
 
 class Exchange(Request):
@@ -401,12 +402,8 @@ class Exchange(Request):
         return True
 
     def refuse(self, refusal: Refusal) -> None:
-        if (
-            refusal.status in _NO_SERVICE
-            and self.route is not None
-            and self.route.stale_s
-            and self._answer_of_old()
-        ):
+        route = self.route
+        if route is not None and route.stale_s and _wants_target(refusal, route) and self._answer_of_old():
             return
         if self.changes is not None and refusal.status >= 500 and refusal.body is None:
             refusal = self.changes.instead_of(refusal)
@@ -443,6 +440,13 @@ class Exchange(Request):
         """The answer comes before the end of the request: is the rest worth reading?"""
         if self.chunked or self.expects or self.length > DRAIN_BYTES:
             self.keep = False
+
+
+def _wants_target(refusal: Refusal, route: Route) -> bool:
+    """Whether a target's older answer would be better: no limit and no plugin has spoken."""
+    return refusal is route.fallback or (
+        refusal.status in _NO_SERVICE and refusal.code not in _NOT_THE_TARGETS
+    )
 
 
 def _connect_failure(error: OSError) -> UpstreamFailed:

@@ -311,6 +311,27 @@ def test_edge__stale_answer__given_to_the_same_caller_when_no_target_is_left(
         assert edge.ask(request("/open/x?a=1")).status == 502
 
 
+def test_edge__stale_answer__before_the_static_one_and_not_in_place_of_a_plugins(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    class Closing:
+        def on_request(self, request: Request) -> Reply | None:
+            return Reply(503, b"closed") if request.header("x-flag") == "off" else None
+
+    plugged = hooks.Hooks([hooks.Hook("closing", "on_request", Closing().on_request, False)], hooks.Watch())
+    static = Refusal(200, "no_target", "", body=b"later", content_type="text/plain")
+    with running(1) as (one,):
+        edge = start_edge([
+            route("/api", [target(one.port)], stale_s=60.0, fallback=static, transforms=Transforms(None, plugged)),
+        ])  # fmt: skip
+        first = edge.ask(request("/api/x"))
+        assert edge.ask(request("/api/x", "X-Flag: off")).body == b"closed"
+        one.close()
+        time.sleep(0.05)
+        assert edge.ask(request("/api/x")).body == first.body
+        assert edge.ask(request("/api/never-asked")).body == b"later"
+
+
 # --- transformations
 # ----------------------------------------------------------------------------------------------------------------
 class Stamp:
