@@ -27,12 +27,14 @@ def see(rules: Collection[Rule], now: datetime) -> Sight:
     asked = {rule.condition for rule in rules}
     of_waits = asked & {Condition.LATENCY, Condition.NO_WORKER}
     windows = [rule.window_s for rule in rules if rule.condition in WINDOWED]
+    late = firing.overdue() if Condition.SCHEDULE in asked else None
     return Sight(
         waited_s=_waited_s() if of_waits else None,
         consumed=frozenset(workers.slots()) if Condition.NO_WORKER in asked else None,
         minutes=_minutes(now - timedelta(seconds=max(windows) + 60)) if windows and conf().ROLLUPS else None,
         dead=_dead() if Condition.DEAD in asked else None,
-        overdue_s=firing.overdue_s() if Condition.SCHEDULE in asked else None,
+        overdue_s=late and late.by_s,
+        overdue=late.schedule if late else "",
         recorder_s=_recorder_s() if Condition.RECORDER in asked else None,
     )
 

@@ -27,8 +27,10 @@ log = structlog.get_logger(__name__)
 
 _PRUNE_S = 60.0
 _PRUNED = 1000  # rows in one statement
+_SET_BACK = timedelta(minutes=5)  # no look takes so long: the database's clock was set back since a later one
 _STEPPED = (
     "state",
+    "since",
     "value",
     "words",
     "fired_at",
@@ -142,7 +144,7 @@ def prune() -> int:
 def _lock(now: datetime) -> bool:
     """The first statement of its transaction: others wait for its end. False when somebody has looked later than `now`."""
     row = Lease.objects.select_for_update().get(name=NAME)
-    if row.position and datetime.fromisoformat(row.position) > now:
+    if row.position and now < datetime.fromisoformat(row.position) < now + _SET_BACK:
         return False
     Lease.objects.filter(name=NAME).update(position=now.isoformat())
     return True
@@ -163,12 +165,14 @@ def _changes(rules: Sequence[Rule], sight: alerts.Sight, now: datetime) -> Itera
             before = None if row is None else _standing(row)
             step = alerts.step(rule, before, values.get(queue), now, is_silenced=is_silenced)
             if row is not None or step.standing is not None:
-                yield _stepped(row or _new(rule, queue), step, now, rule)
+                yield _stepped(row or _new(rule, queue), step, now, rule, schedule=sight.overdue)
     for row in left:  # their rules are gone, off, or about something else now
         yield _stepped(row, alerts.end(_standing(row)), now)
 
 
-def _stepped(row: Alert, step: alerts.Step, now: datetime, rule: Rule | None = None) -> _Change:
+def _stepped(
+    row: Alert, step: alerts.Step, now: datetime, rule: Rule | None = None, *, schedule: str = ""
+) -> _Change:
     standing = step.standing
     if standing is None:
         row.open_key = None
@@ -179,7 +183,7 @@ def _stepped(row: Alert, step: alerts.Step, now: datetime, rule: Rule | None = N
     if standing.state == State.RESOLVED:
         row.open_key, row.resolved_at = None, now
     elif rule is not None and standing.calm_since is None:  # else it goes on to say what fired
-        row.words = alerts.words(rule, row.queue, standing.value)[:300]
+        row.words = alerts.words(rule, row.queue, standing.value, schedule=schedule)[:300]
     if standing.state != was and standing.state != State.PENDING:
         _report(row)
     return _Change(row, step.kind)

@@ -94,6 +94,7 @@ class Sight:
     minutes: Mapping[str, Sequence[Minute]] | None = None
     dead: Mapping[str, int] | None = None
     overdue_s: float | None = None
+    overdue: str = ""  # the schedule's name
     recorder_s: float | None = None
 
 
@@ -167,6 +168,7 @@ def step(
     rule: Rule, standing: Standing | None, value: float | None, now: datetime, *, is_silenced: bool
 ) -> Step:
     """One look at one subject. value: None where it is calm for want of anything to measure."""
+    standing = standing and _not_after(now, standing)
     if value is None or value < rule.threshold:
         return _calmer(rule, standing, value, now)
     if standing is None:
@@ -177,6 +179,17 @@ def step(
             return Step(standing)
         standing = replace(standing, state=State.FIRING, fired_at=now)
     return _told(rule, standing, now, is_silenced=is_silenced)
+
+
+def _not_after(now: datetime, standing: Standing) -> Standing:
+    """The database's clock was set back: what it says is to come is now, or nothing would be told until then."""
+    since, calm_since, told_at = standing.since, standing.calm_since, standing.told_at
+    return replace(
+        standing,
+        since=min(since, now),
+        calm_since=calm_since and min(calm_since, now),
+        told_at=told_at and min(told_at, now),
+    )
 
 
 def end(standing: Standing) -> Step:
@@ -223,8 +236,11 @@ def _passed_s(since: datetime, now: datetime) -> float:
 
 
 # --- words ---------------------------------------------------------------------------------------------------------------
-def words(rule: Rule, subject: str, value: float) -> str:
-    """One line that needs no other: "emails: the oldest due job has waited 1 minute 15 seconds (rule: 1 minute)"."""
+def words(rule: Rule, subject: str, value: float, *, schedule: str = "") -> str:
+    """One line that needs no other: "emails: the oldest due job has waited 1 minute 15 seconds (rule: 1 minute)".
+
+    schedule: the name of the one that is late.
+    """
     limit = rule.threshold
     told_ = {
         Condition.LATENCY: lambda: (f"the oldest due job has waited {span(value)}", span(limit)),
@@ -241,7 +257,10 @@ def words(rule: Rule, subject: str, value: float) -> str:
             f"{limit:g}",
         ),
         Condition.DEAD: lambda: (f"{value:g} dead letters", f"{limit:g}"),
-        Condition.SCHEDULE: lambda: (f"a schedule is {span(value)} late", span(limit)),
+        Condition.SCHEDULE: lambda: (
+            f"{f'schedule {schedule!r}' if schedule else 'a schedule'} is {span(value)} late",
+            span(limit),
+        ),
         Condition.RECORDER: lambda: (f"the recorder is {span(value)} behind", span(limit)),
     }[rule.condition]()
     return f"{subject + ': ' if subject else ''}{told_[0]} (rule: {told_[1]})"
@@ -300,7 +319,7 @@ def signature(secret: str, timestamp: int, body: bytes) -> str:
 
 def channel_name(url: str) -> str:
     """Names a webhook without telling its path, which is a secret at many receivers."""
-    host = url.partition("://")[2].partition("/")[0].partition("?")[0]
+    host = url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
     return f"{host[-80:]}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 

@@ -5,6 +5,7 @@ each look → findings, the ones that are well too → the command's table and e
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import StrEnum
@@ -22,6 +23,7 @@ _CLOCK_S = (
 )
 _LATE_S = 60.0  # a backlog that is older than this is worth a word
 _MOST = 1_000  # open jobs whose tasks are looked at
+_MOST_SCHEDULES = 20  # that are named
 
 
 class Level(StrEnum):
@@ -104,11 +106,14 @@ def _queues() -> Iterator[Finding]:
 
 
 def _schedules() -> Iterator[Finding]:
-    late_s = firing.overdue_s()
-    is_late = late_s > conf().SCHEDULE_GRACE_S
+    late = firing.overdue()
+    is_late = late.by_s > conf().SCHEDULE_GRACE_S
     hint = "A worker or beat fires them; is one alive?" if is_late else ""
-    told = f"the first one should have fired {late_s:.0f} s ago" if late_s else "none is overdue"
+    told = f"{late.schedule!r} should have fired {late.by_s:.0f} s ago" if late.by_s else "none is overdue"
     yield Finding(Level.ERROR if is_late else Level.OK, "schedules", told, hint)
+    for schedule in firing.failing(_MOST_SCHEDULES):
+        hint = f"manage.py queue schedules show {shlex.quote(schedule.name)}"
+        yield Finding(Level.WARNING, f"schedule {schedule.name}", schedule.told, hint)
 
 
 def _tasks() -> Iterator[Finding]:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 
 from . import cancelling, clock, intake, leases, queues, recurrence, registry, states
 from .conf import conf
@@ -108,9 +109,41 @@ def give_up_waiting(schedule: Schedule, note: str) -> None:
         _settle(schedule, Firing.Outcome.OVERLAPPED, note=note)
 
 
+class Overdue(NamedTuple):
+    """schedule: the name of the one that should have fired first; "" and 0 when none is late."""
+
+    schedule: str
+    by_s: float
+
+
+def overdue() -> Overdue:
+    first = _next()
+    by_s = 0.0 if first is None else (clock.now() - first.next_at).total_seconds()
+    return Overdue(first.schedule, by_s) if first is not None and by_s > 0 else Overdue("", 0.0)
+
+
 def overdue_s() -> float:
     """How late the schedule is that should have fired first; 0 when none is."""
-    return max(0.0, -_wait_s())
+    return overdue().by_s
+
+
+class Failing(NamedTuple):
+    name: str
+    told: str  # what is wrong
+
+
+def failing(most: int) -> list[Failing]:
+    """Schedules that are active and make no jobs: that of the last moment was refused, or there is no next one."""
+    last = Firing.objects.filter(schedule=OuterRef("pk"), cause=Firing.Cause.CLOCK).order_by("-due_at")[:1]
+    active = Schedule.objects.filter(paused=False).annotate(
+        outcome=Subquery(last.values("outcome")), note=Subquery(last.values("note"))
+    )
+    found = active.filter(Q(next_at=None) | Q(outcome=Firing.Outcome.REFUSED)).order_by("name")
+    rows = found.values_list("name", "next_at", "note")[:most]
+    return [
+        Failing(name, f"its last moment made no job: {note}" if next_at else "has no next moment: it stopped")
+        for name, next_at, note in rows
+    ]
 
 
 def order(schedule: Schedule, moment: datetime) -> Job:
@@ -159,11 +192,22 @@ def prune() -> int:
     return Firing.objects.filter(id__in=old).delete()[0] if old else 0
 
 
+class _Next(NamedTuple):
+    schedule: str
+    next_at: datetime
+
+
+def _next() -> _Next | None:
+    """The next moment of all."""
+    active = Schedule.objects.filter(paused=False, next_at__isnull=False).order_by("next_at")
+    found = active.values_list("name", "next_at").first()
+    return None if found is None else _Next(*found)
+
+
 def _wait_s() -> float:
-    """Seconds until the next moment of all."""
-    active = Schedule.objects.filter(paused=False, next_at__isnull=False)
-    next_at = active.order_by("next_at").values_list("next_at", flat=True).first()
-    return conf().RECONCILE_S if next_at is None else (next_at - clock.now()).total_seconds()
+    """Seconds until it."""
+    first = _next()
+    return conf().RECONCILE_S if first is None else (first.next_at - clock.now()).total_seconds()
 
 
 def _due(now: datetime) -> QuerySet[Schedule]:

@@ -179,11 +179,16 @@ def _note_failure(row: Notice, error: str, *, is_final: bool) -> None:
 
 
 def _send(channel: Channel, row: Notice) -> None:
-    """Raises NotSent."""
-    if channel.url:
-        _post(channel.url, row)
-    else:
-        _mail(row)
+    """Raises NotSent, whatever the way there raises: any failure is noted, tried again, and given up in the end."""
+    try:
+        if channel.url:
+            _post(channel.url, row)
+        else:
+            _mail(row)
+    except NotSent:
+        raise
+    except Exception as error:  # smtplib's errors, and those of a mail backend that somebody else wrote
+        raise NotSent(f"{'webhook' if channel.url else 'mail'}: {type(error).__name__}") from error
 
 
 def _post(url: str, row: Notice) -> None:
@@ -213,11 +218,5 @@ def _mail(row: Notice) -> None:
         to=list(conf().ALERT_MAIL),
         headers={"Message-ID": f"<{row.id}@brain>", "X-Brain-Notice": str(row.id)},
     )
-    try:
-        message.connection = get_connection(timeout=conf().ALERT_TIMEOUT_S)
-        message.send()
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # smtplib's errors are OSErrors; ValueError: a header cannot be one
-        raise NotSent(f"mail: {type(error).__name__}") from error
+    message.connection = get_connection(timeout=conf().ALERT_TIMEOUT_S)
+    message.send()

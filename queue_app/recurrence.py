@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from itertools import islice
 from typing import Protocol
@@ -217,7 +217,7 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 seconds"
 
 
-def told(moment: datetime, now: datetime, zone: ZoneInfo) -> str:
+def told(moment: datetime, now: datetime, zone: tzinfo) -> str:
     """ "in 3 hours 5 minutes: Thu 26 Nov 2026 09:00:00 CET"."""
     away_s = (moment - now).total_seconds()
     away = f"in {span(away_s)}" if away_s >= 0 else f"{span(-away_s)} ago"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -95,7 +95,9 @@ def change(
             setattr(row, field, value)
         _check(row, {})
         new = {key: value for key, value in _standing(row, changes).items() if value != before[key]}
-        if _TIMING & set(new):
+        if _TIMING & set(new) - (
+            {"time_zone"} if row.interval_s else set()
+        ):  # which an interval is only shown in
             row.starts_at = _whole(clock.now())
             row.next_at = _first_after(row, row.starts_at)
             firing.give_up_waiting(row, "the schedule's times were changed")
@@ -168,8 +170,15 @@ def backfillable(schedule: Schedule, start: datetime, end: datetime) -> list[dat
         raise BadSchedule({"start": "start and end need a time zone"})
     if start > end:
         raise BadSchedule({"end": "is before the start"})
-    if end > clock.now():
+    now = clock.now()
+    if end > now:
         raise BadSchedule({"end": "is in the future: those moments come by themselves"})
+    known = now - timedelta(seconds=conf().FIRING_RETENTION_S)
+    if start < known and schedule.created_at < known:
+        told = (
+            f"what fired before {known:%Y-%m-%d %H:%M:%S} UTC is not on record any more (FIRING_RETENTION_S)"
+        )
+        raise BadSchedule({"start": f"{told}: take a new schedule for such moments"})
     moments = recurrence.between(timing(schedule), start, end, at_most=MOST_BACKFILLED + 1)
     if len(moments) > MOST_BACKFILLED:
         raise BadSchedule({"end": f"more than {MOST_BACKFILLED:,} moments: take a part of them at a time"})
@@ -187,7 +196,10 @@ def next_runs(schedule: Schedule, count: int = 5) -> list[datetime]:
     """Empty while it is paused."""
     if schedule.paused or schedule.next_at is None:
         return []
-    return [schedule.next_at, *recurrence.upcoming(timing(schedule), schedule.next_at, count - 1)]
+    try:
+        return [schedule.next_at, *recurrence.upcoming(timing(schedule), schedule.next_at, count - 1)]
+    except BadRecurrence:  # as in `words`
+        return [schedule.next_at]
 
 
 def words(schedule: Schedule) -> str:
@@ -200,7 +212,15 @@ def words(schedule: Schedule) -> str:
 
 def next_words(schedule: Schedule, moment: datetime, now: datetime) -> str:
     """ "in 3 hours: Thu 26 Nov 2026 09:00:00 CET"."""
-    return recurrence.told(moment, now, firing.zone(schedule))
+    return recurrence.told(moment, now, zone(schedule))
+
+
+def zone(schedule: Schedule) -> tzinfo:
+    """In which its moments are told; UTC where this host does not know its own."""
+    try:
+        return firing.zone(schedule)
+    except BadRecurrence:
+        return UTC
 
 
 def _check(schedule: Schedule, errors: dict[str, str]) -> None:

@@ -124,9 +124,10 @@ class ScheduleAdmin(RoleModelAdmin):
 
     @display(description="last runs")
     def history(self, schedule: Schedule) -> str:
+        zone = schedules.zone(schedule)  # as the next ones are told
         rows = [
             (
-                f"{firing.due_at:%Y-%m-%d %H:%M:%S}",
+                f"{firing.due_at.astimezone(zone):%a %d %b %Y %H:%M:%S %Z}",
                 firing.outcome,
                 firing.cause,
                 _job_link(firing.job),
@@ -170,9 +171,15 @@ class ScheduleAdmin(RoleModelAdmin):
 
     @action(description="Resume", permissions=["operate"])
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        resumed = 0
         for schedule in queryset:
-            schedules.resume(schedule, **audit.by(request, "admin"))
-        self.message_user(request, "Resumed: they fire from now on.", messages.SUCCESS)
+            try:
+                schedules.resume(schedule, **audit.by(request, "admin"))
+                resumed += 1
+            except schedules.Refused as error:
+                self.message_user(request, f"{schedule}: {error}", messages.ERROR)
+        if resumed:
+            self.message_user(request, "Resumed: they fire from now on.", messages.SUCCESS)
 
     @action(
         description="Run now",

@@ -126,7 +126,10 @@ class SilenceList(generics.ListAPIView[Silence]):
 
     def get_queryset(self) -> QuerySet[Silence]:
         found = Silence.objects.select_related("rule")
-        return found.filter(until__gt=clock.now()) if "standing" in self.request.query_params else found
+        wanted = self.request.query_params.get("standing", "false")
+        if wanted not in ("true", "false"):
+            raise ValidationError({"standing": ["is neither true nor false"]})
+        return found.filter(until__gt=clock.now()) if wanted == "true" else found
 
     def post(self, request: Request) -> Response:
         given = NewSilenceSerializer(data=request.data)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from django.db import transaction
+
 from foundation.commands import DEGRADED, OK, USAGE, BrainCommand, Failed
 from queue_app import alert_rules, alerting, alerts_told, clock, notices, silences
 from queue_app.alerts import Condition, State
@@ -66,7 +68,7 @@ class AlertVerbs:
         rows = list(shown[:_SHOWN])
         columns = ["id", "state", "name", "queue", "words", "since", "resolved_at", "notices"]
         self._command.table(columns, [[getattr(row, column) for column in columns] for row in rows])
-        firing = sum(row.state == State.FIRING for row in rows)
+        firing = Alert.objects.filter(state=State.FIRING).count()  # more than are shown, maybe
         last = alerts_told.looked_at()
         looked = "never" if last is None else f"{(clock.now() - last).total_seconds():.0f} s ago"
         self._command.line(f"{firing} firing; last looked at: {looked}", style="red" if firing else "")
@@ -135,8 +137,9 @@ class AlertVerbs:
         missing = [str(id) for id in ids if id not in rows]
         if missing:
             raise Failed(f"there is no silence {', '.join(missing)}", "see: manage.py queue alerts silences")
-        for row in rows.values():
-            _acted(silences.end, row, **self._trace())
+        with transaction.atomic():  # all of them or none
+            for row in rows.values():
+                _acted(silences.end, row, **self._trace())
         self._command.document({"ended": sorted(rows)})
         self._command.line(f"{len(rows)} ended")
 

@@ -128,6 +128,7 @@ def test_look__schedule_is_late__fires():
     Schedule.objects.update(next_at=clock.now() - timedelta(seconds=61))
     alerting.look()
     assert standing() == [("schedule", "", "firing")]
+    assert Alert.objects.get().words.startswith("schedule 'hourly' is 1 minute ")
 
 
 def test_look__recorder_is_behind__fires(empty_valkey):
@@ -186,6 +187,19 @@ def test_look__older_than_the_last__changes_nothing():
     assert alerting.look() == 0
     assert standing() == []
     assert alerting.look(later(61)) == 1
+
+
+def test_look__database_clock_was_set_back_an_hour__looks_on_and_counts_from_now():
+    rule("latency", for_s=60, clear_s=60)
+    job = late_job(waited_s=7200)
+    alerting.look(later(3600))
+    alerting.look(later(1))
+    assert standing() == [("latency", QUEUE, "pending")]
+    assert alerting.look(later(62)) == 1
+    Job.objects.filter(id=job.id).update(state=State.COMPLETED.value)
+    alerting.look(later(63))
+    alerting.look(later(124))
+    assert standing() == [("latency", QUEUE, "resolved")]
 
 
 def test_look__twenty_queues_and_rules__as_many_statements_as_one():

@@ -15,7 +15,7 @@ from django.urls import reverse
 from foundation import roles
 from foundation.commands import DEGRADED, FAILED, USAGE, Failed
 from foundation.models import AuditEntry
-from queue_app import alert_rules, alerting, checks, notices, silences
+from queue_app import alert_rules, alerting, checks, clock, notices, silences
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, rule
@@ -160,6 +160,15 @@ def test_api__bad_silence__problem_names_the_field(body, pointer):
     unknown = post(client, f"{API}/silences", {"for_s": 60, "reason": "x", "rule": "nobody"})
     assert problem(unknown, 400)["errors"][0]["pointer"] == "/rule"
     assert not Silence.objects.exists()
+
+
+def test_api__silences__those_that_stand_when_they_are_asked_for():
+    client, now = client_of(roles.VIEWER), clock.now()
+    for until in (now, later(60)):
+        Silence.objects.create(until=until, reason="known", actor="ada")
+    for query, count in (("", 2), ("?standing=false", 2), ("?standing=true", 1)):
+        assert len(client.get(f"{API}/silences{query}").json()["results"]) == count
+    problem(client.get(f"{API}/silences?standing=maybe"), 400)
 
 
 def test_api__what_is_over__conflict():
@@ -307,6 +316,10 @@ def test_command__life_of_an_alert__each_verb_does_its_part(run, settings):
         "id"
     ]
     assert [row["rule"] for row in run("silences", "--json")] == ["late"]
+    over = Silence.objects.create(until=clock.now(), reason="old", actor="ada")
+    with pytest.raises(Failed, match="is over"):
+        run("unsilence", str(quiet), str(over.pk))
+    assert len(run("silences", "--json")) == 1
     assert run("unsilence", str(quiet), "--json") == {"ended": [quiet]}
     assert run("set", "late", "--off", "--json")["enabled"] is False
     run("check")

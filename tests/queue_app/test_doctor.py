@@ -8,9 +8,9 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from queue_app import bulk, clock, doctor, queues, workers
+from queue_app import bulk, clock, doctor, firing, queues, schedules, workers
 from queue_app.doctor import Level
-from queue_app.models import BulkAction, Job, Worker
+from queue_app.models import BulkAction, Job, Schedule, Worker
 from queue_app.selection import Selection
 from queue_app.states import State
 
@@ -53,6 +53,23 @@ def test_queue__old_backlog__error_without_workers_warning_with_them() -> None:
     queues.pause("email_queue", is_paused=True, **WHO)
     (paused,) = found("queue email_queue")
     assert (paused.level, paused.hint) == (Level.WARNING, "manage.py queue resume email_queue")
+
+
+def test_schedules__late_refused_or_stopped__named() -> None:
+    task = "email_queue"
+    for name in ("fine", "late", "refused", "paused", "stopped"):
+        schedules.create(name, task=task, interval_s=3600, **WHO)
+    due = clock.now() - timedelta(seconds=5)
+    Schedule.objects.filter(name__in=["refused", "paused"]).update(next_at=due, task="was.removed")
+    firing.fire_due()
+    schedules.pause(Schedule.objects.get(name="paused"), **WHO)
+    Schedule.objects.filter(name="stopped").update(next_at=None)
+    Schedule.objects.filter(name="late").update(next_at=clock.now() - timedelta(hours=1))
+    all_of_them, refused, stopped = found("schedule")
+    assert (all_of_them.level, "'late' should have fired" in all_of_them.told) == (Level.ERROR, True)
+    assert (refused.about, "was.removed" in refused.told) == ("schedule refused", True)
+    assert (stopped.about, stopped.level) == ("schedule stopped", Level.WARNING)
+    assert stopped.hint == "manage.py queue schedules show stopped"
 
 
 def test_workers__stuck_or_quiet__named() -> None:

@@ -15,9 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core import mail
+from django.core.mail.backends.base import BaseEmailBackend
 
 from foundation.models import AuditEntry
-from queue_app import alerting, clock, notices, queues, silences, webhook
+from queue_app import alerting, alerts, clock, notices, queues, silences, webhook
 from queue_app.models import Alert, Job, Notice, Silence
 from queue_app.states import State
 
@@ -252,6 +253,34 @@ def test_delivery__mail_server_is_down__tried_again(settings, hook, written):
     notices.send_due()
     row = Notice.objects.get(channel=notices.MAIL)
     assert (row.attempts, row.last_error, row.sent_at) == (1, "mail: ConnectionRefusedError", None)
+
+
+class Elsewhere(BaseEmailBackend):
+    """A backend of somebody else's, whose errors are no OSErrors."""
+
+    def send_messages(self, messages: Any) -> int:
+        raise LookupError("quota")
+
+
+def test_delivery__a_way_out_fails_as_nobody_thought__tried_again_and_the_other_channels_go(
+    settings, hook, written
+):
+    settings.EMAIL_BACKEND = f"{__name__}.Elsewhere"
+    plain, odd = hook.url, hook.url.replace("/hook/", "/höok/")
+    conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=(odd, plain))
+    Notice.objects.all().delete()
+    Alert.objects.update(told_at=None)
+    alerting.look()
+    notices.send_due()
+    found = dict(Notice.objects.values_list("channel", "last_error"))
+    assert sorted(found.values()) == ["", "mail: LookupError", "webhook: UnicodeEncodeError"]
+    assert {*Notice.objects.values_list("attempts", "taken_until")} == {(1, None)}
+    with pytest.raises(notices.NotSent, match="LookupError"):
+        notices.test(notices.MAIL, **WHO)
+
+
+def test_channel_name__password_in_the_url__is_not_told():
+    assert alerts.channel_name("https://user:s3cret@example.com/x").startswith("example.com#")
 
 
 @pytest.mark.parametrize(

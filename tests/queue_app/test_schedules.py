@@ -162,6 +162,13 @@ def test_change__new_timing__counts_from_now(make):
     )
 
 
+def test_change__zone_of_an_interval__moves_none_of_its_moments(make):
+    hourly = make(due_ago=-HOUR / 3)
+    changed = schedules.change(hourly, time_zone="Asia/Tokyo", **WHO)
+    assert (changed.next_at, changed.starts_at) == (hourly.next_at, hourly.starts_at)
+    assert schedules.next_words(changed, changed.next_at, clock.now()).endswith("JST")
+
+
 def test_change__bad_or_nothing__leaves_the_row_alone(make):
     hourly = make()
     with pytest.raises(BadSchedule):
@@ -642,6 +649,15 @@ def test_backfill__moments_without_a_job__get_one_each_and_never_two(make):
     assert schedules.backfill(late, start, end, **WHO) == []
     assert outcomes(late) == ["fired"] * 11
     assert Job.objects.count() == 11
+
+
+def test_backfill__older_than_the_record_of_what_fired__is_refused(make):
+    old, start = make(), clock.now() - timedelta(seconds=conf().FIRING_RETENTION_S) - HOUR
+    assert len(schedules.backfillable(old, start, start + 2 * HOUR)) == 0  # made since: no moment had fired
+    Schedule.objects.update(created_at=start - DAY)
+    with pytest.raises(BadSchedule, match="not on record"):
+        schedules.backfill(again(old), start, start + 2 * HOUR, **WHO)
+    assert not Job.objects.exists()
 
 
 def test_backfill__bad_ends__are_refused(make):

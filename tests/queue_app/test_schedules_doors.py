@@ -229,6 +229,16 @@ def test_admin__pages__say_when_and_what_came_of_it():
     assert act("resume", schedule) not in shown
 
 
+def test_admin__last_and_next_runs__in_the_schedules_own_zone():
+    schedule, client = fired(), client_of(roles.VIEWER)
+    Schedule.objects.update(time_zone="Asia/Tokyo")
+    shown = client.get(page(schedule)).content.decode()
+    assert shown.count(" JST") == 1 + 5
+    Schedule.objects.update(time_zone="Was/Removed", cron="0 9 * * *", interval_s=None)
+    for url in (page(schedule), reverse(LIST), f"{API}/{schedule.pk}"):
+        assert "Was/Removed" in client.get(url).content.decode()  # and no error
+
+
 def test_admin__add_change_delete__through_the_noun_and_audited():
     client = client_of(roles.ADMIN)
     assert client.post(reverse(ADD), form(cron=" 0  9 * * * ", interval_s="")).status_code == 302
@@ -267,6 +277,11 @@ def test_admin__actions_on_a_selection__each_is_audited():
         client.post(reverse(LIST), {"action": name, "_selected_action": ids})
         assert {*Schedule.objects.values_list("paused", flat=True)} == {paused}
     assert audited() == ["schedule.pause"] * 2 + ["schedule.resume"] * 2
+    Schedule.objects.update(paused=True)
+    Schedule.objects.filter(name="one").update(time_zone="Was/Removed", cron="* * * * *", interval_s=None)
+    told = client.post(reverse(LIST), {"action": "resume_selected", "_selected_action": ids}, follow=True)
+    assert "is no time zone" in told.content.decode()
+    assert [*Schedule.objects.order_by("name").values_list("paused", flat=True)] == [True, False]
 
 
 def test_admin__backfill__asks_for_both_ends():
