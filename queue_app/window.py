@@ -6,6 +6,9 @@ Pure: the engine feeds it durations and asks for the size.
 from __future__ import annotations
 
 HOLD_S = 0.1  # what a process holds should be done in about this time
+LONG_S = (
+    5.0  # jobs of this length: none is held ahead, as what a slot waits for the next one is nothing to them
+)
 LARGEST = 256  # messages; more buys nothing (measured: 64 to 128 fill a worker of four threads)
 _WEIGHT = 0.2  # of the newest batch in the running mean
 
@@ -32,8 +35,9 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Jobs to hold: slots × 2 at least, so that no slot waits for the database between two jobs; or, shared, slots."""
-        least = self.slots * (1 if self.is_shared else 2)
+        """Jobs to hold: slots × 2 at least, so that no slot waits for the database between two jobs; or, shared or long, slots."""
+        is_long = self._mean_s is not None and self._mean_s >= LONG_S
+        least = self.slots * (1 if self.is_shared or is_long else 2)
         if self._mean_s is None:
             return least
         fitting = int(self.slots * HOLD_S / max(self._mean_s, 1e-6))

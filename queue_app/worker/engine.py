@@ -26,7 +26,7 @@ from queue_app.conf import conf
 from queue_app.runs import Run
 from queue_app.statements import Claimed, End
 from queue_app.states import State
-from queue_app.window import Window
+from queue_app.window import LONG_S, Window
 
 log = structlog.get_logger(__name__)
 
@@ -168,12 +168,40 @@ class Engine:
     def _serve(self) -> None:
         try:
             while not (self._stopping and self._is_idle()):
-                self._wake.wait(1.0 if self._stopping else None)
+                if not self._wake.wait(self._patience_s()):
+                    self._let_go()
                 self._wake.clear()
                 self._gather()
                 self._turn()
         finally:
             connections.close_all()
+
+    def _patience_s(self) -> float | None:
+        """How long nothing may happen until it looks by itself. None: nothing is here that could wait."""
+        if self._stopping:
+            return 1.0
+        return LONG_S if self._messages or self._inbox else None
+
+    def _let_go(self) -> None:
+        """Give back what waits here when every slot is busy with something long: other workers may have slots that are free.
+
+        While jobs are short a process holds hundreds. When long ones take all of its slots, these would wait for their end.
+        """
+        now = time.monotonic()
+        if self._stopping or now - self.runner.moved_at < LONG_S:
+            return
+        given = self.runner.give_back()
+        messages = self._unclaimed() if now - self.received_at >= LONG_S else []
+        if not given and not messages:
+            return
+        self.window.observe(LONG_S)  # the ends of what runs will say more; until then nothing is held ahead
+        log.info("jobs_let_go", claimed=given, messages=len(messages), running=len(self.running()))
+        if messages:
+            self._persist(lambda: ledger.unpublish([message.id for message in messages]))
+            self._call_soon(_acknowledge, messages)
+
+    def _unclaimed(self) -> list[Message]:
+        return [self._inbox.popleft() for _ in range(len(self._inbox))]
 
     def _gather(self) -> None:
         """Wait a moment for company: a turn costs the same for one job as for ten.

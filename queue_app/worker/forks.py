@@ -8,6 +8,7 @@ run past its hard limit is killed with its child, and ends when the child is gon
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections import deque
@@ -47,12 +48,15 @@ class ForkRunner:
         self._queue: deque[Run] = deque()
         self._applied: dict[Key, Underway] = {}  # with a child, or on the way to one
         self._is_called = self._is_closed = self._is_ending = False
+        self.moved_at = time.monotonic()  # a run has gone to a child, or begun to wait with none before it
 
     # --- for the engine and the duties ---
     def submit(self, run: Run) -> None:
         if self._is_closed:
             self._engine.finished(run, given_back(run), None)
             return
+        if not self._queue:
+            self.moved_at = time.monotonic()
         self._queue.append(run)
         if not self._is_called:
             self._is_called = True
@@ -83,6 +87,13 @@ class ForkRunner:
             run = self._queue.popleft()
             self._engine.finished(run, given_back(run), None)
 
+    def give_back(self) -> int:
+        """What waits for a child, but for a suspect, whose start is on record. Returns how many."""
+        waiting = [run for run in list(self._queue) if not run.suspect]
+        if waiting:
+            self._call_soon(self._give_back, waiting)
+        return len(waiting)
+
     def expect_kill(self) -> None:
         """The worker kills its children to end: that is no fault of their jobs, which go back."""
         self._is_ending = True
@@ -106,6 +117,12 @@ class ForkRunner:
             else:
                 self._engine.finished(run, early, None)
 
+    def _give_back(self, runs: Collection[Run]) -> None:
+        for run in runs:
+            with contextlib.suppress(ValueError):  # it is with a child by now, or has gone back
+                self._queue.remove(run)
+                self._engine.finished(run, given_back(run), None)
+
     def _apply(self, run: Run) -> None:
         limits = limits_of(run)
         run.soft_limit_s = limits.soft_s
@@ -122,6 +139,7 @@ class ForkRunner:
             self._engine.finished(run, given_back(run), None)
             return
         taken.discard = partial(self._discarded, underway, taken, taken.discard)
+        self.moved_at = time.monotonic()
         self._applied[underway.key] = underway
 
     def _accepted(self, underway: Underway, pid: int, at: float) -> None:

@@ -46,6 +46,7 @@ class ThreadRunner:
         self._stuck: dict[Key, Underway] = {}
         self._lock = threading.Lock()
         self._busy = self._spares = 0
+        self.moved_at = time.monotonic()  # a run has started, or begun to wait with none before it
         self._is_closed = False
 
     # --- for the engine and the duties ---
@@ -53,6 +54,8 @@ class ThreadRunner:
         if self._is_closed:
             self._engine.finished(run, given_back(run), None)
             return
+        if not self._queue:
+            self.moved_at = time.monotonic()
         self._queue.append(run)
         with self._lock:
             if self._busy >= len(self.slots.threads):
@@ -85,6 +88,23 @@ class ThreadRunner:
         while self._queue:
             run = self._queue.popleft()
             self._engine.finished(run, given_back(run), None)
+
+    def give_back(self) -> int:
+        """What waits for a slot, but for a suspect, whose start is on record. Returns how many."""
+        given, suspects = 0, []
+        for _ in range(len(self._queue)):
+            try:
+                run = self._queue.popleft()
+            except IndexError:  # a slot was free after all
+                break
+            if run.suspect:
+                suspects.append(run)
+                continue
+            self._engine.finished(run, given_back(run), None)
+            given += 1
+        for run in suspects:
+            self.submit(run)
+        return given
 
     def expect_kill(self) -> None:
         """Threads end with the process."""
@@ -143,6 +163,7 @@ class ThreadRunner:
         limits = limits_of(run)
         run.soft_limit_s = limits.soft_s
         underway = Underway(run, limits.hard_s, self._on_overdue)
+        self.moved_at = underway.began
         self._running[underway.key] = underway
         self._watchdog.watch(underway)
         end = self._performed(run)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from queue_app import payloads, retry, secret_fields, states, unique
 from queue_app.retry import DeadLetter, Decision, Discard, Retry, RetryBudget, RetryPolicy, Rules
 from queue_app.states import State
-from queue_app.window import Window
+from queue_app.window import LONG_S, Window
 from queue_app.worker.prefetch import Prefetch
 
 SECONDS = st.floats(min_value=0, max_value=3600)
@@ -204,6 +204,8 @@ def test_window__short_jobs_then_a_long_one__grows_by_and_by_and_shrinks_at_once
     assert window.size == 256
     window.observe(3.0)
     assert window.size == 8
+    window.observe(LONG_S)
+    assert window.size == 4  # none that would wait for so long
 
 
 def prefetching(driver: str) -> SimpleNamespace:
@@ -225,12 +227,12 @@ def prefetching(driver: str) -> SimpleNamespace:
 def test_prefetch__rabbitmq__begins_anew_for_a_real_change_only():
     consumer, window = prefetching("amqp"), Window(4)
     prefetch = Prefetch(consumer, [window])
-    for took_s, size in ((0.01, 40), (0.007, 40), (0.0001, 256), (60, 8)):
+    for took_s, size in ((0.01, 40), (0.007, 40), (0.0001, 256), (60, 4)):
         for _ in range(60):
             window.observe(took_s)
         prefetch.fit()
         assert consumer.qos.value == size
-    assert consumer.begun == [40, 256, 8]
+    assert consumer.begun == [40, 256, 4]
 
 
 def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_work():
@@ -246,5 +248,5 @@ def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_wor
     short.observe(0.0001)
     long.observe(60)
     prefetch.fit()
-    assert qos.value == 8
+    assert qos.value == 4
     assert consumer.begun == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from django.db import OperationalError
 
 from queue_app import enqueue_many, ledger, wakeup, workers
-from queue_app.models import Job
+from queue_app.models import Job, JobEvent
 from queue_app.runs import Run
 from queue_app.statements import End
 from queue_app.states import State
+from queue_app.worker import engine as engine_module
 from queue_app.worker.engine import Engine, Message
+from queue_app.worker.runner import ThreadRunner
+from queue_app.worker.slots import Slots
 
 from .conftest import until
 
@@ -29,6 +33,7 @@ class AtOnce:
     def __init__(self, engine: Engine, end: Callable[[Run], End]) -> None:
         self.engine, self.end = engine, end
         self.started: list[UUID] = []
+        self.moved_at = time.monotonic()
 
     def submit(self, run: Run) -> None:
         self.started.append(run.id)
@@ -139,6 +144,41 @@ def test_engine__suspects__run_one_at_a_time_and_on_record(start: Any) -> None:
     acknowledged = send(engine, jobs)
     until(lambda: len(acknowledged) == 3, "every message is acknowledged")
     assert marked == [True, True, True]
+
+
+def test_engine__a_long_run_takes_the_slot__what_waits_behind_it_goes_back(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While jobs are short, hundreds are claimed ahead; another worker may have slots that are free."""
+    monkeypatch.setattr(engine_module, "LONG_S", 0.2)
+    jobs = enqueue_many("email_queue", [{"n": n} for n in range(12)])
+    engine, _ = start(completed)
+    slots, gate = Slots(1), threading.Event()
+    engine.runner = runner = ThreadRunner(engine, slots)
+
+    def held(run: Run) -> End:
+        gate.wait(20)
+        return completed(run)
+
+    monkeypatch.setattr(runner, "_performed", held)
+    try:
+        acknowledged = send(engine, jobs)  # eight are claimed, four are messages that wait for room
+        until(lambda: len(acknowledged) == 11, "all but the one that runs go back")
+        (runs,) = engine.running()
+        assert runs == engine.held.pop()
+        back = Job.objects.exclude(id=runs)
+        assert set(back.values_list("state", "published_at", "attempt", "crash_count")) == {
+            ("PENDING", None, 0, 0)
+        }
+        assert set(JobEvent.objects.filter(job__in=back, state="PROCESSING").values_list("job")) < set(
+            back.values_list("id")
+        )
+        gate.set()
+        until(lambda: len(acknowledged) == 12, "the long one ends")
+    finally:
+        gate.set()
+        slots.close()
+    assert Job.objects.get(id=runs).state == "COMPLETED"
 
 
 def test_close__runs_are_claimed__what_has_not_started_goes_back_uncharged(start: Any) -> None:
