@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 HOLD_US = 2_000_000  # after a grant a lease is over for certain, whatever became of its process
 REPORT_US = 500_000  # after a grant, news of it counts; well below HOLD_US, when `held` starts anew
+SET_US = (
+    10_000_000  # a clock that went back by more was set: a bucket that waited for it would stay empty so long
+)
 BUDGET = 0.1  # of the capacity, in all leases of the fleet together; what a crash can withhold for HOLD_US
 
 
@@ -91,9 +94,9 @@ def take(
 ) -> tuple[Taken, list[Level | None]]:
     """What is granted, and the levels to store. None: a bucket never used, so it is full.
 
-    A refusal takes nothing. A clock that went back (a failover) credits nothing and moves no time back.
+    A refusal takes nothing. A clock that went back credits nothing; by a little (a failover), no time moves back.
     """
-    believed = now_us <= ask.granted_us + REPORT_US
+    believed = ask.granted_us - SET_US <= now_us <= ask.granted_us + REPORT_US
     settled, back = (ask.settled, ask.back) if believed else (0.0, 0.0)
     found = [
         _settled(_refill(level, limit, now_us), limit, settled, back)
@@ -142,6 +145,8 @@ def _settled(level: Level, limit: Limit, settled: float, back: float) -> Level:
 def _refill(level: Level | None, limit: Limit, now_us: int) -> Level:
     if level is None:
         return Level(limit.capacity, now_us)
+    if level.at_us > now_us + SET_US:
+        level = Level(level.tokens, now_us, level.held, min(level.over_us, now_us + HOLD_US))
     at_us = max(now_us, level.at_us)
     tokens = min(level.tokens, limit.capacity)  # the plan may have been cut since
     leased_us = min(at_us, level.over_us) - level.at_us

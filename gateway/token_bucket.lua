@@ -20,7 +20,7 @@
 -- first are strings, as an integer reply would truncate them. A refusal takes nothing. A bucket that would be full
 -- again is forgotten by its expiry: absent means full.
 
-local HOLD_US, REPORT_US, BUDGET = 2000000, 500000, 0.1
+local HOLD_US, REPORT_US, BUDGET, SET_US = 2000000, 500000, 0.1, 10000000
 
 local function filled(tokens, rate, ceiling, us)
   if us <= 0 or tokens >= ceiling then return tokens end
@@ -32,7 +32,8 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local need, queue, unit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, spare = tonumber(ARGV[4]), tonumber(ARGV[5])
 local settled, back = tonumber(ARGV[6]), tonumber(ARGV[7])
-if now > tonumber(ARGV[8]) + REPORT_US then settled, back = 0, 0 end
+local reported = tonumber(ARGV[8])
+if now > reported + REPORT_US or reported > now + SET_US then settled, back = 0, 0 end
 
 local levels, stamps, held, over, rates, capacities = {}, {}, {}, {}, {}, {}
 local room = math.huge
@@ -43,6 +44,7 @@ for i, key in ipairs(KEYS) do
   if stored[1] and stored[2] then
     local before = tonumber(stored[2])
     h, l = tonumber(stored[3] or 0), tonumber(stored[4] or 0)
+    if before > now + SET_US then before, l = now, math.min(l, now + HOLD_US) end -- it was set: nobody waits for it
     at = math.max(now, before) -- the clock may step back at a failover
     level = math.min(tonumber(stored[1]), capacity)
     level = filled(level, rate, capacity - h, math.min(at, l) - before)

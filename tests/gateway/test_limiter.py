@@ -69,7 +69,7 @@ def test_contract__random_operations__lua_and_python_agree_to_the_last_bit(prefi
         outcomes.add((taken.admitted, taken.granted > queue, 0 < taken.granted < queue))
         last_us = dice.choice((taken.at_us, taken.at_us, taken.at_us - bucket.REPORT_US - 1))
         if dice.random() < 0.3:
-            step_us = dice.choice((-300_000, 1_000, 100_000, 900_000, 3_000_000))
+            step_us = dice.choice((-300_000, 1_000, 100_000, 900_000, 3_000_000, -3_600_000_000))
             levels = [
                 level and set_back(key, level, step_us) for key, level in zip(keys, levels, strict=True)
             ]
@@ -91,12 +91,28 @@ def test_script__one_bucket_empty__nothing_is_taken_from_the_other(prefix: str) 
 def test_script__clock_stepped_back__credits_nothing_and_keeps_the_later_time(prefix: str) -> None:
     limit = Limit("a", 1000.0, 5.0, 1, 1)
     key = f"{prefix}{{t}}:a"
-    future_us = 10**16  # left by a server whose clock was ahead
+    seconds, micros = store.client().time()
+    future_us = seconds * 1_000_000 + micros + bucket.SET_US // 2  # left by a server whose clock was ahead
     store.client().hset(key, mapping={"n": "2", "t": str(future_us)})
     taken = lua([key], [limit])
     assert (taken.admitted, taken.levels) == (True, (1.0,))
     assert int(store.client().hget(key, "t")) == future_us
     assert bucket.take([Level(2.0, future_us)], [limit], taken.at_us, Ask(1.0, 1.0))[0] == taken
+
+
+def test_script__clock_was_set_back__credits_nothing_and_fills_on_from_there(prefix: str) -> None:
+    limit = Limit("a", 1000.0, 5.0, 1, 1)
+    key = f"{prefix}{{t}}:a"
+    future_us = 10**16
+    store.client().hset(key, mapping={"n": "2", "t": str(future_us), "h": "1", "l": str(future_us + 1)})
+    taken = lua([key], [limit])
+    assert (taken.admitted, taken.levels) == (True, (1.0,))
+    assert stored(key) == Level(1.0, taken.at_us, 1.0, taken.at_us + bucket.HOLD_US)
+    assert store.client().pttl(key) < 10_000
+    before = Level(2.0, future_us, 1.0, future_us + 1)
+    assert bucket.take([before], [limit], taken.at_us, Ask(1.0, 1.0))[0] == taken
+    late = Ask(1.0, 1.0, settled=1.0, back=1.0, granted_us=future_us)
+    assert bucket.take([before], [limit], taken.at_us, late)[0] == taken
 
 
 def test_script__bucket_that_is_full_again__forgotten_but_not_while_leases_are_out(prefix: str) -> None:
