@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -258,6 +258,16 @@ def dependents(row: orm.Model, *, owned: bool = False) -> list[orm.Model]:
             links = [column.name for column in columns(_KIND_OF[relation.related_model]) if column.kind]
             rows = relation.related_model._default_manager.filter(**{relation.field.name: row})
             found += rows.select_related(*links)
+    return found
+
+
+def fresh(shown: Collection[orm.Model]) -> list[orm.Model]:
+    """The same rows, all of one model, as they are now; without those that are gone."""
+    found: list[orm.Model] = []
+    pks = [row.pk for row in shown]
+    for model in {type(row) for row in shown}:
+        links = [column.name for column in columns(_KIND_OF[model]) if column.kind]
+        found += model._default_manager.filter(pk__in=pks).select_related(*links)
     return found
 
 

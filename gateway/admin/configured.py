@@ -19,12 +19,23 @@ from unfold.decorators import action
 from foundation import audit, roles
 from foundation.admin import RoleModelAdmin, asking, done
 from gateway import changes, lookups
+from gateway import rows as stored
 
-from . import cells
+from . import cells, meanwhile
 
 
 class RowForm(ModelForm):
-    """What is wrong with a field that it does not have is said at its top, where Django would fail."""
+    """What is wrong with a field that it does not have is said at its top, where Django would fail.
+
+    meanwhile: what somebody else did since its page was opened.
+    """
+
+    meanwhile = ""
+
+    def full_clean(self) -> None:
+        super().full_clean()
+        if self.is_bound and self.meanwhile:
+            self.add_error(None, self.meanwhile)
 
     def add_error(self, field: str | None, error: Any) -> None:
         if field is None and hasattr(error, "error_dict"):
@@ -38,7 +49,9 @@ class RowForm(ModelForm):
 class ConfiguredAdmin(RoleModelAdmin):
     """Everybody with a role looks, admins write. What operators may do besides is an action of its own."""
 
+    form = RowForm
     warn_unsaved_form = True
+    change_form_before_template = "admin/gateway/seen.html"
 
     def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return roles.allows(request.user, roles.ADMIN)
@@ -62,6 +75,7 @@ class ConfiguredAdmin(RoleModelAdmin):
         try:
             with changes.change(**audit.by(request, "admin")) as writing:
                 request.writing = writing
+                request.meanwhile = self._meanwhile(request, object_id)
                 return super().changeform_view(request, object_id, form_url, extra_context)
         except ValidationError as error:  # of a field that the form does not have
             told = error.messages
@@ -70,6 +84,29 @@ class ConfiguredAdmin(RoleModelAdmin):
         for text in told:
             messages.error(request, text)
         return HttpResponseRedirect(request.get_full_path())
+
+    def _meanwhile(self, request: HttpRequest, object_id: str | None) -> str:
+        seen = request.POST.get(meanwhile.FIELD)
+        row = self.get_object(request, object_id) if object_id and seen else None
+        return meanwhile.told(row, self._inside(), seen) if row is not None and seen else ""
+
+    def _inside(self) -> set[type[models.Model]]:
+        return {inline.model for inline in self.inlines if getattr(inline, "is_edited", True)}
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        told = getattr(request, "meanwhile", "")
+        return type(form.__name__, (form,), {"meanwhile": told}) if told else form
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
+    ) -> Any:
+        if obj is not None and self.has_change_permission(request, obj):
+            # Whoever is told of a change has seen it by that.
+            is_new = request.method != "POST" or getattr(request, "meanwhile", "")
+            seen = request.POST.get(meanwhile.FIELD, "")
+            context["seen"] = meanwhile.mark(obj, self._inside()) if is_new else seen
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:
         writing_of(request).save(obj)
@@ -151,11 +188,12 @@ class SwitchedAdmin(ConfiguredAdmin):
 def turn(page: RoleModelAdmin, request: HttpRequest, rows: Iterable[Any], **values: Any) -> None:
     """Give all of these rows the values, as one change, and say how many were changed."""
     count = 0
-    rows = list(rows)
-    changes.look_up_names(*rows)
+    shown = list(rows)
+    changes.look_up_names(*shown)
     try:
         with changes.change(**audit.by(request, "admin")) as writing:
-            for row in rows:
+            # As they are now that nobody else writes: a row is written as a whole.
+            for row in stored.fresh(shown):
                 if any(getattr(row, name) != value for name, value in values.items()):
                     for name, value in values.items():
                         setattr(row, name, value)

@@ -41,6 +41,7 @@ class KeyInline(TableInline):
     verbose_name_plural = "API keys"
     fields = readonly_fields = ("key", "standing", "scopes_shown", "created_at", "expires_at", "used")
     can_delete = False
+    is_edited = False
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from foundation import roles
 from foundation.models import AuditEntry
-from gateway import history
+from gateway import changes, history
 from gateway.models import (
     Configuration,
     Consumer,
@@ -382,7 +384,7 @@ def test_issuer__signs__takes_it_over_from_the_other(made: dict[str, Any]) -> No
         ({"algorithm": "RS256", "jwks_url": "http://169.254.169.254/k"}, "jwks_url"),
         ({"jwks_url": "https://example.com/k"}, "jwks_url"),
         ({"algorithm": "RS256", "jwks_url": "https://example.com/k", "signing": "on"}, "signing"),
-        ({"leeway_s": "-1"}, "__all__"),
+        ({"leeway_s": "-1"}, "leeway_s"),
     ],
 )
 def test_issuer__keys_that_do_not_fit__said_at_their_field(
@@ -441,3 +443,53 @@ def test_menu__each_entry__leads_somewhere_for_a_viewer(made: dict[str, Any]) ->
     client = client_of(roles.VIEWER)
     for _, _, name in dict(GROUPS)["Gateway"]:
         assert client.get(reverse(f"admin:{name}_changelist")).status_code == 200
+
+
+# --- two at a time -----------------------------------------------------------------------------------------------------
+def seen(client: Client, where: str) -> str:
+    found = re.search(r'name="_seen" value="([^"]+)"', client.get(where).content.decode())
+    assert found
+    return found[1]
+
+
+def test_form__drained_meanwhile__refused_by_name_and_saved_when_it_is_said_again(
+    made: dict[str, Any],
+) -> None:
+    service, target, client = made["service"], made["target"], client_of(roles.ADMIN)
+    where = page("service", service)
+    as_it_was = {"id": target.pk, "service": service.pk, "url": target.url, "weight": "1", "state": "active"}
+    form = service_form(service, (as_it_was,), retries="7", _seen=seen(client, where))
+    changes.set_target_state(target, "draining", actor="olga", source="api")
+    refused = client.post(where, form)
+    (told,) = errors(refused)["__all__"]
+    assert told.startswith("olga changed it since you opened this page")
+    assert page("revision", Revision.objects.first()) in told
+    service.refresh_from_db(), target.refresh_from_db()
+    assert (service.retries, target.state) == (2, "draining")
+    again = re.search(r'name="_seen" value="([^"]+)"', refused.content.decode())
+    assert again
+    assert client.post(where, form | {"_seen": again[1]}).status_code == 302
+    service.refresh_from_db(), target.refresh_from_db()
+    assert (service.retries, target.state) == (7, "active")
+
+
+def test_form__something_else_changed_meanwhile__saved(made: dict[str, Any]) -> None:
+    client, route = client_of(roles.ADMIN), made["route"]
+    form = route_form(route, cost="3", _seen=seen(client, page("route", route)))
+    changes.set_target_state(made["target"], "off", actor="olga", source="api")
+    changes.issue_key(made["consumer"], actor="olga", source="api")
+    assert client.post(page("route", route), form | {"plan": made["plan"].pk}).status_code == 302
+
+
+def test_turned__changed_between_the_look_and_the_write__the_change_stays(
+    made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route, client = made["route"], client_of(roles.OPERATOR)
+
+    def slow(*rows: Any) -> None:  # names that take their time, while somebody else is quick
+        Route.objects.filter(pk=route.pk).update(cost=9)
+
+    monkeypatch.setattr(changes, "look_up_names", slow)
+    client.post(page("route"), {"action": "disable_selected", "_selected_action": [route.pk]})
+    route.refresh_from_db()
+    assert (route.cost, route.enabled) == (9, False)
