@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
     from uvicorn.server import ServerState
 
+    from .upstream import Upstream
     from .worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ class Edge(asyncio.Protocol):
         "_advancing", "_body_bytes", "_head_bytes", "_headers", "_preamble", "_rest", "_trailers", "_tries", "_url", "client_ip",
         "deadline", "deaf", "draining", "early", "exchange", "fault", "forwarded", "good_host", "head_started", "held",
         "is_behind_proxy", "known", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state",
-        "stalled", "told", "transport", "tunnel", "waiting",
+        "stalled", "told", "transport", "tunnel", "unsent", "waiting",
     )  # fmt: skip
     worker: ClassVar[Worker]
 
@@ -85,6 +86,7 @@ class Edge(asyncio.Protocol):
         self.deadline = 0.0  # of a connection that is being closed
         self.tunnel: asyncio.Transport | None = None
         self.early = self.good_host = b""
+        self.unsent = 0  # bytes, at the last look at a client that was stalled
         self.known: tuple[bytes, RequestPreamble] | None = None
         self._tries, self._rest = TRIES, 0
         self._body_bytes = 0  # of all requests
@@ -99,7 +101,7 @@ class Edge(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        ip = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        ip = forwarding.plain(str(peer[0])) if isinstance(peer, tuple) else "unknown"
         self.peer = Sender(ip, b"https" if transport.get_extra_info("sslcontext") else b"http")
         self.is_behind_proxy = forwarding.is_trusted(ip, self.worker.trusted)
         self.forwarded = _forwarded(ip.encode(), self.peer.scheme)
@@ -124,33 +126,45 @@ class Edge(asyncio.Protocol):
         if self.deaf:
             self._pass_on(data)
             return
-        self.moved_at = now = self.worker.now
-        is_first = self.exchange is None and not self.head_started
+        exchange, now = self.exchange, self.worker.now
+        if exchange is None or not exchange.sent:  # else it is the target that has to move
+            self.moved_at = now
+        is_first = exchange is None and not self.head_started
         try:
             if is_first:
                 if self.known is not None and self._comes_again(data, *self.known):
                     return
                 self.head_started = now  # also for bytes that the parser skips
-            before = self._body_bytes
+            before, headers = self._body_bytes, self._headers
             self.parser.feed_data(data)
-            if self.reading is not None or self._url or self._head_bytes:
+            if (
+                self.reading is not None or self._url or self._head_bytes
+            ) and headers is self._headers:  # else most of it belongs to requests that have been read
                 self._bound_overhead(len(data), has_progress=self._body_bytes != before)
             if self._rest:
                 self._rest -= 1
             else:
                 self.known = self._remembered(data) if is_first else None
+            return
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade_asked(data[upgrade.args[0] :])
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._refuse_input(error.__context__)
+            return
         except BadRequest as error:
             self.fail(error)
+            return
+        self._upgrade_asked(rest)
 
     def _pass_on(self, data: bytes) -> None:
         if self.tunnel is not None:
             self.tunnel.write(data)
-        elif self.exchange is not None and self.exchange.wants_upgrade and len(self.early) < _EARLY_BYTES:
+            return
+        last = self.waiting[-1] if self.waiting else self.exchange
+        if last is not None and last.wants_upgrade:
             self.early += data
+            if len(self.early) >= _EARLY_BYTES:
+                self.hold()  # until there is a tunnel, or the end
 
     def _comes_again(self, data: bytes, rest: bytes, preamble: RequestPreamble) -> bool:
         """A request that differs from the last one in its first line alone needs no parser, which has seen the last one
@@ -187,6 +201,10 @@ class Edge(asyncio.Protocol):
 
     def _upgrade_asked(self, rest: bytes) -> None:
         """Nothing more is parsed on this connection: it becomes a tunnel, or ends with the answer."""
+        if self.reading is not None:
+            self.parser = _Body(self, self.reading).parser
+            self.data_received(rest)
+            return
         self.deaf = True
         last = self.waiting[-1] if self.waiting else self.exchange
         if last is not None:
@@ -226,14 +244,23 @@ class Edge(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.stalled = True
         self.moved_at = time.monotonic()
-        if self.exchange is not None and self.exchange.up is not None:
-            self.exchange.up.pause_reading()
+        up = self._source()
+        if up is not None:
+            up.pause_reading()
 
     def resume_writing(self) -> None:
         self.stalled = False
-        if self.exchange is not None and self.exchange.up is not None:
-            self.exchange.up.resume_reading()
+        up = self._source()
+        if up is not None:
+            up.resume_reading()
         self.moved_at = time.monotonic()
+
+    def _source(self) -> Upstream | None:
+        """Whose data it is that the client does not take. An answer's last bytes may be written when its connection is
+        somebody else's already: to hold that one back would be for good."""
+        exchange = self.exchange
+        up = exchange.up if exchange is not None else None
+        return up if up is not None and (up.receiver is exchange or up.tunnel is self.transport) else None
 
     def hold(self) -> None:
         if not self.held and not self.transport.is_closing():
@@ -273,6 +300,9 @@ class Edge(asyncio.Protocol):
         if self.lingering:
             return now >= self.deadline
         if self.stalled:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent != self.unsent:  # it does read, if slowly
+                self.unsent, self.moved_at = unsent, now
             return now - self.moved_at > limits.WRITE_TIMEOUT_S
         if exchange is None:
             if self.head_started:
@@ -368,6 +398,9 @@ class Edge(asyncio.Protocol):
     def on_message_complete(self) -> None:
         reading, self.reading, self._head_bytes = self.reading, None, 0
         if reading is not None and not reading.sent:
+            if self.parser.should_upgrade():
+                self.reading = reading  # its body is still to come
+                return
             trailers, self._trailers = self._trailers, []
             reading.end(trailers)
 
@@ -477,6 +510,31 @@ class Edge(asyncio.Protocol):
         )
         self.worker.refused(fault, self.peer.ip, id_)
         self._farewell(read_to_the_end=False)
+
+
+class _Body:
+    """Reads the body of a request that asks for another protocol: the parser passes over it, although nobody may switch
+    before it has come (RFC 9110 section 7.8). A target that was told of its length and never saw it would take the next
+    request for it. Java's HttpClient asks for h2c with every body."""
+
+    def __init__(self, edge: Edge, reading: Exchange) -> None:
+        self._edge, self._has_begun = edge, False
+        self.parser = httptools.HttpRequestParser(self)
+        length = b"Transfer-Encoding: chunked" if reading.chunked else b"Content-Length: %d" % reading.length
+        self.parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n%b\r\n\r\n" % length)
+
+    def on_headers_complete(self) -> None:
+        self._has_begun = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_begun:
+            self._edge.on_header(name, value)
+
+    def on_body(self, data: bytes) -> None:
+        self._edge.on_body(data)
+
+    def on_message_complete(self) -> None:
+        self._edge.on_message_complete()
 
 
 def _forwarded(addresses: bytes, scheme: bytes) -> bytes:

@@ -17,8 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 # What a name is. PASS is 0, so that the usual case is one test for truth.
 (
     PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, AUTHORIZATION, KEY, REQUEST_ID, TRACE, VIA, UPGRADE, TE,
-    FORWARDED, TRAILER, LIMIT, HOPS,
-) = range(18)  # fmt: skip
+    FORWARDED, TRAILER, LIMIT, HOPS, TRACESTATE,
+) = range(19)  # fmt: skip
 
 _REQUEST = {
     b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
@@ -26,7 +26,7 @@ _REQUEST = {
     b"via": VIA, b"upgrade": UPGRADE, b"te": TE, b"trailer": TRAILER, b"forwarded": FORWARDED,
     b"x-forwarded-for": FORWARDED, b"x-forwarded-proto": FORWARDED, b"x-forwarded-host": FORWARDED,
     b"keep-alive": DROP, b"proxy-authenticate": DROP, b"proxy-authorization": DROP, b"proxy-connection": DROP,
-    b"x-real-ip": DROP, b"max-forwards": HOPS,
+    b"x-real-ip": DROP, b"max-forwards": HOPS, b"tracestate": TRACESTATE,
 }  # fmt: skip
 # Nobody but the gateway says these to a target.
 _OUR_PREFIXES = (b"x-forwarded-", b"x-consumer-", b"x-credential-")

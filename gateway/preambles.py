@@ -6,21 +6,20 @@ connection has read last is kept there, and bytes that are equal to it are not r
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 
 from . import headers as heads
-from . import tunnel
+from . import trace, tunnel
 from .errors import BadRequest
-from .forwarding import Sender
+from .forwarding import HOST, Sender
 from .headers import Headers, Names
 
 KNOWN_BYTES = 4096  # of a message that is remembered
 TRIES, REST = 8, 64  # so many messages have to differ from the one before, until so many are not remembered
 MAX_GATEWAYS = 5  # of ours on a request's way
-_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]+")
 _VIA = b"Via: 1.1 brain\r\n"
 _NONE: frozenset[bytes] = frozenset()
+_NO_HEADERS: Headers = []
 _CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Our own words for each status: a reason phrase means nothing (RFC 9112 section 4), and a target's could say anything.
 _STATUS_LINES = {
@@ -38,7 +37,7 @@ class RequestPreamble:
 
     __slots__ = (
         "api_key", "authorization", "chunked", "client", "expects", "fields", "given_id", "given_trace", "hops", "host",
-        "is_plain", "length", "lines", "named", "names", "takes_trailers", "told", "via", "wants_upgrade",
+        "is_plain", "length", "lines", "named", "names", "states", "takes_trailers", "told", "via", "wants_upgrade",
     )  # fmt: skip
     client: Sender
     told: bytes
@@ -55,6 +54,7 @@ class RequestPreamble:
         self.length = 0
         self.chunked = self.expects = self.wants_upgrade = self.takes_trailers = False
         self.via, self.named = _VIA, _NONE
+        self.states: Headers = _NO_HEADERS  # of the caller's trace, where that goes on
         self.is_plain = True
         host: bytes | None = None
         authorization: bytes | None = None
@@ -81,7 +81,7 @@ class RequestPreamble:
             elif kind == heads.REQUEST_ID:
                 self.given_id = value
             elif kind == heads.TRACE:
-                self.given_trace = value
+                self.given_trace = value if self.given_trace is None else b""  # two are none
             elif kind == heads.CONNECTION:
                 if value not in _CALM:
                     self.named |= heads.listed((value,))
@@ -91,7 +91,7 @@ class RequestPreamble:
             if http11:
                 raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
             host = b""
-        elif host != good_host and _HOST.fullmatch(host) is None:
+        elif (host != good_host or not host) and HOST.fullmatch(host) is None:
             raise BadRequest("host_malformed", "The Host header is not a host.")
         self.host, self.authorization, self.api_key = host, authorization, api_key
         if self.named:
@@ -104,13 +104,14 @@ class RequestPreamble:
     def passed(self) -> Headers:
         """The headers of `lines`."""
         names, named = self.names, self.named
-        return [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+        kept = [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+        return kept + self.states
 
     def _note(self, kind: int, value: bytes, *, http11: bool) -> None:
         """The rarer headers that the gateway reads."""
-        self.is_plain = self.is_plain and kind == heads.VIA
+        self.is_plain = self.is_plain and kind in (heads.VIA, heads.TRACESTATE)
         if kind == heads.CODING:
-            if self.chunked or not http11 or value.strip().lower() != b"chunked":
+            if self.chunked or not http11 or value.strip(b" ").lower() != b"chunked":
                 raise BadRequest(
                     "coding_unsupported", "The only transfer coding is a single 'chunked', in HTTP/1.1."
                 )
@@ -120,6 +121,8 @@ class RequestPreamble:
                 raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
             self.expects = http11
         elif kind == heads.VIA:
+            # Some proxies write a line of their own: all of them count, and go on.
+            value = b", ".join(given for name, given in self.fields if self.names[name] == kind)
             if value.count(b" brain") >= MAX_GATEWAYS:
                 raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
             self.via = b"Via: %b, 1.1 brain\r\n" % value
@@ -129,6 +132,11 @@ class RequestPreamble:
             self.takes_trailers = b"trailers" in value.lower()
         elif kind == heads.HOPS:
             self.hops = value
+        elif kind == heads.TRACESTATE:
+            given = [trace_ for name, trace_ in self.fields if self.names[name] == heads.TRACE]
+            if len(given) == 1 and trace.is_valid(given[0]):
+                self.states = [*self.states, (b"tracestate", value)]
+                self.lines += (b"tracestate", b": ", value, b"\r\n")
 
 
 class ResponsePreamble:
@@ -154,7 +162,8 @@ class ResponsePreamble:
                 if status != 204:
                     lines += (name, b": ", value, b"\r\n")
             elif kind == heads.CODING:
-                if self.is_chunked or value.strip().lower() != b"chunked":
+                # A tab after it is no part of it, but the parser would not read it as chunked.
+                if self.is_chunked or value.strip(b" ").lower() != b"chunked":
                     raise ValueError("a transfer coding that could not be passed on")
                 self.is_chunked = True
             elif kind == heads.CONNECTION:

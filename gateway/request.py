@@ -66,7 +66,10 @@ class Request(Call, ABC):
         mark = uri.find(b"?")
         path = uri if mark < 0 else uri[:mark]
         route = router.known.get(path)
-        self.target_uri, self.path = (uri, path) if route is not None else _split(uri, preamble.host)
+        if route is None or (mark >= 0 and b"#" in uri):
+            self.target_uri, self.path = _split(uri, preamble.host)
+        else:
+            self.target_uri, self.path = uri, path
         given_trace, given_id = preamble.given_trace, preamble.given_id
         self.traceparent = trace_ = (
             worker.new_trace() if given_trace is None else trace.carry_on(given_trace, getrandbits)
@@ -100,9 +103,11 @@ class Request(Call, ABC):
         if most and preamble.length > most:
             raise too_large(most)
         self.length, self.chunked, self.expects = preamble.length, preamble.chunked, preamble.expects
-        self.wants_upgrade, self.takes_trailers = preamble.wants_upgrade, preamble.takes_trailers
+        # RFC 6455 section 4.1. With a body, target and gateway might not agree on where the frames begin.
+        self.wants_upgrade = preamble.wants_upgrade and method == "GET"
+        self.takes_trailers = preamble.takes_trailers
         if self.chunked or self.length:
-            self.sent = False
+            self.sent = self.wants_upgrade = False
             if method in IDEMPOTENT:
                 self.kept = []
         if preamble.hops is not None:

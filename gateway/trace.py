@@ -14,20 +14,25 @@ Random = Callable[[int], int]  # random.getrandbits
 
 def carry_on(given: bytes | None, bits: Random) -> bytes:
     """The header for the target. What is not valid is not carried on (section 3.2.2.4 of the recommendation)."""
-    match = _VALID.fullmatch(given) if given is not None else None
-    if match is None or not _means_something(match):
+    match = _match(given)
+    if match is None:
         return b"00-%016x%016x-%016x-01" % (bits(64) or 1, bits(64), bits(64) or 1)
     # The other flags mean nothing yet, and who passes them on must clear them (section 3.2.2.5).
     return b"00-%b-%016x-%02x" % (match[2], bits(64) or 1, int(match[4], 16) & _FLAGS)
 
 
-def is_carried_on(given: bytes | None, made: bytes) -> bool:
-    """Whether `made` goes on with the trace that was given: only then does `tracestate` belong to it."""
-    return given is not None and given[3:35] == made[3:35]
+def is_valid(given: bytes | None) -> bool:
+    """Whether `carry_on` goes on with it. Only then does the caller's `tracestate` (section 3.3)."""
+    return _match(given) is not None
 
 
 def trace_id(header: bytes) -> str:
     return header[3:35].decode("latin-1")
+
+
+def _match(given: bytes | None) -> re.Match[bytes] | None:
+    match = _VALID.fullmatch(given) if given is not None else None
+    return match if match is not None and _means_something(match) else None
 
 
 def _means_something(match: re.Match[bytes]) -> bool:

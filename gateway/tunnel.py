@@ -41,10 +41,10 @@ def open(exchange: Exchange, rest: bytes) -> None:
     edge.worker.tally.tunnel_opened()
     if rest:
         edge.transport.write(rest)
+    edge.release()  # before anything is written that may hold it again
     early, edge.early = edge.early, b""
     if early:
         up.transport.write(early)
-    edge.release()
 
 
 def close(exchange: Exchange) -> None:

@@ -43,7 +43,7 @@ class Upstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_complete", "_excess", "_framed", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_preamble", "_rest",
+        "_complete", "_excess", "_framed", "_has_body", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_preamble", "_rest",
         "_status", "_tries", "alive", "idle_since", "known", "receiver", "target", "transport", "tunnel", "used",
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
         self._head_bytes = self._status = 0
-        self._framed = self._complete = self._excess = self._keep = False
+        self._framed = self._complete = self._excess = self._has_body = self._keep = False
 
     def begin(self, receiver: Receiver, data: bytes) -> None:
         """Take the connection into use and send the first bytes of a request."""
@@ -107,7 +107,8 @@ class Upstream(asyncio.Protocol):
         is_first = not self._status and not self._head_bytes
         if is_first and self.known is not None and self._comes_again(receiver, data, *self.known):
             return
-        if not self._status:
+        had_head, self._has_body = self._status, False
+        if not had_head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -121,7 +122,9 @@ class Upstream(asyncio.Protocol):
                 receiver.lost("upstream_malformed")
                 return
             self._excess = True  # more than one answer: the first is good, the connection is not
-        if not self._status and self._head_bytes > MAX_HEAD_BYTES:
+        if had_head:  # what stands between and behind chunks is bounded as well
+            self._head_bytes = 0 if self._has_body else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self._complete and (had_head or not self._status):
             self.drop()
             receiver.lost("upstream_head_too_large")
             return
@@ -216,6 +219,12 @@ class Upstream(asyncio.Protocol):
 
     # --- httptools ---
 
+    def on_message_begin(self) -> None:
+        if (
+            self._complete
+        ):  # also when no more of it has come yet: the rest would be taken for the next answer
+            self._excess = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))  # a trailer, once the head has gone
 
@@ -247,6 +256,7 @@ class Upstream(asyncio.Protocol):
         if self._complete:
             self._excess = True  # an answer to HEAD with a body
         elif self.receiver is not None:
+            self._has_body = True
             self.receiver.wrote(data)
 
     def on_message_complete(self) -> None:

@@ -116,6 +116,7 @@ class _Visit:
         self.via = b", ".join(filter(None, (given.get(b"via"), b"1.1 brain")))
         self.named = heads.listed((given.get(b"connection", b""),))
         self.traceparent = trace.carry_on(given.get(b"traceparent"), getrandbits)
+        self.is_traced = trace.is_valid(given.get(b"traceparent"))
         self.response: blocking.Response | None = None
         self.upstream = ""
         self.changes: Transformation | None = None
@@ -225,7 +226,10 @@ class _Visit:
 
     def _passed(self) -> Headers:
         names, named = self.snapshot.names, self.named
-        return [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+        kept = [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
+        if self.is_traced:
+            kept += [pair for pair in self.fields if names[pair[0]] == heads.TRACESTATE]
+        return kept
 
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
         response = self.response

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateway import edits, forwarding, hooks, stale
+from gateway.edge import Edge
 from gateway.transforming import Transforms
 from gateway.worker import Worker
 
@@ -27,8 +29,9 @@ UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", 
 
 
 @contextlib.contextmanager
-def saying(answer: bytes, *, then_close: bool = False) -> Iterator[int]:
-    """The port of a target that reads some of each request and says this, and then waits or hangs up."""
+def saying(answer: bytes, *later: bytes, then_close: bool = False) -> Iterator[int]:
+    """The port of a target that reads some of each request and says this, and then waits or hangs up. later: what it says
+    without being asked, in pieces."""
     listener, done = socket.create_server(("127.0.0.1", 0)), threading.Event()
     threads = []
 
@@ -36,6 +39,9 @@ def saying(answer: bytes, *, then_close: bool = False) -> Iterator[int]:
         with contextlib.suppress(OSError), connection:
             while connection.recv(65536):
                 connection.sendall(answer)
+                for piece in later:
+                    time.sleep(0.02)
+                    connection.sendall(piece)
                 if then_close:
                     return
             done.wait(10)
@@ -206,6 +212,104 @@ def test_edge__answer_to_head_with_a_body__connection_is_not_used_again(
         assert answer is not None
         assert answer.status == 200
         assert not edge.targets[0].idle
+
+
+def test_edge__answer_with_the_beginning_of_another__nobody_gets_the_other(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    rest = b"l: 1\r\nContent-Length: 4\r\n\r\nEVIL"
+    with saying(whole + b"HTTP/1.1 200 OK\r\nX-Evi", rest) as port:
+        edge = start_edge([route("/api", [target(port)])])
+        for _ in range(2):
+            assert edge.ask(request("/api/x")).body == b"ok"
+        assert not edge.targets[0].idle
+
+
+def test_edge__coding_that_the_parser_does_not_read_as_chunked__502(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    with saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\t\r\n\r\n2\r\nok\r\n0\r\n\r\n") as port:
+        answer = start_edge([route("/api", [target(port)])]).ask(request("/api/x"))
+    assert (answer.status, answer.headers["x-brain-error"]) == (502, "upstream_malformed")
+
+
+@pytest.mark.parametrize("endless", [b"X-Filler: " + b"y" * 200_000, b"2;" + b"y" * 200_000])
+def test_edge__target_that_sends_trailers_or_extensions_without_end__cut(
+    start_edge: Callable[..., RunningEdge], endless: bytes
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
+    with saying(head + (b"0\r\n" if endless.startswith(b"X") else b""), endless, endless, endless) as port:
+        edge = start_edge([route("/api", [target(port)])])
+        with edge.client() as client:
+            client.send(request("/api/x"))
+            with contextlib.suppress(ConnectionResetError):
+                assert client.reader.read().endswith(b"2\r\nok\r\n")
+        assert eventually(lambda: edge.inflight() == 0)
+
+
+def test_edge__pipelined_for_two_hosts__each_target_hears_of_its_own(edge: RunningEdge) -> None:
+    with edge.client() as client:
+        client.send(request("/api/a", host="good.test") + request("/api/b", host="evil.test"))
+        for host in ("good.test", "evil.test"):
+            answer = client.answer()
+            assert answer is not None
+            assert answer.json()["headers"]["x-forwarded-host"] == [host]
+
+
+def test_edge__pipelined_in_one_piece_with_the_beginning_of_another__bounds_go_by_each_request(
+    edge: RunningEdge,
+) -> None:
+    large = request("/api/x", method="POST", body=b"z" * 60_000)
+    with edge.client() as client:
+        client.send(large + request("/api/y")[:20])
+        assert client.answer() is not None
+        answer = client.send(request("/api/y")[20:]).answer()
+        assert answer is not None
+        assert answer.json()["target"] == "/api/y"
+
+
+def test_edge__client_that_goes_on_to_send__is_not_what_keeps_a_silent_target(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)], timeout_s=0.3)])
+    with edge.client() as client:
+        client.send(request("/api/hang"))
+        done, sender = threading.Event(), b"GET /api/" + b"b" * 1000
+
+        def drip() -> None:
+            for i in range(len(sender)):
+                if done.wait(0.02):
+                    return
+                client.send(sender[i : i + 1])
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answer = client.answer()
+        done.set()
+        thread.join()
+        assert answer is not None
+        assert (answer.status, answer.headers["x-brain-error"]) == (504, "response_timeout")
+
+
+def test_edge__client_that_reads_slowly__is_not_one_that_does_not_read() -> None:
+    sizes = iter((9_000, 8_000, 8_000))
+    transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes))
+    limits = SimpleNamespace(WRITE_TIMEOUT_S=1.0)
+    slow: Any = SimpleNamespace(
+        exchange=None, limits=limits, lingering=False, stalled=True, unsent=9_500, moved_at=0.0, transport=transport
+    )  # fmt: skip
+    assert [Edge.is_overdue(slow, now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
+
+
+def test_edge__client_stalls_at_the_last_bytes__connection_that_is_no_longer_its_own_is_left_alone() -> None:
+    mine = SimpleNamespace()
+    client: Any = SimpleNamespace(exchange=mine, transport=object())
+    for receiver, tunnel, held in ((mine, None, True), (None, None, False), (object(), None, False)):
+        mine.up = SimpleNamespace(receiver=receiver, tunnel=tunnel)
+        assert (Edge._source(client) is mine.up) == held
+    mine.up = SimpleNamespace(receiver=None, tunnel=client.transport)
+    assert Edge._source(client) is mine.up
 
 
 def test_worker__directory_of_the_figures_is_gone__goes_on(tmp_path: Path) -> None:

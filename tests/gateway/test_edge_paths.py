@@ -123,6 +123,63 @@ def test_edge__websocket__bytes_go_both_ways_until_either_side_ends(
     assert eventually(lambda: (edge.inflight(), edge.worker.tally.tunnels) == (0, 0))
 
 
+def test_edge__websocket__much_sent_before_the_target_agrees__all_of_it_arrives(
+    start_edge: Callable[..., RunningEdge],
+) -> None:
+    data = bytes(i % 251 for i in range(400_000))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        edge = start_edge([route("/api", [target(listener.getsockname()[1])])])
+        with edge.client() as client:
+            client.send(request("/api/x", *UPGRADE))
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as reader:
+                while reader.readline() != b"\r\n":
+                    pass
+                sender = threading.Thread(target=client.send, args=(data,))
+                sender.start()
+                (held,) = edge.worker.connections
+                assert eventually(lambda: held.held)
+                connection.sendall(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+                )
+                assert reader.read(len(data)) == data
+                sender.join()
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_edge__upgrade_of_a_request_with_a_body__answered_without_it_and_the_target_sees_the_body(
+    edge: RunningEdge, behind: OddUpstream, protocol: str, method: str, chunked: bool
+) -> None:
+    asked = ("Connection: Upgrade", f"Upgrade: {protocol}")
+    if chunked:
+        data = request("/api/x", *asked, "Transfer-Encoding: chunked", method=method)
+        data += b"3\r\nabc\r\n0\r\nT: x\r\n\r\n"
+    else:
+        data = request("/api/x", *asked, method=method, body=b"abc")
+    smuggled = request("/api/smuggled")
+    for i in (1, len(data) - 20, len(data) - 3, len(data) - 2, len(data)):
+        with edge.client() as client:
+            answer = client.send(data[:i]).send(data[i:] + smuggled).answer()
+            assert answer is not None
+            seen = answer.json()
+            assert (answer.headers["connection"], seen["target"], seen["bytes"]) == ("close", "/api/x", 3)
+            assert "upgrade" not in seen["headers"]
+            assert client.ended()
+    assert behind.seen == (["T: x"] * 5 if chunked else [])
+    assert edge.ask(request("/api/y")).json()["target"] == "/api/y"
+
+
+def test_edge__upgrade_of_a_request_with_a_body_that_is_refused__connection_ends(edge: RunningEdge) -> None:
+    asked = ("Connection: Upgrade", "Upgrade: h2c")
+    assert edge.ask(request("/api/x", *asked, key=None, body=b"abc")).status == 401
+    bad = request("/api/x", *asked, "Transfer-Encoding: chunked", method="POST") + b"3\r\nabcd\r\n"
+    assert edge.ask(bad).status == 400
+    assert edge.ask(request("/api/x", *UPGRADE, method="POST")).status == 200
+    assert eventually(lambda: edge.inflight() == 0)
+
+
 def test_edge__websocket__refused_without_credentials_and_answered_by_a_target_that_knows_none(
     edge: RunningEdge,
 ) -> None:
@@ -204,6 +261,12 @@ def test_edge__traceparent__kept_with_a_span_of_ours_or_begun(edge: RunningEdge)
     kept = edge.ask(request("/api/x", f"traceparent: {given}")).json()["headers"]["traceparent"][0]
     assert (kept[:36], kept[-3:]) == (given[:36], "-00")
     assert kept != given
+    states = ("tracestate: a=1", "tracestate: b=2")
+    assert edge.ask(request("/api/x", f"traceparent: {given}", *states)).json()["headers"]["tracestate"] == [
+        "a=1", "b=2",
+    ]  # fmt: skip
+    for lost in ((), ("traceparent: 00-0-0-0",), (f"traceparent: {given}",) * 2):
+        assert "tracestate" not in edge.ask(request("/api/x", *lost, *states)).json()["headers"]
     begun = edge.ask(request("/api/x", "traceparent: 00-0-0-0")).json()["headers"]["traceparent"][0]
     assert begun.startswith("00-") and begun.endswith("-01") and len(begun) == 55  # noqa: PT018
 
@@ -211,8 +274,11 @@ def test_edge__traceparent__kept_with_a_span_of_ours_or_begun(edge: RunningEdge)
 def test_edge__via_of_many_gateways__508(edge: RunningEdge) -> None:
     four = ", ".join(["1.1 brain"] * 4)
     assert edge.ask(request("/api/x", f"Via: {four}")).json()["headers"]["via"] == [f"{four}, 1.1 brain"]
-    answer = edge.ask(request("/api/x", f"Via: {four}, 1.1 brain"))
-    assert (answer.status, answer.headers["x-brain-error"]) == (508, "loop_detected")
+    for five in ((f"Via: {four}, 1.1 brain",), (f"Via: {four}", "Via: 1.1 brain", "Via: 1.1 haproxy")):
+        answer = edge.ask(request("/api/x", *five))
+        assert (answer.status, answer.headers["x-brain-error"]) == (508, "loop_detected")
+    lines = edge.ask(request("/api/x", "Via: 1.1 brain", "Via: 1.1 haproxy")).json()["headers"]["via"]
+    assert lines == ["1.1 brain, 1.1 haproxy, 1.1 brain"]
 
 
 def test_edge__max_forwards__counted_down_for_options_and_answered_at_zero(
@@ -400,6 +466,27 @@ def test_edge__transformed_request__head_and_body(changing: RunningEdge) -> None
 
 def test_edge__stripped_prefix__is_off_before_the_path_is_edited(changing: RunningEdge) -> None:
     assert changing.ask(request("/cut/off/a?b=1")).json()["target"] == "/v3/a?b=1"
+
+
+def test_edge__large_body__changed_by_a_thread_and_the_loop_goes_on(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    edited = edits.compile([edits.Spec(request={"body": {"set": {"by": "us"}}})])
+    assert edited is not None
+    threads: list[str] = []
+
+    class Seen(edits.Edits):
+        def request_body(self, body: bytes, head: edits.RequestHead) -> bytes:
+            threads.append(threading.current_thread().name)
+            return super().request_body(body, head)
+
+    seen = Seen(edited._requests, edited._responses)
+    edge = start_edge([route("/api", [target(upstream.port)], transforms=Transforms(seen))])
+    for size in (10, 100_000):
+        body = json.dumps({"n": "x" * size}).encode()
+        answer = edge.ask(request("/api/x", "Content-Type: application/json", method="POST", body=body))
+        assert answer.json()["bytes"] == len(body) + len(',"by":"us"') - 1  # json.dumps writes a space
+    assert [name.startswith("gateway-edits") for name in threads] == [False, True]
 
 
 def test_edge__transformed_body_in_chunks_byte_by_byte__the_same(changing: RunningEdge) -> None:
