@@ -28,6 +28,7 @@ from .models import ApiKey, Configuration, Consumer, JwtIssuer, Revision, Target
 
 log = structlog.get_logger(__name__)
 
+LONGEST_OVERLAP_S = 90 * 86_400.0  # of a rotated key with the one in its place
 CHANNEL = "brain:gateway:version"  # each version is published here, as a decimal number
 
 
@@ -275,23 +276,34 @@ def rotate_key(key: ApiKey, *, overlap_s: float, **trace: Any) -> tuple[ApiKey, 
     """A new key in place of this one, with its scopes and its lifetime, and its text. The old one expires after
     overlap_s seconds, 0: at once, and never later than it would have. Raises ValidationError for one that is revoked
     or expired already."""
-    if overlap_s < 0:
-        raise ValidationError("The overlap is 0 seconds or more.")
+    if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
+        raise ValidationError(
+            f"The overlap is 0 seconds or more, and {LONGEST_OVERLAP_S:.0f} (90 days) at most."
+        )
     with change(**trace) as writing:
         key.refresh_from_db()
         now = timezone.now()
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             raise ValidationError(f"{key} is revoked or expired; make a new key.")
         new = keys.generate(secrets.choice)
-        lifetime = key.expires_at and key.expires_at - key.created_at
         row = ApiKey(consumer=key.consumer, prefix=new.prefix, digest=new.digest.hex(), scopes=key.scopes)
         row.created_at = now
-        row.expires_at = now + lifetime if lifetime else None
+        row.expires_at = _end(key, now)
         writing.save(row)
         ends_at = now + timedelta(seconds=overlap_s)
         key.expires_at = min(key.expires_at, ends_at) if key.expires_at else ends_at
         writing.save(key)
     return row, new.text
+
+
+def _end(key: ApiKey, now: datetime) -> datetime | None:
+    """Of the key in place of this one: it lives as long as this one was meant to."""
+    if key.expires_at is None:
+        return None
+    try:
+        return now + (key.expires_at - key.created_at)
+    except OverflowError:  # this one was to end with the calendar
+        return key.expires_at
 
 
 def revoke_key(key: ApiKey, **trace: Any) -> None:

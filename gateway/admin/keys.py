@@ -34,7 +34,7 @@ from .fields import WordsField
 
 STATES = {"active": "good", "expires soon": "warn", "expired": "", "revoked": "bad"}
 _SOON = timedelta(days=7)
-_LONGEST_DAYS, _LONGEST_OVERLAP_H = 3_650, 90 * 24
+_LONGEST_DAYS, _LONGEST_OVERLAP_H = 3_650, changes.LONGEST_OVERLAP_S / 3600
 _WAITING = "gateway_new_keys"  # of a session: key's id → what waits to be shown, and until when
 _WAITS_S = 120
 

@@ -26,7 +26,6 @@ from . import lists, references
 from .rows import RowDetail, RowList, RowSerializer, location, reread, tagged, writing
 
 STATES = ("active", "expired", "revoked")
-LONGEST_OVERLAP_S = 90 * 86_400
 
 
 class KeySerializer(RowSerializer):
@@ -80,7 +79,7 @@ class RotationSerializer(Strict, serializers.Serializer):
     overlap_s = serializers.IntegerField(
         default=0,
         min_value=0,
-        max_value=LONGEST_OVERLAP_S,
+        max_value=int(changes.LONGEST_OVERLAP_S),
         help_text="Seconds for which the old key is accepted too.",
     )
 

@@ -156,7 +156,7 @@ class Transform(models.Model):
 
     def clean(self) -> None:
         if (self.route_id is None) == (self.service_id is None):
-            raise ValidationError("Give a route or a service, not both.")
+            raise ValidationError({"route": "Give a route or a service, not both."})
         route = self.route if self.route_id is not None else None
         checks.run({
             "request": (lambda spec: checks.edits_of("request", spec, route), self.request),

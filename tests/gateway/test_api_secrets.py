@@ -175,7 +175,7 @@ def test_issuer__put_without_the_secret__keeps_it_and_patch_changes_it(admin: Cl
         ({"algorithm": "RS256", "public_key": PEM, "jwks_url": "https://1.1.1.1/keys"}, "/public_key"),
         ({"algorithm": "RS256", "jwks_url": "http://169.254.169.254/keys"}, "/jwks_url"),
         ({"algorithm": "RS256", "public_key": PEM, "signs": True}, "/signs"),
-        ({"secret": SECRET, "leeway_s": -1}, ""),
+        ({"secret": SECRET, "leeway_s": -1}, "/leeway_s"),
     ],
 )
 def test_issuer__keys_that_do_not_fit__400_that_names_the_field(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.django_db
 def route() -> Route:
     service = Service.objects.create(name="s")
     Target.objects.create(service=service, url="http://127.0.0.1:1")
-    plan = Plan.objects.create(name="p", requests_per_hour=1)
+    plan = Plan.objects.create(name="p", requests_per_hour=99)
     return Route.objects.create(name="r", path="/r", service=service, plan=plan)
 
 
@@ -250,11 +251,19 @@ def test_rotate_key__no_overlap_and_an_end__at_once_and_the_same_lifetime(consum
     assert timedelta(days=29) < new.expires_at - timezone.now() <= timedelta(days=30)
     with pytest.raises(ValidationError, match="revoked or expired"):
         changes.rotate_key(old, overlap_s=0, **BY)
-    with pytest.raises(ValidationError, match="0 seconds or more"):
-        changes.rotate_key(new, overlap_s=-1, **BY)
+    for overlap_s in (-1, math.nan, 1e300, 91 * 86_400):
+        with pytest.raises(ValidationError, match="0 seconds or more, and 7776000"):
+            changes.rotate_key(new, overlap_s=overlap_s, **BY)
     end = new.expires_at
     changes.rotate_key(new, overlap_s=90 * 86_400, **BY)
     assert new.expires_at == end  # never later than it would have ended
+
+
+def test_rotate_key__end_of_the_calendar__the_new_one_ends_with_it_too(consumer: Consumer) -> None:
+    end = datetime(9999, 12, 31, tzinfo=UTC)
+    old, _ = changes.issue_key(consumer, expires_at=end, **BY)
+    ApiKey.objects.update(created_at=timezone.now() - timedelta(days=400))
+    assert changes.rotate_key(old, overlap_s=0, **BY)[0].expires_at == end
 
 
 def test_revoke_key__twice__once_and_for_good(consumer: Consumer) -> None:
