@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from random import random
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ DRAIN_BYTES = (
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_SERVICE = (502, 503, 504)
+ASIDE_BYTES = 65536  # of a request's body from which on it is changed by a thread
+_EDITORS = ThreadPoolExecutor(2, thread_name_prefix="gateway-edits")
 _NOT_THE_TARGETS = ("limiter_unavailable", "plugin_failed", "plugin_reply")
 
 
@@ -123,9 +126,20 @@ class Exchange(Request):
         self.edge.release()
 
     def _transformed(self, body: bytes | None) -> None:
+        assert self.changes is not None  # noqa: S101  (it has just been made)
+        self._edited_to(*self.changes.edit(body))
+
+    async def _transformed_aside(self, body: bytes) -> None:
+        """A megabyte of tiny elements takes a second: the others must not wait for it."""
+        assert self.changes is not None  # noqa: S101
+        found = await self.edge.loop.run_in_executor(_EDITORS, self.changes.edit, body)
+        if not self.over:
+            self._edited_to(*found)
+
+    def _edited_to(self, reply: Refusal | None, changed: bytes | None) -> None:
         changes = self.changes
-        assert changes is not None  # noqa: S101  (it has just been made)
-        reply, changed = changes.request(body)
+        assert changes is not None  # noqa: S101
+        reply = reply or changes.plug()
         head = changes.head
         self.target_uri = head.path + b"?" + head.query if head.query else head.path
         self.lines = [heads.lines(head.headers)]
@@ -134,7 +148,10 @@ class Exchange(Request):
         self.follow(pipeline.transformed(self, reply, time.monotonic()))
 
     def collected_whole(self, body: bytes) -> None:
-        self._transformed(body)
+        if len(body) < ASIDE_BYTES:
+            self._transformed(body)
+        else:
+            self.edge.spawn(self._transformed_aside(body))
 
     def _told(self, taken: Taken) -> None:
         self._waiter = None

@@ -13,7 +13,7 @@ from .heads import RequestHead, ResponseHead
 from .json_paths import ABSENT, Keys
 from .templates import Template
 
-MAX_GROWTH_BYTES = 1 << 20  # what one edit may add: a short body can hold many elements
+MAX_GROWTH_BYTES = 1 << 20  # what one transformation may add: a short body can hold many elements
 
 Write = Callable[[dict[str, Any], str, Any], None]
 
@@ -62,22 +62,24 @@ class JsonEdit:
             for holder in json_paths.holders(root, keys):
                 if _last(keys) in holder:
                     holder[name] = holder.pop(_last(keys))
+        growth = 0
         for keys, value, write in planned:
-            _write(root, keys, value, write)
+            growth = _write(root, keys, value, write, growth)
 
 
-def _write(root: Any, keys: Keys, value: Any, write: Write) -> None:
+def _write(root: Any, keys: Keys, value: Any, write: Write, growth: int) -> int:
+    """growth: bytes that the edits before may have added. Returns it with this one's. Raises BadBody."""
     if write is _set and keys[0] is not None and type(root) is not dict:
         raise BadBody("The body has to be a JSON object.")
     holders = json_paths.holders(root, keys, create=write is _set and value is not ABSENT)
-    if (
-        len(holders) > 1
-        and len(holders) * len(exact_json.dumps(None if value is ABSENT else value)) > MAX_GROWTH_BYTES
-    ):
-        raise BadBody("The body has too many elements to be edited.")
+    if len(holders) > 1 and value is not ABSENT:
+        growth += len(holders) * (len(exact_json.dumps(value)) + len(_last(keys)) + 4)
+        if growth > MAX_GROWTH_BYTES:
+            raise BadBody("The body has too many elements to be edited.")
     for holder in holders:
         # Elements may share an object: every edit changes all of them alike.
         write(holder, _last(keys), value)
+    return growth
 
 
 def _set(holder: dict[str, Any], key: str, value: Any) -> None:

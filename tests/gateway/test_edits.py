@@ -275,6 +275,14 @@ def test_body__many_elements__growth_is_bounded() -> None:
         body_of({"set": {"l[].copy": "{body.big}"}}, body)
 
 
+def test_body__many_elements_and_many_edits__their_growth_together_is_bounded() -> None:
+    body = b"[" + b"{}," * 5000 + b"{}]"
+    verbs = {f"[].a{n}": "x" * 40 for n in range(4)}
+    body_of({"set": verbs}, body)
+    with pytest.raises(BadBody, match="too many"):
+        body_of({"set": verbs, "add": {f"[].b{n}": "x" * 40 for n in range(4)}}, body)
+
+
 def test_body__empty__stays_empty() -> None:
     assert compiled(request={"body": {"remove": ["x"]}}).request_body(b"", RequestHead()) == b""
 
