@@ -92,6 +92,12 @@ def count(action: str, wanted: Selection) -> int:
     return _candidates(Bulk(action), wanted, clock.now()).count()
 
 
+def doable(action: str, ids: Collection[UUID]) -> set[UUID]:
+    """Those of these jobs that are in a state for it."""
+    found = _candidates(Bulk(action), Selection(), clock.now()).filter(id__in=ids)
+    return {*found.values_list("id", flat=True)}
+
+
 def check_rate(rate: float | None) -> None:
     """Raises ValueError."""
     if rate is None:

@@ -54,7 +54,7 @@ def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[J
         found = found.filter(id__in=Tag.objects.filter(name=wanted.tag).values("job"))
     if wanted.worker:
         found = found.filter(owner__in=_workers(wanted.worker))
-    return _in_time(found, wanted.since, wanted.until)
+    return _in_time(_died(found, wanted.died_since, wanted.died_until), wanted.since, wanted.until)
 
 
 def matching(found: QuerySet[Job], wanted: Selection) -> QuerySet[Job]:
@@ -78,6 +78,13 @@ def _newest(found: QuerySet[Job]) -> QuerySet[Job]:
     beyond = found.order_by("-id").values_list("id", flat=True)[SEARCHED : SEARCHED + 1]
     last = list(beyond)
     return found.filter(id__gt=last[0]) if last else found
+
+
+def _died(found: QuerySet[Job], since: datetime | None, until: datetime | None) -> QuerySet[Job]:
+    if since is None and until is None:
+        return found
+    span: dict[str, Any] = {} if since is None else {"finished_at__gte": since}
+    return found.filter(ledger.DEAD, **span, **({} if until is None else {"finished_at__lt": until}))
 
 
 def _in_time(found: QuerySet[Job], since: datetime | None, until: datetime | None) -> QuerySet[Job]:

@@ -25,6 +25,8 @@ _SPAN = re.compile(r"([1-9]\d{0,5})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = {"queue": 100, "task": 200, "tenant": 64, "tag": LONGEST_TAG, "fingerprint": 16, "request_id": 128}
 
+_TIMES = (("since", "until"), ("died_since", "died_until"))
+
 Pair = tuple[tuple[str, ...], Any]
 
 
@@ -42,7 +44,8 @@ class Selection:
 
     state: one of State, or of SEVERAL.
     worker: its id, its host, or HOST:PID. arguments: `path=value`, more of them with spaces between, quoted as in a
-    shell; `pairs` reads them. since, until: when the job was enqueued; until is left out.
+    shell; `pairs` reads them. since, until: when the job was enqueued; until is left out. died_since, died_until: when it
+    became the dead letter that it is.
     """
 
     queue: str = ""
@@ -58,6 +61,8 @@ class Selection:
     parent: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    died_since: datetime | None = None
+    died_until: datetime | None = None
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -88,7 +93,7 @@ FIELDS = tuple(field.name for field in fields(Selection))
 
 
 def read(asked: Mapping[str, str], now: datetime) -> Selection:
-    """asked: texts by field, an empty one being none. since, until: a span before now (15m, 6h, 30d), or an ISO 8601 time.
+    """asked: texts by field, an empty one being none. Times: a span before now (15m, 6h, 30d), or as of ISO 8601.
 
     Raises BadSelection, also for a field that there is not.
     """
@@ -99,10 +104,15 @@ def read(asked: Mapping[str, str], now: datetime) -> Selection:
         if problem:
             errors[name] = problem
     moments = {
-        name: _moment(name, given.pop(name), now, errors) for name in ("since", "until") if name in given
+        name: _moment(name, given.pop(name), now, errors)
+        for since_and_until in _TIMES
+        for name in since_and_until
+        if name in given
     }
-    if moments.get("since") and moments.get("until") and moments["since"] >= moments["until"]:  # type: ignore[operator]
-        errors["since"] = "is not before until"
+    for since, until in _TIMES:
+        first, last = moments.get(since), moments.get(until)
+        if first and last and first >= last:
+            errors[since] = f"is not before {until}"
     if errors:
         raise BadSelection(errors)
     return Selection(**given, **moments)  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ from queue_app.models import BulkAction, Queue
 from queue_app.selection import BadSelection, Selection
 
 _SHOWN = 10  # bulk actions
-_FIELDS = ("queue", "task", "tenant", "since")
+_MOST = 100  # failures
+_FIELDS = ("queue", "task", "tenant", "since", "died_since", "died_until")
 
 
 def urls(page: Any) -> list[Any]:
@@ -54,10 +55,10 @@ def _failures(page: Any, request: HttpRequest) -> HttpResponse:
 def _found(page: Any, request: HttpRequest) -> dict[str, Any]:
     asked = {name: request.GET[name] for name in _FIELDS if request.GET.get(name)}
     wanted: Selection = selection.read(asked, timezone.now())
-    groups = deadletter.groups(wanted)
+    groups = deadletter.groups(wanted, most=_MOST + 1)
     return {
-        "groups": groups,
-        "jobs": sum(group.jobs for group in groups),
+        "groups": groups[:_MOST],
+        "most": _MOST if len(groups) > _MOST else None,
         "asked": asked,
         "query": urlencode(asked),
         "bulk_actions": BulkAction.objects.all()[:_SHOWN],

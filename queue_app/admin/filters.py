@@ -96,6 +96,14 @@ class FingerprintFilter(_Linked):
     title, parameter_name = "Failure", "fingerprint"
 
 
+class DiedSinceFilter(_Linked):
+    title, parameter_name = "Died since", "died_since"
+
+
+class DiedUntilFilter(_Linked):
+    title, parameter_name = "Died before", "died_until"
+
+
 class WorkflowFilter(_Linked):
     title, parameter_name = "Workflow", "workflow"
 
@@ -106,7 +114,7 @@ class ParentFilter(_Linked):
 
 FILTERS = [
     StateFilter, QueueFilter, TaskFilter, TenantFilter, TagFilter, WorkerFilter, ArgumentsFilter, SinceFilter, UntilFilter,
-    FingerprintFilter, WorkflowFilter, ParentFilter,
+    FingerprintFilter, DiedSinceFilter, DiedUntilFilter, WorkflowFilter, ParentFilter,
 ]  # fmt: skip
 
 

@@ -23,17 +23,20 @@ from queue_app.registry import UnknownTask
 from .answers import conflict_if
 from .bulk_actions import selected
 
+MOST = 100
+
 
 class PayloadSerializer(Strict, serializers.Serializer[Any]):
     payload = serializers.DictField()
 
 
 class DeadLetters(APIView):
-    """The dead letters by what they failed of. Filters: as of `jobs`."""
+    """The dead letters by what they failed of, the MOST most frequent ones. Filters: as of `jobs`. more: there are others."""
 
     def get(self, request: Request) -> Response:
-        groups = deadletter.groups(selected(request.query_params.dict()))
-        return Response({"results": [group._asdict() for group in groups]})
+        groups = deadletter.groups(selected(request.query_params.dict()), most=MOST + 1)
+        shown = [group._asdict() for group in groups[:MOST]]
+        return Response({"results": shown, "more": len(groups) > MOST})
 
 
 class PayloadEdit(APIView):

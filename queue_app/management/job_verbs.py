@@ -152,7 +152,7 @@ class JobVerbs:
         if options["rate"] is not None:
             raise Failed("--rate goes with --all", f"see: manage.py queue {action} --help", USAGE)
         if options["dry_run"]:
-            return self._would(finding.jobs(wanted).filter(id__in=ids).count())
+            return self._would_each(action, ids, is_tree=bool(options.get("tree")))
         if options.get("tree"):
             problems = [workflow_verbs.cut(id, force=bool(force), trace=trace()) for id in ids]
         else:
@@ -175,9 +175,11 @@ class JobVerbs:
         except ValueError as error:
             raise Failed(str(error), code=USAGE) from error
         count = bulk.count(action, wanted)
+        # Of a million payloads nobody waits for the count.
+        told = " at most, those with other arguments among them" if wanted.arguments else ""
         if dry_run:
-            return self._would(count)
-        self.sure(f"{count} jobs to {action}", yes)
+            return self._would(count, told)
+        self.sure(f"{count} jobs{told} to {action}", yes)
         try:
             row = bulk.start(action, wanted, rate=rate, force=bool(options.get("force")), **trace())
         except bulk.NothingToDo as error:
@@ -188,9 +190,10 @@ class JobVerbs:
             self._command.document({"bulk_action": str(row.id), "wanted": row.wanted, "rate": row.rate})
             self._command.line(f"{row.wanted} to {action} at {rate:g}/s; see: manage.py queue bulk")
             return OK
-        return self._report(done, self._drive(row), [])
+        self._drive(row)
+        return self._report(done, row.done, [], passed_over=row.passed_over)
 
-    def _drive(self, row: BulkAction) -> int:
+    def _drive(self, row: BulkAction) -> None:
         """Here and now; what the workers' leader does of it meanwhile is done as well."""
         with self._command.progress(row.action, row.wanted) as advance:
             while row.finished_at is None:
@@ -200,12 +203,22 @@ class JobVerbs:
                 advance(row.seen - before)
                 if row.seen == before and row.finished_at is None:
                     time.sleep(0.2)  # the leader holds it
-        return row.done
 
-    def _would(self, count: int) -> int:
+    def _would(self, count: int, told: str = "") -> int:
         self._command.document({"would": count})
-        self._command.line(f"{count} jobs; nothing was changed")
+        self._command.line(f"{count} jobs{told}; nothing was changed")
         return OK
+
+    def _would_each(self, action: Bulk, ids: list[UUID], *, is_tree: bool) -> int:
+        """Exits as it would if it were done."""
+        states = dict(Job.objects.filter(id__in=ids).values_list("id", "state"))
+        doable = {*states} if is_tree else bulk.doable(action, ids)
+        refused = [_cannot(id, states) for id in ids if id not in doable]
+        self._command.document({"would": len(doable), "refused": refused})
+        self._command.line(f"{len(doable)} jobs; nothing was changed")
+        for problem in refused:
+            self._command.line(problem, style="red")
+        return FAILED if refused else OK
 
     def sure(self, told: str, is_sure: bool) -> None:
         """On a terminal only: a script has said what it wants. Raises Failed."""
@@ -214,10 +227,14 @@ class JobVerbs:
         if input(f"{told}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise Failed("nothing was changed")
 
-    def _report(self, done: str, count: int, problems: list[str]) -> int:
+    def _report(self, done: str, count: int, problems: list[str], *, passed_over: int = 0) -> int:
         refused = [problem for problem in problems if problem]
-        self._command.document({done.replace(" ", "_"): count, "refused": refused})
+        more = {"passed_over": passed_over} if passed_over else {}
+        self._command.document({done.replace(" ", "_"): count, "refused": refused, **more})
         self._command.line(f"{count} {done}")
+        if passed_over:
+            why = "moved by somebody else meanwhile, or their arguments were not recorded"
+            self._command.line(f"{passed_over} passed over: {why}", style="yellow")
         for problem in refused:
             self._command.line(problem, style="red")
         return FAILED if refused else OK
@@ -266,6 +283,10 @@ def _row(job: Job) -> list[Any]:
         job.created_at,
         job.finished_at,
     ]
+
+
+def _cannot(job_id: UUID, states: dict[UUID, str]) -> str:
+    return f"job {job_id} is {states[job_id]}" if job_id in states else f"there is no job {job_id}"
 
 
 def _refusal(act: Callable[..., Any], job_id: UUID) -> str:

@@ -25,6 +25,8 @@ _HELP = {
     "parent": "enqueued by this job, by its id",
     "since": "enqueued since: a span (15m, 6h, 30d) or a time",
     "until": "enqueued before: a span or a time",
+    "died_since": "dead letters since: a span or a time",
+    "died_until": "dead letters before: a span or a time",
 }
 _AT = "of_"  # the command's own options have some of the names
 
@@ -48,5 +50,5 @@ def read(options: dict[str, Any]) -> Selection:
         return selection.read(asked, timezone.now())
     except selection.BadSelection as error:
         raise Failed(
-            "; ".join(f"--{name} {told}" for name, told in error.errors.items()), code=USAGE
+            "; ".join(f"--{name.replace('_', '-')} {told}" for name, told in error.errors.items()), code=USAGE
         ) from error

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from foundation import roles
 from queue_app import bulk, queues
+from queue_app.admin import desk
+from queue_app.api import dead_letters
 from queue_app.models import BulkAction, Job
 
 from .dead_letters import client_of, job
@@ -38,6 +43,20 @@ def test_desk__failures_and_their_jobs__as_many_queries_for_one_as_for_ten():
     assert jobs.context["cl"].result_count == 1
 
 
+def test_desk__more_failures_than_fit__says_so(monkeypatch):
+    monkeypatch.setattr(desk, "_MOST", 1)
+    monkeypatch.setattr(dead_letters, "MOST", 1)
+    client = client_of(roles.VIEWER)
+    for number in range(2):
+        job(fingerprint=f"{KEY[:-1]}{number}")
+    assert "The 1 most frequent ones" in client.get(reverse(DESK)).content.decode()
+    told = client.get("/api/v1/queue/dead-letters").json()
+    assert (len(told["results"]), told["more"]) == (1, True)
+    Job.objects.filter(fingerprint=f"{KEY[:-1]}0").delete()
+    assert "most frequent" not in client.get(reverse(DESK)).content.decode()
+    assert client.get("/api/v1/queue/dead-letters").json()["more"] is False
+
+
 def test_desk__filtered__only_these_failures_and_bad_filters_are_told():
     client = client_of(roles.OPERATOR)
     made("one", "two")
@@ -46,6 +65,13 @@ def test_desk__filtered__only_these_failures_and_bad_filters_are_told():
     page = client.get(reverse(DESK), {"queue": "two"})
     assert [group.fingerprint for group in page.context["groups"]] == [f"{KEY[:-1]}0"]
     assert b"action=replay&amp;queue=two" in page.content
+    Job.objects.filter(queue="one").update(finished_at=timezone.now() - timedelta(hours=1))
+    page = client.get(reverse(DESK), {"died_since": "30m"})
+    assert [group.fingerprint for group in page.context["groups"]] == [f"{KEY[:-1]}0"]
+    assert b"action=replay&amp;died_since=30m" in page.content
+    start = client.get(reverse("admin:queue_app_bulkaction_start"), {"action": "replay", "died_since": "30m"})
+    assert start.context["count"] == 1
+    assert client.get(reverse(JOBS), {"died_since": "30m"}).context["cl"].result_count == 1
     told = client.get(reverse(DESK), {"since": "yesterday"}, follow=True)
     assert "is not a span" in told.content.decode()
 

@@ -123,6 +123,21 @@ def test_find__time__when_it_was_enqueued() -> None:
     assert found(since="2h", until="90m") == []
 
 
+def test_find__when_they_died__whenever_they_were_enqueued() -> None:
+    now = clock.now()
+    early, late, alive = enqueue_many(QUEUE, [{}] * 3)
+    for job, ago in ((early, 300), (late, 10)):
+        died = {"state": "DEAD_LETTER", "finished_at": now - timedelta(seconds=ago)}
+        Job.objects.filter(id=job.id).update(created_at=now - timedelta(days=9), **died)
+    assert alive.id not in found(died_since="1d")
+    assert found(died_since="1m") == [late.id]
+    assert found(died_until="1m") == [early.id]
+    assert found(died_since="1h", died_until="5s") == [early.id, late.id]
+    assert bulk.count("cancel", selection.read({"died_since": "1h"}, timezone.now())) == 0
+    with pytest.raises(selection.BadSelection, match="died_since is not before died_until"):
+        found(died_since="1m", died_until="1h")
+
+
 def test_enqueue__tags__stored_with_the_job_found_and_gone_with_it() -> None:
     job = enqueue(QUEUE, {}, tags=["red", "red", "hot"])
     again = enqueue(QUEUE, {}, tags=["red"], unique="k")

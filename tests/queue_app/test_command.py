@@ -150,6 +150,24 @@ def test_act__some_refused__the_others_done_and_exit_code_1(run, verb):
     assert (code, f"job {finished.pk} is COMPLETED" in text) == (FAILED, True)
 
 
+def test_act__dry_run_of_ids__tells_and_exits_as_it_would_and_changes_nothing(run):
+    dead, finished, missing = job(), job(State.COMPLETED), uuid.uuid4()
+    code, told = run("replay", str(dead.pk), str(finished.pk), str(missing), "--dry-run", "--json")
+    refused = [f"job {finished.pk} is COMPLETED", f"there is no job {missing}"]
+    assert (code, told) == (FAILED, {"would": 1, "refused": refused})
+    assert run("replay", str(dead.pk), "--dry-run", "--json") == (OK, {"would": 1, "refused": []})
+    assert run("cancel", str(dead.pk), "--dry-run")[0] == FAILED
+    assert standing(dead, finished) == ["DEAD_LETTER", "COMPLETED"]
+    assert "1 jobs at most" in run("replay", "--all", "--arguments", "to=nobody", "--dry-run")[1]
+
+
+def test_act__all_of_them_and_one_not_on_record__says_what_was_passed_over(run):
+    job()
+    job(payload={"not_kept": "too large"})
+    assert run("replay", "--all", "--json") == (OK, {"replayed": 1, "refused": [], "passed_over": 1})
+    assert "1 passed over: " in run("replay", "--all")[1]
+
+
 @pytest.mark.parametrize("verb", ["replay", "discard"])
 @pytest.mark.parametrize("choice", [[], ["ID", "--all"], ["ID", "--queue", "email_queue"], ["--queue", "x"]])
 def test_act__no_clear_choice__wrong_usage_and_nothing_done(verb, choice):
@@ -205,6 +223,14 @@ def test_failures_and_replay_at_a_rate__counted_first_then_a_row_of_its_own(run)
     assert run(*asked, "--yes", "--json")[1]["wanted"] == 1
     assert [row["wanted"] for row in run("bulk", "--json")[1]] == [1]
     assert standing(dead) == ["DEAD_LETTER"]  # a worker does it
+
+
+def test_failures__more_than_the_limit__says_so(run):
+    for number in range(3):
+        job(fingerprint=f"{number:016}")
+    assert "the 2 most frequent ones" in run("failures", "--limit", "2")[1]
+    assert "most frequent" not in run("failures", "--limit", "3")[1]
+    assert len(run("failures", "--limit", "2", "--json")[1]) == 2
 
 
 @pytest.mark.parametrize(

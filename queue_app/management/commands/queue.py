@@ -59,6 +59,7 @@ class Command(BrainCommand):
             "failures", self.failures, "Dead letters by what they failed of, the most frequent first."
         )
         selecting.add(failures, but=("state",))
+        failures.add_argument("--limit", type=positive, default=100)
         jobs = JobVerbs(self)
         jobs.define()
         QueueVerbs(self, jobs).define()
@@ -134,11 +135,13 @@ class Command(BrainCommand):
         columns = ["id", "task", "queue", "attempts", "error", "finished_at"]
         self.table(columns, [_row(job) for job in jobs])
 
-    def failures(self, **options: Any) -> None:
+    def failures(self, *, limit: int, **options: Any) -> None:
         columns = ["fingerprint", "jobs", "task", "type", "message", "latest"]
-        groups = deadletter.groups(selecting.read(options))
-        rows = [[getattr(group, column) for column in columns] for group in groups]
+        groups = deadletter.groups(selecting.read(options), most=limit + 1)
+        rows = [[getattr(group, column) for column in columns] for group in groups[:limit]]
         self.table(columns, [[*row[:4], row[4][:80], row[5]] for row in rows])
+        if len(groups) > limit:
+            self.line(f"the {limit} most frequent ones; --limit shows more")
 
 
 def _in_use(queue: Queue, use: limits_told.Use) -> str:
