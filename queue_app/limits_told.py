@@ -38,6 +38,13 @@ def of_queue(queue: Queue) -> str:
     return "; ".join([*_told(queue.max_concurrency, rate), *each, *(["fair"] if queue.is_fair else [])])
 
 
+def gap(queue: Queue) -> str:
+    """What goes past the limits, and what to do; empty where nothing does."""
+    if queue.delivery or not has_limits(queue):
+        return ""
+    return "Celery's .delay() goes past them: set the queue's delivery to ledger"
+
+
 def of_tenant(tenant: Tenant | None) -> str:
     """The same of what a tenant has of its own."""
     if tenant is None:

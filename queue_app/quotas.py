@@ -51,7 +51,7 @@ def check_count(field: str, value: Any, *, most: int = MOST) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadLimit(field, f"= {value!r} is not a whole number")
     if not 1 <= value <= most:
-        hint = "; to stop a queue, pause it" if value == 0 else ""
+        hint = "; pause what is to stop" if value == 0 else ""
         raise BadLimit(field, f"= {value} is not between 1 and {most:,}{hint}")
 
 

@@ -207,7 +207,8 @@ class QueueAdmin(RoleModelAdmin):
         trace = audit.by(request, "admin")
         if not change:
             queues.create_queue(obj.name, actor=trace["actor"], source=trace["source"])
-        queues.configure(obj.name, **trace, **changes)
+        if gap := limits_told.gap(queues.configure(obj.name, **trace, **changes)):
+            self.message_user(request, f"Limits: {gap}.", messages.WARNING)
 
 
 def _found(object_id: str) -> Queue:

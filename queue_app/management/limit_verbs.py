@@ -60,6 +60,8 @@ class LimitVerbs:
         each = [dict(zip(columns, row, strict=True)) for row in rows]
         self._command.document({"queue": name, **limits, "tenants": each})
         self._command.line(f"{name}: {limits_told.of_queue(queue) or 'no limits'}")
+        if gap := limits_told.gap(queue):
+            self._command.line(gap)
         self._command.table(columns, rows)
 
     def set(self, *, name: str, fair: bool | None, **options: Any) -> None:

@@ -168,7 +168,7 @@ def test_command__set_show_and_take_away(capsys: pytest.CaptureFixture[str]) -> 
     call_command("queue", "limits", "set", NAME, "--tenant-concurrency", "2", "--tenant-rate", "5")
     assert (limits()["tenant_concurrency"], limits()["tenant_rate_period_s"]) == (2, 1.0)
     call_command("queue", "limits", "tenant", NAME, "acme", "--weight", "3", "--new")
-    capsys.readouterr()
+    assert "Celery's .delay() goes past them" in capsys.readouterr().out
     call_command("queue", "limits")
     out = capsys.readouterr().out
     assert (
@@ -223,7 +223,11 @@ def test_admin__queue_form__takes_limits_and_refuses_bad_ones() -> None:
     )
     assert answer.status_code == 302
     assert (limits()["max_concurrency"], limits()["rate_count"], limits()["is_fair"]) == (5, 10, True)
-    assert "5 at once; 10 in 1 s" in client.get(url).content.decode()
+    shown = client.get(url).content.decode()
+    assert "5 at once; 10 in 1 s" in shown
+    assert "delay() goes past them" in shown
+    answer = client.post(url, {"max_concurrency": "5", "delivery": "ledger"}, follow=True)
+    assert "goes past them" not in answer.content.decode()
 
 
 def test_admin__job_of_a_queue_with_limits__says_what_it_waits_for() -> None:

@@ -42,5 +42,5 @@ def test_check__limits__pass() -> None:
 
 
 def test_check__zero__says_what_to_do_instead() -> None:
-    with pytest.raises(BadLimit, match="pause it"):
+    with pytest.raises(BadLimit, match="pause what is to stop"):
         quotas.check({"max_concurrency": 0})
