@@ -110,16 +110,19 @@ class Exchange(Request):
                 self.request_id.decode(), (identity.name, identity.subject) if identity is not None else ("", ""),
             ),
         )  # fmt: skip
-        if not changes.wants_request_body or (self.sent and not self.length):
+        if not changes.wants_request_body or (self.sent and not self.bytes_in):
             self._transformed(None)
             return
-        if self.length > self.edge.limits.MAX_EDITED_BYTES:
+        if max(self.length, self.bytes_in) > self.edge.limits.MAX_EDITED_BYTES:
             detail = f"The body is larger than {self.edge.limits.MAX_EDITED_BYTES} bytes."
             reply = Refusal(413, "body_too_large", detail)
             self.follow(pipeline.transformed(self, reply, time.monotonic()))
             return
         self.collected = self.pending or []
         self.pending = []
+        if self.sent:  # all of it came while the limits were asked, and so did its end
+            self._collected()
+            return
         if self.expects:
             self.edge.transport.write(_CONTINUE)
             self.expects = False

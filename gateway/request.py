@@ -201,6 +201,10 @@ class Request(Call, ABC):
         if self.bytes_in > self.edge.limits.MAX_EDITED_BYTES:
             raise too_large(self.edge.limits.MAX_EDITED_BYTES)
 
+    def _collected(self) -> None:
+        body, self.collected = b"".join(self.collected or ()), None
+        self.collected_whole(body)
+
     def end(self, trailers: Headers) -> None:
         if self.sent:
             return
@@ -208,8 +212,7 @@ class Request(Call, ABC):
         if self.over:
             self.edge.next()
         elif self.collected is not None:
-            body, self.collected = b"".join(self.collected), None
-            self.collected_whole(body)
+            self._collected()
         elif self.chunked:
             if trailers:
                 names = self.edge.worker.snapshot.names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway import edits, forwarding, hooks, stale
+from gateway import bucket, edits, forwarding, hooks, stale
 from gateway.edge import Edge
 from gateway.transforming import Transforms
 from gateway.worker import Worker
@@ -132,6 +133,27 @@ def test_edge__edited_response_breaks_off__502_as_none_of_it_has_left(
         assert (answer.status, answer.headers["x-brain-error"]) == (502, "upstream_closed")
         assert answer.json()["code"] == "upstream_closed"
         assert edge.inflight() == 0
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_edge__edited_body_that_came_while_the_limits_were_asked__edited_and_sent(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream, framing: str
+) -> None:
+    """With a length it waited for an end that had come, up to 504; in chunks it went past the edits."""
+    edited = Transforms(edits.compile([edits.Spec(request={"body": {"remove": ["cvv"]}})]))
+    limits = (bucket.per_window("minute", 600, 60, capacity=100),)
+    edge = start_edge(
+        [route("/api", [target(upstream.port)], transforms=edited, limits=limits, timeout_s=2.0)]
+    )
+    body = b'{"cvv":1}'
+    head = ("Content-Type: application/json",)
+    if framing == "length":
+        data = request("/api/echo", *head, method="POST", body=body)
+    else:
+        data = request("/api/echo", *head, "Transfer-Encoding: chunked", method="POST")
+        data += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    answers = [edge.ask(data) for _ in range(3)]
+    assert [(answer.status, answer.json()["bytes"]) for answer in answers] == [(200, len(b"{}"))] * 3
 
 
 def test_edge__edited_response_kept_for_worse_times__with_its_body(
@@ -267,6 +289,21 @@ def test_edge__pipelined_in_one_piece_with_the_beginning_of_another__bounds_go_b
         answer = client.send(request("/api/y")[20:]).answer()
         assert answer is not None
         assert answer.json()["target"] == "/api/y"
+
+
+@pytest.mark.parametrize("how", ["reset", "closed"])
+def test_edge__client_gone_while_nothing_is_read_of_it__target_given_back_without_a_word_against_it(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream, how: str
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)])])
+    client = edge.client()
+    client.send(request("/api/hang") + request("/api/x"))  # the second makes it stop reading
+    assert eventually(lambda: edge.inflight() == 1)
+    if how == "reset":
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert eventually(lambda: (edge.inflight(), len(edge.worker.connections)) == (0, 0))
+    assert edge.targets[0].failures == 0
 
 
 def test_edge__client_that_goes_on_to_send__is_not_what_keeps_a_silent_target(
