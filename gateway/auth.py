@@ -65,7 +65,7 @@ def by_key(key: bytes, identities: Mapping[bytes, Identity], wall: float) -> Ide
 
 def by_claims(issuer: Issuer, claims: dict[str, Any]) -> Identity:
     """claims: verified. Raises Rejected for a sub, roles or scope of the wrong shape."""
-    subject = claims.get("sub")
+    subject = subject_of(claims)
     if type(subject) is not str or not 0 < len(subject) <= MAX_NAME_CHARACTERS:
         raise Rejected(f"sub: not a text of 1 to {MAX_NAME_CHARACTERS} characters")
     name = claims.get("username")
@@ -79,6 +79,14 @@ def by_claims(issuer: Issuer, claims: dict[str, Any]) -> Identity:
         _scopes(claims, issuer.scope_claim),
         expires_at=claims["exp"],
     )
+
+
+def subject_of(claims: dict[str, Any]) -> Any:
+    """sub, or what simplejwt's own classes write in its place."""
+    if "sub" in claims:
+        return claims["sub"]
+    user = claims.get("user_id")
+    return str(user) if type(user) is int else user
 
 
 def of_one_key(subject: str, digest: bytes) -> str:

@@ -22,6 +22,7 @@ from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
 from foundation import roles
 
 from . import revocations, tokens
+from .auth import subject_of
 from .callers import OWN_ISSUER, default_issuer
 from .conf import conf
 from .holder import Holder
@@ -123,7 +124,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
             raise exceptions.AuthenticationFailed("The token is not accepted.") from error
         if revocations.is_revoked(issuer.name, claims.get("jti"), token):
             raise exceptions.AuthenticationFailed("The token is revoked.")
-        user = get_user_model().objects.filter(pk=user_pk(claims.get("sub")), is_active=True).first()
+        user = get_user_model().objects.filter(pk=user_pk(subject_of(claims)), is_active=True).first()
         if user is None:
             raise exceptions.AuthenticationFailed("The token's user does not exist or is not active.")
         return user, token.decode("latin-1")

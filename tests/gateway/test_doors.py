@@ -12,10 +12,12 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client as DjangoClient
 from django.urls import reverse
+from rest_framework_simplejwt.tokens import AccessToken
 
-from gateway import config, issuers, revocations, tokens, views
+from gateway import changes, config, issuers, revocations, tokens, views
 from gateway.holder import Holder
 from gateway.limiter import Limiter
+from gateway.models import JwtIssuer
 from orm_app.models import User
 
 from .client import Client, request
@@ -212,6 +214,17 @@ def test_token__without_a_signing_row__the_sites_own_secret_signs(
     user("ada", "viewer")
     bearer = {"authorization": f"Bearer {token(client).json()['access']}"}
     assert client.get(reverse("gateway-status"), headers=bearer).json()["issuers"] == ["brain"]
+
+
+def test_token__of_simplejwts_own_class__opens_routes_and_the_api(
+    client: DjangoClient, odd: OddUpstream
+) -> None:
+    JwtIssuer.objects.update(enabled=False)  # so that the site's own secret signs
+    changes.bump()
+    views.holder.refresh()
+    bearer = {"authorization": f"Bearer {AccessToken.for_user(user('ada', 'viewer'))}"}
+    assert client.get("/svc/x", headers=bearer).status_code == 200
+    assert client.get(reverse("gateway-status"), headers=bearer).status_code == 200
 
 
 def test_token__refresh__new_access_with_the_roles_of_now(client: DjangoClient, odd: OddUpstream) -> None:

@@ -114,6 +114,17 @@ def test_identify__claims_of_the_wrong_shape__none_and_why(claims: dict[str, Any
     assert identities().explain(bearer(**claims), None, NOW).startswith(f"{reason}: ")
 
 
+@pytest.mark.parametrize(
+    ("claims", "subject"),
+    [({"user_id": "7"}, "jwt:i:7"), ({"user_id": 7}, "jwt:i:7"), ({"user_id": 7, "sub": "a"}, "jwt:i:a")],
+)
+def test_by_claims__simplejwts_own_tokens__its_user_id_stands_for_sub(claims: Any, subject: str) -> None:
+    assert auth.by_claims(Issuer("i", "HS256", b"k"), claims | {"exp": 1}).subject == subject
+    for bad in ({"user_id": True}, {"user_id": ""}, {"user_id": 7, "sub": None}, {}):
+        with pytest.raises(Rejected, match="sub: "):
+            auth.by_claims(Issuer("i", "HS256", b"k"), bad | {"exp": 1})
+
+
 def test_by_claims__names_of_claims__as_the_issuer_has_them() -> None:
     def found(claims: dict[str, Any], **names: str) -> tuple[set[str], set[str]]:
         identity = auth.by_claims(Issuer("i", "HS256", b"k", **names), {"sub": "7", "exp": 1} | claims)
