@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -299,6 +300,8 @@ class Edge(asyncio.Protocol):
         exchange, limits = self.exchange, self.limits
         if self.lingering:
             return now >= self.deadline
+        if (self.held or self.tunnel is not None) and self._has_hung_up():
+            return True
         if self.stalled:
             unsent = self.transport.get_write_buffer_size()
             if unsent != self.unsent:  # it does read, if slowly
@@ -319,7 +322,7 @@ class Edge(asyncio.Protocol):
     def expire(self) -> None:
         """Called by the worker when `is_overdue`."""
         exchange = self.exchange
-        if self.lingering or self.stalled or self.transport.is_closing():
+        if self.lingering or self.stalled or self.transport.is_closing() or self._has_hung_up():
             self.transport.abort()
         elif exchange is None:
             if self.head_started:
@@ -332,6 +335,18 @@ class Edge(asyncio.Protocol):
             exchange.timed_out(time.monotonic())
         else:
             self.fail(BadRequest("body_timeout", "The request's body did not arrive in time.", 408))
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client is gone while nothing is read of it, and so nobody has heard of it."""
+        transport = self.transport
+        if transport.is_reading() or transport.is_closing():
+            return False
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))
 
     # --- httptools ---
 

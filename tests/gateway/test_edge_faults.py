@@ -334,7 +334,8 @@ def test_edge__client_that_reads_slowly__is_not_one_that_does_not_read() -> None
     transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes))
     limits = SimpleNamespace(WRITE_TIMEOUT_S=1.0)
     slow: Any = SimpleNamespace(
-        exchange=None, limits=limits, lingering=False, stalled=True, unsent=9_500, moved_at=0.0, transport=transport
+        exchange=None, held=False, limits=limits, lingering=False, stalled=True, tunnel=None, unsent=9_500, moved_at=0.0,
+        transport=transport,
     )  # fmt: skip
     assert [Edge.is_overdue(slow, now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
 
