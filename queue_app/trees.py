@@ -7,6 +7,7 @@ running ones are asked, by force if so wished → one audit entry
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -123,8 +124,9 @@ def _cut(jobs: list[UUID], *, actor: str, force: bool) -> Cut:
         stopped, told = ledger.cancel_many(part, actor=actor, force=force)
         cancelled, asked = cancelled + stopped, asked + told
         for job in Job.objects.filter(id__in=part, delivery=Delivery.BROKER).exclude(state__in=states.OVER):
-            cancelling.revoke(job, force=force)
-            asked += 1
+            with suppress(cancelling.Over):  # the recorder has just heard of its end
+                cancelling.revoke(job, force=force)
+                asked += 1
     return Cut(cancelled, asked, len(jobs) - cancelled - asked)
 
 

@@ -126,7 +126,7 @@ def cancel_trees(roots: Any, **trace: Any) -> int:
 
 
 def _told(member: Member, job: Job | None) -> tuple[Any, str, str]:
-    role = member.role.replace("_", " ")
+    role = f"({member.role.replace('_', ' ')})" if member.role else ""
     if job is None:
         return shortened(str(member.job)), member.outcome or "past its retention", role
     return _job_link(job.id, job.name), "waits for others" if job.is_held else job.state, role

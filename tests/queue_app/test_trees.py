@@ -13,6 +13,7 @@ from queue_app import (
     add_to_batch,
     batch,
     call,
+    cancelling,
     chain,
     enqueue,
     enqueue_many,
@@ -140,6 +141,23 @@ def test_cancel_tree__batch_grows_before_it_is_locked__what_was_added_is_cancell
     assert trees.cancel_tree(flow, **WHO).cancelled == 3
     assert states_of(flow) == ["CANCELLED"] * 3
     assert flow.status == Status.CANCELLED
+
+
+def test_cancel_tree__brokers_job_ends_at_that_moment__is_over_and_the_rest_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = enqueue("email_queue", {})
+    child = enqueue("email_queue", {}, parent=root)
+    Job.objects.filter(id=child.id).update(delivery="broker", state=State.PROCESSING)
+    revoke = cancelling.revoke
+
+    def late(job: Job, *, force: bool) -> None:
+        Job.objects.filter(id=job.id).update(state=State.COMPLETED)  # as the recorder has just heard
+        revoke(job, force=force)
+
+    monkeypatch.setattr(cancelling, "revoke", late)
+    assert trees.cancel_tree(root, **WHO) == (1, 0, 1)
+    assert standing(root, child) == ["CANCELLED", "COMPLETED"]
 
 
 def test_cancel_tree__cyclic_parents__each_once() -> None:
