@@ -271,6 +271,8 @@ class Reader:
         return None
 
     def choice(self, value: Any, at: Path, choices: tuple[str, ...]) -> str | None:
+        if value is False and "off" in choices:  # which is what YAML 1.1 makes of it without quotes
+            return "off"
         if isinstance(value, str) and value in choices:
             return value
         self.wrong(at, f"is one of {', '.join(filter(None, choices))}", value)

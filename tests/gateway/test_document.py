@@ -79,6 +79,11 @@ def test_load__older_names__taken_with_a_warning() -> None:
     )
 
 
+def test_load__off_without_quotes__is_the_word() -> None:
+    loaded = config.load("services: {a: {targets: [{url: 'http://127.0.0.1:1', state: off}]}}")
+    assert loaded.entries["target", "a http://127.0.0.1:1"]["state"] == "off"
+
+
 def test_load__anchors_and_merge_keys__as_if_written_out() -> None:
     text = """\
 defaults: &usual

@@ -85,7 +85,7 @@ def test_rollback__version_that_is_not_kept_or_not_there__refused() -> None:
     before = conf()
     conf.bind(GatewayConf(REVISIONS_KEPT=10))
     try:
-        put(SEED)
+        put(SEED.replace("burst_limit: 10", "burst_limit: 60"))
         route = Route.objects.get()
         for cost in range(2, 15):
             route.cost = cost
