@@ -36,6 +36,7 @@ from .alink import AsyncLink
 from .breaker import Breaker
 from .cluster import AsyncClusterLink, ClusterLink
 from .conf import conf
+from .line import Line
 from .link import Link
 
 _SCAN_COUNT = 1000
@@ -221,6 +222,17 @@ def alink(
         key, lambda: _made_alink(servers, failures, open_s, options or {})
     )
     return made
+
+
+def aline() -> Line | None:
+    """A line of the running loop's own to the default server, not dialled yet; None for a cluster, which no single line
+    leads to. Whoever asked for it closes it."""
+    made = aclient()
+    return (
+        None
+        if isinstance(made, redis.asyncio.cluster.RedisCluster)
+        else Line(made.connection_pool.make_connection())
+    )
 
 
 def pools_of(url: str, options: Mapping[str, Any] | None = None) -> dict[str, redis.ConnectionPool]:

@@ -116,7 +116,9 @@ class Account:
         spare = 2.0 * self._book.nodes * most
         if not costs:
             return Ask(0.0, 0.0, 1.0, lease, spare, settled, back, self.granted_us)
-        return Ask(costs[0], sum(costs), min(costs), lease, spare, settled, back, self.granted_us)
+        # The time of the last grant is there to believe a report by: without one, the same is asked again and again.
+        granted_us = self.granted_us if settled or back else 0
+        return Ask(costs[0], sum(costs), min(costs), lease, spare, settled, back, granted_us)
 
     def _target(self, now: float, most: int) -> float:
         """Twice what the pace since the last call needs; nothing for a client that comes now and then, which

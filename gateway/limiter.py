@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from hiredis import pack_command
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from cache_app import connections as store
+from cache_app.line import Line
 
 from .accounts import LEASE_S, Account, Accounts
 from .bucket import Ask, Limit, Taken
@@ -55,6 +56,20 @@ class Waiter:
         self.answer = None
 
 
+class Flight:
+    """One batch: what was asked for whom, at `sent`, for how many waiters each. replies: None for what has to be sent
+    again, as the store had not known the script."""
+
+    __slots__ = ("asks", "counts", "due", "replies", "sent", "timer")
+
+    def __init__(self, due: list[Account], sent: float) -> None:
+        self.due, self.sent = due, sent
+        self.asks: list[Ask] = []
+        self.counts: list[int] = []
+        self.replies: list[Any] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+
 class Limiter:
     """One a process, or one an event loop: `ask`, `atake`, `give_back` and `aclose` belong to one loop."""
 
@@ -68,7 +83,11 @@ class Limiter:
         self._script: Script | None = None  # it knows its text's hash, so it is not made for every request
         self._down_until = 0.0  # a store that failed is not waited for by every request; 0.0: it is there
         self._due: list[Account] = []
-        self._flight: asyncio.Task[None] | None = None
+        self._line: Line | None = None
+        self._flight: Flight | None = None
+        self._is_leaving = False  # the next batch is about to
+        self._sending: asyncio.Task[None] | None = None  # what has to wait before it can be sent
+        self._landed: asyncio.Event | None = None  # no batch is under way
         self._leased: set[Account] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -123,78 +142,160 @@ class Limiter:
             if account.left > 0.0:
                 self._call(account)
         self._leased.clear()
-        if self._flight is not None:
-            await self._flight
+        if self._flight is not None or self._is_leaving:
+            self._landed = asyncio.Event()
+            await self._landed.wait()
+        if self._line is not None:
+            self._line.close()
 
     def _call(self, account: Account) -> None:
         if account.asking:
             return
         account.asking = True
         self._due.append(account)
-        if self._flight is None:
-            # Not of the request that happens to come first: it may be cancelled, and others wait as well.
-            self._flight = asyncio.get_running_loop().create_task(self._fly())
+        if self._flight is None and not self._is_leaving:
+            self._is_leaving = True
+            asyncio.get_running_loop().call_soon(self._leave)
 
-    async def _fly(self) -> None:
+    def _leave(self) -> None:
+        """Send what has gathered, in one batch."""
+        self._is_leaving = False
+        due, self._due = self._due, []
+        self._flight = flight = Flight(due, self._clock())
+        flight.timer = asyncio.get_running_loop().call_later(
+            conf().LIMITER_TIMEOUT_S, self._fail, flight, TimeoutError()
+        )
         try:
-            while self._due:
-                due, self._due = self._due, []
-                await self._round(due)
-        finally:
-            self._flight = None
-
-    async def _round(self, due: list[Account]) -> None:
-        sent = self._clock()
-        asks, counts = [], []
-        for account in due:
-            account.waiting = deque(waiter for waiter in account.waiting if waiter.answer is not None)
-            counts.append(len(account.waiting))
-            asks.append(account.ask(sent, [waiter.cost for waiter in account.waiting]))
-        try:
-            async with asyncio.timeout(conf().LIMITER_TIMEOUT_S):
-                replies = await self._send(due, asks)
+            for account in due:
+                if account.waiting:
+                    account.waiting = deque(waiter for waiter in account.waiting if waiter.answer is not None)
+                flight.counts.append(len(account.waiting))
+                costs = [waiter.cost for waiter in account.waiting]
+                flight.asks.append(account.ask(flight.sent, costs))
+            self._send(flight)
         except Exception as error:  # noqa: BLE001  (whatever it is, requests wait for an answer)
-            self._went_down(error)
-            late, self._due = self._due, []
-            for account in [*due, *late]:  # those that came meanwhile need not find out for themselves
-                account.asking = False
-                self._answer_without_store(account)
+            self._fail(flight, error)
+
+    def _send(self, flight: Flight) -> None:
+        line = self._line
+        if line is not None and line.is_open:
+            packed = [
+                self._packed(account, asked) for account, asked in zip(flight.due, flight.asks, strict=True)
+            ]
+            line.send(
+                b"".join(packed), len(packed), lambda replies, error: self._heard(flight, replies, error)
+            )
         else:
-            self._is_up()
-            for account, asked, reply, count in zip(due, asks, replies, counts, strict=True):
-                account.granted(asked, _taken(reply), sent)
-                account.asking = False
-                self._serve(account, count)
+            self._sending = asyncio.get_running_loop().create_task(self._send_later(flight))
 
-    async def _send(self, due: list[Account], asks: list[Ask]) -> list[Any]:
-        """Redis-py's client costs three times what its connection does, and as much again for each command."""
-        pool = store.aclient().connection_pool
-        commands = [self._command(account, asked) for account, asked in zip(due, asks, strict=True)]
-        connection = await pool.get_connection()
+    async def _send_later(self, flight: Flight) -> None:
+        """By a new line; by the links to its nodes, if it is a cluster."""
         try:
-            replies = await _exchange(connection, commands)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                # It knows the script from now on. What did run is not sent twice.
-                again = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                load = _packed("SCRIPT", "LOAD", SCRIPT)
-                _, *late = await _exchange(connection, [load, *(commands[n] for n in again)])
-                for n, reply in zip(again, late, strict=True):
-                    replies[n] = reply
-        finally:
-            await pool.release(connection)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        return replies
+            line = store.aline()
+            if line is None:
+                commands = [
+                    self._command(account, asked)
+                    for account, asked in zip(flight.due, flight.asks, strict=True)
+                ]
+                self._heard(flight, await store.alink(store.default_url()).pipeline(commands), None)
+                return
+            await line.dial()
+            if self._flight is flight:
+                self._line = line
+                self._send(flight)
+            else:
+                line.close()
+        except Exception as error:  # noqa: BLE001
+            self._fail(flight, error)
 
-    def _command(self, account: Account, asked: Ask) -> bytes:
-        if account.packed is None:
-            keys, rates = self._keys(account), _rates(account.limits)
-            size = 3 + len(keys) + len(asked) + len(rates)
-            head = b"*%d\r\n" % size + _bulks("EVALSHA", _SHA, str(len(keys)), *keys)
-            account.packed = head, _bulks(*rates)
-        head, tail = account.packed
-        return head + _bulks(*map(repr, asked)) + tail
+    def _heard(self, flight: Flight, replies: list[Any], error: Exception | None) -> None:
+        if self._flight is not flight:
+            return
+        if error is not None:
+            self._fail(flight, error)
+            return
+        if flight.replies:  # of those that were sent again
+            left = iter(replies)
+            replies = [next(left) if isinstance(known, NoScriptError) else known for known in flight.replies]
+        elif any(isinstance(reply, NoScriptError) for reply in replies):
+            flight.replies = replies
+            self._sending = asyncio.get_running_loop().create_task(self._send_again(flight))
+            return
+        broken = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        try:
+            taken = [] if broken is not None else [_taken(reply) for reply in replies]
+        except (TypeError, ValueError, IndexError) as odd:
+            broken = odd
+        if broken is not None:
+            self._fail(flight, broken)
+        else:
+            self._land(flight, taken)
+
+    async def _send_again(self, flight: Flight) -> None:
+        """With the script's text, which the store knows from now on. What did run is not sent twice."""
+        pairs = zip(flight.due, flight.asks, flight.replies, strict=True)
+        commands = [
+            ("EVAL", SCRIPT, *self._command(account, asked)[2:])
+            for account, asked, reply in pairs
+            if isinstance(reply, NoScriptError)
+        ]
+        try:
+            if self._line is None:
+                self._heard(flight, await store.alink(store.default_url()).pipeline(commands), None)
+            else:
+                packed = b"".join(map(pack_command, commands))
+                self._line.send(
+                    packed, len(commands), lambda replies, error: self._heard(flight, replies, error)
+                )
+        except Exception as error:  # noqa: BLE001
+            self._fail(flight, error)
+
+    def _land(self, flight: Flight, taken: list[Taken]) -> None:
+        self._over(flight)
+        self._is_up()
+        for account, asked, told, count in zip(flight.due, flight.asks, taken, flight.counts, strict=True):
+            account.granted(asked, told, flight.sent)
+            account.asking = False
+            self._serve(account, count)
+        self._go_on()
+
+    def _fail(self, flight: Flight, error: Exception) -> None:
+        if self._flight is not flight:
+            return
+        self._over(flight)
+        if self._line is not None:
+            self._line.close()  # whatever it still says belongs to nobody
+            self._line = None
+        if self._sending is not None and self._sending is not asyncio.current_task():
+            self._sending.cancel()
+        self._went_down(error)
+        late, self._due = self._due, []
+        for account in [*flight.due, *late]:  # those that came meanwhile need not find out for themselves
+            account.asking = False
+            self._answer_without_store(account)
+        self._go_on()
+
+    def _over(self, flight: Flight) -> None:
+        self._flight = None
+        if flight.timer is not None:
+            flight.timer.cancel()
+
+    def _go_on(self) -> None:
+        if self._due and self._flight is None and not self._is_leaving:
+            self._leave()
+        elif self._landed is not None and self._flight is None and not self._is_leaving:
+            self._landed.set()
+
+    def _packed(self, account: Account, asked: Ask) -> bytes:
+        """What is asked alike again and again, as without leases, is packed once."""
+        if account.packed is None or account.packed[0] != asked:
+            account.packed = asked, pack_command(self._command(account, asked))
+        packed: bytes = account.packed[1]
+        return packed
+
+    def _command(self, account: Account, asked: Ask) -> tuple[str, ...]:
+        keys = self._keys(account)
+        return ("EVALSHA", _SHA, str(len(keys)), *keys, *map(repr, asked), *_rates(account.limits))
 
     def _keys(self, account: Account) -> list[str]:
         return [self._prefix + limit.key for limit in account.limits]
@@ -306,28 +407,6 @@ class Limiter:
             taken = Taken(policy == "allow")
         account.levels = taken.levels
         return taken
-
-
-async def _exchange(connection: Any, commands: list[bytes]) -> list[Any]:
-    """The replies in order, an error of the server's as a value. A connection that breaks off raises."""
-    await connection.send_packed_command(b"".join(commands))
-    replies: list[Any] = []
-    for _ in commands:
-        try:
-            # The caller's timeout is for all of them together; redis-py would set up one for each.
-            replies.append(await connection.read_response(timeout=math.inf))
-        except ResponseError as error:
-            replies.append(error)
-    return replies
-
-
-def _packed(*parts: str) -> bytes:
-    """A command as Redis reads it."""
-    return b"*%d\r\n" % len(parts) + _bulks(*parts)
-
-
-def _bulks(*parts: str) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in [part.encode() for part in parts]])
 
 
 def _tell(waiter: Waiter, taken: Taken) -> None:

@@ -16,7 +16,7 @@ from cache_app import connections as store
 from gateway import bucket
 from gateway.accounts import LEASE_S, Account
 from gateway.bucket import Ask, Level, Limit, Taken
-from gateway.limiter import SCRIPT, Limiter
+from gateway.limiter import SCRIPT, Flight, Limiter
 from gateway.local_buckets import LocalBuckets
 
 FAST = (Limit("second", 400.0, 400.0, 400, 1),)
@@ -151,13 +151,23 @@ class Counting(Limiter):
         super().__init__(clock=lambda: self.now, **values)
         self.now = 1000.0
         self.asks: list[Ask] = []
+        self.held: list[Ask] | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def _send(self, due: list[Account], asks: list[Ask]) -> list[Any]:
-        self.asks += asks
+    def _send(self, flight: Flight) -> None:
+        if flight.asks is not self.held:
+            self.asks += flight.asks
+        self.held = flight.asks
+        if self.gate.is_set():
+            super()._send(flight)
+        else:
+            self.waiting = asyncio.ensure_future(self._send_then(flight))
+
+    async def _send_then(self, flight: Flight) -> None:
         await self.gate.wait()
-        return await super()._send(due, asks)
+        if self._flight is flight:
+            super()._send(flight)
 
 
 @pytest.fixture
