@@ -12,6 +12,7 @@ from foundation import problems
 
 from . import answers, dial, pipeline, routing, stale, tunnel
 from . import headers as heads
+from .auth import of_one_key
 from .calls import HeaderPairs, Pause, Refusal, Route, Step, TakeTokens, UpstreamFailed
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
@@ -406,7 +407,11 @@ class Exchange(Request):
 
     def _stale_key(self) -> stale.Key:
         assert self.route is not None  # noqa: S101  (the caller has looked)
-        caller = self.identity.subject if self.identity is not None else ""
+        identity, caller = self.identity, ""
+        if identity is not None:  # a target may see the key, and answer each in its own way
+            caller = (
+                of_one_key(identity.subject, identity.key_digest) if identity.key_digest else identity.subject
+            )
         return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.preamble.fields)
 
     def _answer_of_old(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway import dial, edits, forwarding, hooks
+from gateway import dial, edits, forwarding, hooks, keys
 from gateway.calls import Refusal
 from gateway.dial import Dial
 from gateway.plugins import Failure, Reply, Request, Response
@@ -375,6 +375,10 @@ def test_edge__stale_answer__given_to_the_same_caller_when_no_target_is_left(
         assert (again.headers["x-brain-error"], again.headers["age"]) == ("connect_failed", "0")
         assert edge.ask(request("/api/x?a=2")).status == 502
         assert edge.ask(request("/open/x?a=1")).status == 502
+        known: Any = edge.worker.snapshot.identities._keys
+        other = replace(known[keys.digest(b"good-key")], key_digest=keys.digest(b"other-key"))
+        known[other.key_digest] = other  # the same consumer's
+        assert edge.ask(request("/api/x?a=1", key="other-key")).status == 502
 
 
 def test_edge__stale_answer__before_the_static_one_and_not_in_place_of_a_plugins(
