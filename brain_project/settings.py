@@ -230,7 +230,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Brain Platform",
-    "DESCRIPTION": "The REST API of the gateway. Errors are application/problem+json (RFC 9457).",
+    "DESCRIPTION": "Gateway, queue, cache and databases. Errors are application/problem+json (RFC 9457).",
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -241,6 +241,9 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TargetState": "gateway.models.service.STATES",
         "KeyState": "gateway.api.keys.STATES",
+        "JobState": "queue_app.states.State",
+        "AlertState": "queue_app.alerts.State",
+        "WorkflowKind": ["chain", "group", "batch"],
     },
     "ENUM_SUFFIX": "",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,  # tests hold the schema; a server need not make it to start

@@ -12,8 +12,7 @@ from rest_framework.generics import GenericAPIView
 from . import problems, roles
 
 ROOT = "/api/v1/"
-# The others put their answers together by hand, and would have to name a serializer for each.
-DESCRIBED = (f"{ROOT}gateway/", f"{ROOT}cache/", f"{ROOT}database/")
+DESCRIBED = tuple(f"{ROOT}{app}/" for app in ("gateway", "queue", "cache", "database"))
 
 _VERBS = {"GET": "Read", "POST": "Make", "PUT": "Make or replace", "PATCH": "Change", "DELETE": "Delete"}
 
@@ -92,13 +91,15 @@ class AutoSchema(PlainSchema):
         """What any such call can answer. What needs no role, signing in, is limited instead."""
         is_write = self.method not in ("GET", "HEAD")
         is_guarded = bool(self.view.permission_classes)
+        has_etags = self.path.startswith(f"{ROOT}gateway/")
+        is_asked = any(one["in"] == "query" for one in self._get_parameters())
         return [
-            *([400] if is_write or hasattr(self.view, "filters") else []),
+            *([400] if is_write or is_asked else []),
             401,
             403 if is_guarded else 429,
             *([404] if "{" in self.path else []),
             *([409] if is_write and is_guarded else []),
-            *([412] if self.method in ("PUT", "PATCH", "DELETE") else []),
+            *([412] if self.method in ("PUT", "PATCH", "DELETE") and has_etags else []),
             *([415] if is_write and self.get_request_serializer() is not None else []),
         ]
 

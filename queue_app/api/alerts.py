@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, serializers, status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -72,11 +73,17 @@ class NewSilenceSerializer(AlertSilenceSerializer):
     queue = serializers.CharField(default="", allow_blank=True)
 
 
+@extend_schema_view(get=extend_schema(summary="List alerts"))
 class AlertList(generics.ListAPIView[Alert]):
     """Newest first. Filters: `state` (pending, firing, resolved), `queue`, `name` (the rule's)."""
 
     serializer_class = AlertSerializer
     pagination_class = NewestFirst
+    filters = {
+        "state": f"One of {', '.join(_STATES)}.",
+        "queue": "Of this queue.",
+        "name": "Of the rule of this name.",
+    }
 
     def get_queryset(self) -> QuerySet[Alert]:
         asked = self.request.query_params
@@ -94,6 +101,9 @@ class AlertDetail(generics.RetrieveAPIView[Alert]):
 class AlertSilence(APIView):
     """POST `{"for_s": 3600, "reason": …}`: tell nobody of this rule about this queue. 409 when the alert is over."""
 
+    @extend_schema(
+        summary="Silence an alert", request=AlertSilenceSerializer, responses={201: SilenceSerializer}
+    )
     def post(self, request: Request, pk: int) -> Response:
         alert, given = get_object_or_404(Alert, pk=pk), AlertSilenceSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -118,11 +128,13 @@ class RuleDetail(generics.RetrieveUpdateDestroyAPIView[AlertRule]):
         _checked(alert_rules.delete, instance, **audit.by(self.request, "api"))
 
 
+@extend_schema_view(get=extend_schema(summary="List silences"))
 class SilenceList(generics.ListAPIView[Silence]):
     """GET: newest first; `standing=true`: those that are not over. POST `{"for_s", "reason", "rule", "queue"}`."""
 
     serializer_class = SilenceSerializer
     pagination_class = NewestFirst
+    filters = {"standing": "true: those that are not over."}
 
     def get_queryset(self) -> QuerySet[Silence]:
         found = Silence.objects.select_related("rule")
@@ -131,6 +143,11 @@ class SilenceList(generics.ListAPIView[Silence]):
             raise ValidationError({"standing": ["is neither true nor false"]})
         return found.filter(until__gt=clock.now()) if wanted == "true" else found
 
+    @extend_schema(
+        summary="Silence a rule, a queue or all",
+        request=NewSilenceSerializer,
+        responses={201: SilenceSerializer},
+    )
     def post(self, request: Request) -> Response:
         given = NewSilenceSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -143,6 +160,7 @@ class SilenceList(generics.ListAPIView[Silence]):
 class SilenceEnd(APIView):
     """POST: tell again. 409 when it is over."""
 
+    @extend_schema(summary="End a silence", request=None, responses=SilenceSerializer)
     def post(self, request: Request, pk: int) -> Response:
         row = _checked(silences.end, get_object_or_404(Silence, pk=pk), **audit.by(request, "api"))
         return Response(SilenceSerializer(row).data)

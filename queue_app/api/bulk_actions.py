@@ -8,9 +8,9 @@ from uuid import UUID
 
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema
 from rest_framework import generics, serializers, status
 from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,7 +22,8 @@ from queue_app.models import BulkAction
 from queue_app.selection import Selection
 from queue_app.states import Bulk
 
-from .answers import conflict_if
+from .answers import Pages, conflict_if
+from .shapes import WantedSerializer
 
 
 class BulkActionSerializer(serializers.ModelSerializer[BulkAction]):
@@ -66,9 +67,8 @@ def selected(asked: Mapping[str, str], *, at: str = "") -> Selection:
         raise ValidationError({at: told} if at else told) from error
 
 
-class NewestStarted(CursorPagination):
+class NewestStarted(Pages):
     ordering = ("-created_at", "-id")
-    page_size = 50
 
 
 class BulkActionList(generics.ListAPIView[BulkAction]):
@@ -78,6 +78,11 @@ class BulkActionList(generics.ListAPIView[BulkAction]):
     serializer_class = BulkActionSerializer
     pagination_class = NewestStarted
 
+    @extend_schema(
+        summary="Start a bulk action",
+        request=StartSerializer,
+        responses={202: BulkActionSerializer, 200: WantedSerializer},
+    )
     def post(self, request: Request) -> Response:
         asked = StartSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
@@ -98,6 +103,7 @@ class BulkActionDetail(generics.RetrieveAPIView[BulkAction]):
 class BulkActionStop(APIView):
     """POST: go no further. 409 when it is over."""
 
+    @extend_schema(summary="Stop a bulk action", request=None, responses=BulkActionSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         get_object_or_404(BulkAction, id=pk)
         with conflict_if(bulk.Ended):

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -20,8 +21,9 @@ from queue_app.offload import PayloadLost
 from queue_app.payloads import BadPayload
 from queue_app.registry import UnknownTask
 
-from .answers import conflict_if
+from .answers import SELECTION, conflict_if, parameters
 from .bulk_actions import selected
+from .shapes import ChangedPayloadSerializer, FailuresSerializer
 
 MOST = 100
 
@@ -33,6 +35,7 @@ class PayloadSerializer(Strict, serializers.Serializer[Any]):
 class DeadLetters(APIView):
     """The dead letters by what they failed of, the MOST most frequent ones. Filters: as of `jobs`. more: there are others."""
 
+    @extend_schema(summary="List failures", parameters=parameters(SELECTION), responses=FailuresSerializer)
     def get(self, request: Request) -> Response:
         groups = deadletter.groups(selected(request.query_params.dict()), most=MOST + 1)
         shown = [group._asdict() for group in groups[:MOST]]
@@ -42,6 +45,9 @@ class DeadLetters(APIView):
 class PayloadEdit(APIView):
     """POST: another payload for a dead job. 400 when its task does not take it, 409 when it is not dead."""
 
+    @extend_schema(
+        summary="Mend a dead letter's payload", request=PayloadSerializer, responses=ChangedPayloadSerializer
+    )
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
         asked = PayloadSerializer(data=request.data)

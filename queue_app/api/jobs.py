@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, serializers, status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -22,8 +23,9 @@ from queue_app.payloads import BadPayload
 from queue_app.queues import UnknownQueue
 from queue_app.registry import UnknownTask
 
-from .answers import NewestFirst, conflict_if
+from .answers import SELECTION, NewestFirst, conflict_if
 from .bulk_actions import selected
+from .shapes import EnqueuedSerializer
 
 _SUMMARY = [
     "id", "task", "queue", "tenant", "tags", "state", "priority", "attempt", "max_attempts", "crash_count", "run_after",
@@ -81,18 +83,24 @@ class NewJobSerializer(Strict, serializers.Serializer[Any]):
     max_retries = serializers.IntegerField(required=False)
 
 
+@extend_schema_view(get=extend_schema(summary="List jobs"))
 class JobList(generics.ListAPIView[Job]):
     """GET: jobs, newest first. Filters: the fields of `Selection`. POST: enqueue one."""
 
     serializer_class = JobSummarySerializer
     pagination_class = NewestFirst
-    paging = ("cursor", "page_size")
+    filters = SELECTION
 
     def get_queryset(self) -> QuerySet[Job]:
         asked = self.request.query_params.dict()
-        wanted = selected({name: text for name, text in asked.items() if name not in self.paging})
+        wanted = selected({name: text for name, text in asked.items() if name not in ("cursor", "page_size")})
         return finding.jobs(wanted).defer("payload", "result", "last_error").prefetch_related("tag_rows")
 
+    @extend_schema(
+        summary="Enqueue a job",
+        request=NewJobSerializer,
+        responses={201: EnqueuedSerializer, 200: EnqueuedSerializer},
+    )
     def post(self, request: Request) -> Response:
         given = NewJobSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -109,6 +117,7 @@ class JobDetail(generics.RetrieveAPIView[Job]):
 class JobReplay(APIView):
     """POST: run a dead job again. 409 when it is not dead."""
 
+    @extend_schema(summary="Replay a dead letter", request=None, responses=JobSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
         with conflict_if(deadletter.Refused):
@@ -119,6 +128,7 @@ class JobReplay(APIView):
 class JobDiscard(APIView):
     """POST: give a dead job up. 409 when it is not dead."""
 
+    @extend_schema(summary="Discard a dead letter", request=None, responses=JobSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
         with conflict_if(deadletter.Refused):
@@ -129,6 +139,7 @@ class JobDiscard(APIView):
 class JobRun(APIView):
     """POST: run a job now that waits for its time or its retry. 409 when it does not."""
 
+    @extend_schema(summary="Run a job now", request=None, responses=JobSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
         with conflict_if(promoting.NotLater):
@@ -139,6 +150,7 @@ class JobRun(APIView):
 class JobCancel(APIView):
     """POST: stop a job; `{"force": true}` does not wait for a running one to notice. 409 when it is over already."""
 
+    @extend_schema(summary="Cancel a job", request=CancelSerializer, responses=JobSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         job = get_object_or_404(Job, id=pk)
         asked = CancelSerializer(data=request.data)

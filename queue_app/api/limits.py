@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -17,6 +18,7 @@ from queue_app import limits_told, queues, quotas, tenants
 from queue_app.models import Queue, Tenant
 
 from .queues import found
+from .shapes import QueueLimitsSerializer, TenantPolicySerializer, TenantsSerializer
 
 T = TypeVar("T")
 
@@ -46,9 +48,13 @@ class TenantSerializer(Strict, serializers.Serializer[Any]):
 class QueueLimits(APIView):
     """GET: the limits and what is in use. PATCH: change some of them; null takes one away."""
 
+    @extend_schema(summary="Read a queue's limits", responses=QueueLimitsSerializer)
     def get(self, request: Request, name: str) -> Response:
         return Response(_shown(found(name)))
 
+    @extend_schema(
+        summary="Change a queue's limits", request=LimitsSerializer, responses=QueueLimitsSerializer
+    )
     def patch(self, request: Request, name: str) -> Response:
         queue, given = found(name), LimitsSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -60,10 +66,14 @@ class QueueLimits(APIView):
 class QueueTenants(APIView):
     """GET: the tenants and what they have in use. PATCH `{"name": …, "weight": 3}`: change what one may take."""
 
+    @extend_schema(summary="List a queue's tenants", responses=TenantsSerializer)
     def get(self, request: Request, name: str) -> Response:
         found(name)
         return Response({"results": [_tenant(standing) for standing in tenants.standing(name)]})
 
+    @extend_schema(
+        summary="Change what a tenant may take", request=TenantSerializer, responses=TenantPolicySerializer
+    )
     def patch(self, request: Request, name: str) -> Response:
         queue, given = found(name), TenantSerializer(data=request.data)
         given.is_valid(raise_exception=True)

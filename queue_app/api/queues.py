@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import Http404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers, status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -20,6 +21,7 @@ from queue_app.states import Bulk
 
 from .answers import conflict_if
 from .bulk_actions import BulkActionSerializer
+from .shapes import DepthSerializer, DepthsSerializer
 
 _POLICY = [name for name in queues.EDITABLE if name not in queues.LIMITS]  # limits have their own address
 
@@ -46,14 +48,21 @@ class NewQueueSerializer(PolicySerializer):
         return name
 
 
+class QueueSerializer(DepthSerializer):
+    policy = PolicySerializer(help_text="Null: the default.")
+    created_at = serializers.DateTimeField()
+
+
 class QueueList(APIView):
     """GET: every queue as it stands. POST: a new one, by an admin."""
 
     required_role = {"POST": roles.ADMIN}
 
+    @extend_schema(summary="List queues", operation_id="queue_queues_list", responses=DepthsSerializer)
     def get(self, request: Request) -> Response:
         return Response({"results": [_depth(depth) for depth in stats.depths()]})
 
+    @extend_schema(summary="Make a queue", request=NewQueueSerializer, responses={201: QueueSerializer})
     def post(self, request: Request) -> Response:
         given = NewQueueSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -68,15 +77,18 @@ class QueueDetail(APIView):
 
     required_role = {"DELETE": roles.ADMIN}
 
+    @extend_schema(summary="Read one queue", responses=QueueSerializer)
     def get(self, request: Request, name: str) -> Response:
         return Response(_whole(found(name)))
 
+    @extend_schema(summary="Change a queue's policy", request=PolicySerializer, responses=QueueSerializer)
     def patch(self, request: Request, name: str) -> Response:
         given = PolicySerializer(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         queue = _configured(found(name).name, dict(given.validated_data), audit.by(request, "api"))
         return Response(_whole(queue))
 
+    @extend_schema(summary="Delete a queue", request=None, responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         try:
             with conflict_if(queues.InUse):
@@ -91,11 +103,13 @@ class QueuePause(APIView):
 
     is_paused = True
 
+    @extend_schema(summary="Pause a queue", request=None, responses=QueueSerializer)
     def post(self, request: Request, name: str) -> Response:
         queue = queues.pause(found(name).name, is_paused=self.is_paused, **audit.by(request, "api"))
         return Response(_whole(queue))
 
 
+@extend_schema_view(post=extend_schema(summary="Resume a queue"))
 class QueueResume(QueuePause):
     """POST: workers take its jobs again."""
 
@@ -105,6 +119,7 @@ class QueueResume(QueuePause):
 class QueuePurge(APIView):
     """POST: cancel all that waits or runs in it, as a bulk action. 409 when nothing does."""
 
+    @extend_schema(summary="Purge a queue", request=None, responses={202: BulkActionSerializer})
     def post(self, request: Request, name: str) -> Response:
         with conflict_if(bulk.NothingToDo):
             row = bulk.start(Bulk.CANCEL, Selection(queue=found(name).name), **audit.by(request, "api"))

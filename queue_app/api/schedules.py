@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, serializers, status
 from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,7 +20,8 @@ from foundation.api import Strict
 from queue_app import clock, schedules
 from queue_app.models import Firing, Schedule
 
-from .answers import conflict_if
+from .answers import Pages, conflict_if
+from .shapes import BackfilledSerializer, FiredSerializer
 
 T = TypeVar("T")
 
@@ -78,14 +79,12 @@ class BackfillSerializer(serializers.Serializer[Any]):
     dry_run = serializers.BooleanField(default=False)
 
 
-class ByName(CursorPagination):
+class ByName(Pages):
     ordering = "name"
-    page_size = 50
 
 
-class NewestDue(CursorPagination):
+class NewestDue(Pages):
     ordering = "-due_at"
-    page_size = 50
 
 
 class ScheduleList(generics.ListCreateAPIView[Schedule]):
@@ -105,6 +104,7 @@ class ScheduleDetail(generics.RetrieveUpdateDestroyAPIView[Schedule]):
         _checked(schedules.delete, instance, **audit.by(self.request, "api"))
 
 
+@extend_schema_view(get=extend_schema(summary="List a schedule's firings"))
 class ScheduleFirings(generics.ListAPIView[Firing]):
     """What the schedule's moments came to, newest first."""
 
@@ -116,12 +116,14 @@ class ScheduleFirings(generics.ListAPIView[Firing]):
 
 
 class SchedulePause(APIView):
+    @extend_schema(summary="Pause a schedule", request=None, responses=ScheduleDetailSerializer)
     def post(self, request: Request, pk: int) -> Response:
         paused = _checked(schedules.pause, _found(pk), **audit.by(request, "api"))
         return Response(ScheduleDetailSerializer(paused).data)
 
 
 class ScheduleResume(APIView):
+    @extend_schema(summary="Resume a schedule", request=None, responses=ScheduleDetailSerializer)
     def post(self, request: Request, pk: int) -> Response:
         resumed = _checked(schedules.resume, _found(pk), **audit.by(request, "api"))
         return Response(ScheduleDetailSerializer(resumed).data)
@@ -130,6 +132,7 @@ class ScheduleResume(APIView):
 class ScheduleRun(APIView):
     """POST: a job at once. 409 when it cannot be made."""
 
+    @extend_schema(summary="Run a schedule now", request=None, responses={201: FiredSerializer})
     def post(self, request: Request, pk: int) -> Response:
         job = _checked(schedules.run_now, _found(pk), **audit.by(request, "api"))
         return Response({"job": str(job.id)}, status=status.HTTP_201_CREATED)
@@ -138,6 +141,11 @@ class ScheduleRun(APIView):
 class ScheduleBackfill(APIView):
     """POST `{"start": …, "end": …}`: a job for each moment that has none; with `"dry_run": true` only the moments."""
 
+    @extend_schema(
+        summary="Backfill a schedule",
+        request=BackfillSerializer,
+        responses={201: BackfilledSerializer, 200: BackfilledSerializer},
+    )
     def post(self, request: Request, pk: int) -> Response:
         schedule, asked = _found(pk), BackfillSerializer(data=request.data)
         asked.is_valid(raise_exception=True)

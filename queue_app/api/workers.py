@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -33,6 +34,7 @@ class AskSerializer(serializers.Serializer[Any]):
     asked = serializers.ChoiceField(choices=[asked.value for asked in Asked], allow_blank=True)
 
 
+@extend_schema_view(get=extend_schema(summary="List workers that are alive"))
 class WorkerList(generics.ListAPIView[Worker]):
     """Workers that are alive, newest first."""
 
@@ -46,6 +48,7 @@ class WorkerList(generics.ListAPIView[Worker]):
 class WorkerAsk(APIView):
     """POST `{"asked": "quiet" | "stop" | "recycle" | ""}`. 409 when it is not alive, or ends already."""
 
+    @extend_schema(summary="Ask a worker", request=AskSerializer, responses=WorkerSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         worker = get_object_or_404(Worker, id=pk)
         given = AskSerializer(data=request.data)

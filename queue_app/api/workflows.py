@@ -7,9 +7,9 @@ from uuid import UUID
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, serializers
 from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -19,8 +19,9 @@ from queue_app import trees
 from queue_app.composition import Kind
 from queue_app.models import Job, Member, Workflow
 
-from .answers import NewestFirst, conflict_if
+from .answers import NewestFirst, Pages, conflict_if
 from .jobs import CancelSerializer
+from .shapes import CutSerializer
 
 
 class WorkflowSerializer(serializers.ModelSerializer[Workflow]):
@@ -46,18 +47,27 @@ class MemberSerializer(serializers.ModelSerializer[Member]):
         fields = ["position", "job", "task", "state", "role", "is_held", "behind", "opens"]
 
 
-class ByPosition(CursorPagination):
+class CancelledWorkflowSerializer(CutSerializer, WorkflowSerializer):
+    """The workflow as it stands then, and what became of its jobs."""
+
+    class Meta(WorkflowSerializer.Meta):
+        fields = [*WorkflowSerializer.Meta.fields, *CutSerializer().fields]
+
+
+class ByPosition(Pages):
     ordering = "position"
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 500
 
 
+@extend_schema_view(get=extend_schema(summary="List workflows"))
 class WorkflowList(generics.ListAPIView[Workflow]):
     """Workflows, newest first. Filters: `kind`, `finished` (true or false)."""
 
     serializer_class = WorkflowSerializer
     pagination_class = NewestFirst
+    filters = {
+        "kind": f"One of {', '.join(Kind)}.",
+        "finished": "true: those that are over; false: the others.",
+    }
 
     def get_queryset(self) -> QuerySet[Workflow]:
         asked, found = self.request.query_params, Workflow.objects.all()
@@ -75,6 +85,7 @@ class WorkflowDetail(generics.RetrieveAPIView[Workflow]):
     serializer_class = WorkflowSerializer
 
 
+@extend_schema_view(get=extend_schema(summary="List a workflow's jobs"))
 class WorkflowJobs(generics.ListAPIView[Member]):
     """The places of its jobs, in their order."""
 
@@ -92,6 +103,9 @@ class WorkflowJobs(generics.ListAPIView[Member]):
 class WorkflowCancel(APIView):
     """POST: cancel all of it, and what its jobs have enqueued; `{"force": true}` as for a job. 409 when it is over."""
 
+    @extend_schema(
+        summary="Cancel a workflow", request=CancelSerializer, responses=CancelledWorkflowSerializer
+    )
     def post(self, request: Request, pk: UUID) -> Response:
         flow, asked = get_object_or_404(Workflow, pk=pk), CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
@@ -103,6 +117,7 @@ class WorkflowCancel(APIView):
 class JobTreeCancel(APIView):
     """POST: cancel a job and all that it has enqueued, directly or not."""
 
+    @extend_schema(summary="Cancel a job with its tree", request=CancelSerializer, responses=CutSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         job, asked = get_object_or_404(Job, pk=pk), CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)

@@ -14,6 +14,8 @@ from drf_spectacular.validation import validate_schema
 
 from foundation import roles
 from gateway import urls
+from queue_app import urls as queue_urls
+from queue_app.selection import FIELDS
 
 from .api_rows import client_of, problem
 
@@ -29,12 +31,19 @@ def schema() -> Any:
     return made
 
 
-def test_schema__as_openapi_wants_it__and_every_address_of_the_gateway_in_it(schema: Any) -> None:
+def test_schema__as_openapi_wants_it__and_every_address_of_gateway_and_queue_in_it(schema: Any) -> None:
     validate_schema(schema)
-    served = {
-        "/api/v1/gateway/" + re.sub(r"<\w+:(\w+)>", r"{\1}", str(one.pattern)) for one in urls.urlpatterns
-    }
-    assert {path for path in schema["paths"] if path.startswith("/api/v1/gateway/")} == served
+    for root, patterns in (
+        ("/api/v1/gateway/", urls.urlpatterns),
+        ("/api/v1/queue/", queue_urls.urlpatterns),
+    ):
+        served = {root + _named(str(one.pattern)) for one in patterns}
+        assert {path for path in schema["paths"] if path.startswith(root)} == served
+
+
+def _named(pattern: str) -> str:
+    """As the schema writes it, which calls a row's key `id` where the model does."""
+    return re.sub(r"<\w+:(\w+)>", r"{\1}", pattern).replace("{pk}", "{id}")
 
 
 def _operations(schema: Any) -> list[tuple[str, str, dict[str, Any]]]:
@@ -51,7 +60,7 @@ def test_schema__every_operation__says_what_it_does_who_may_and_its_problems(sch
         assert is_open or re.search(r"Needs the role (viewer|operator|admin)\.$", operation["description"]), (
             told
         )
-        assert operation["tags"][0].startswith(("gateway: ", "cache: ", "database: ")), told
+        assert operation["tags"][0].startswith(("gateway: ", "queue: ", "cache: ", "database: ")), told
         answers = operation["responses"]
         assert any(status.startswith("2") for status in answers), told
         assert {"401", "429" if is_open else "403"} <= set(answers), told
@@ -82,7 +91,7 @@ def test_schema__secrets__in_requests_alone_and_a_key_where_it_is_made_alone(sch
 
 def test_schema__filters_pages_and_preconditions__are_parameters(schema: Any) -> None:
     def parameters(path: str, method: str) -> set[str]:
-        return {one["name"] for one in schema["paths"][f"/api/v1/gateway/{path}"][method]["parameters"]}
+        return {one["name"] for one in schema["paths"][_rooted(path)][method]["parameters"]}
 
     assert parameters("routes", "get") == {
         "name", "search", "path", "host", "service", "plan", "enabled", "ordering", "cursor", "page_size",
@@ -90,6 +99,12 @@ def test_schema__filters_pages_and_preconditions__are_parameters(schema: Any) ->
     assert parameters("plans/{ref}", "put") == {"ref", "If-Match", "If-None-Match"}
     assert parameters("apply", "post") == {"prune", "dry_run", "If-Match"}
     assert "201" in schema["paths"]["/api/v1/gateway/plans/{ref}"]["put"]["responses"]
+    assert parameters("../queue/jobs", "get") == {*FIELDS, "cursor", "page_size"}
+    assert "412" not in schema["paths"]["/api/v1/queue/queues/{name}"]["patch"]["responses"]
+
+
+def _rooted(path: str) -> str:
+    return f"/api/v1/gateway/{path}".replace("gateway/../", "")
 
 
 @pytest.mark.django_db
