@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -225,14 +226,24 @@ def alink(
 
 
 def aline() -> Line | None:
-    """A line of the running loop's own to the default server, not dialled yet; None for a cluster, which no single line
-    leads to. Whoever asked for it closes it."""
+    """A line of the running loop to the default server, not dialled yet and nobody else's; closed when the loop ends. None
+    for a cluster, which no single line leads to."""
     made = aclient()
-    return (
-        None
-        if isinstance(made, redis.asyncio.cluster.RedisCluster)
-        else Line(made.connection_pool.make_connection())
-    )
+    if isinstance(made, redis.asyncio.cluster.RedisCluster):
+        return None
+    line = Line(made.connection_pool.make_connection())
+    _of_the_loop(("lines",), _no_lines).add(line)
+    return line
+
+
+def _no_lines() -> tuple[weakref.WeakSet[Line], Callable[[], Awaitable[Any]]]:
+    lines: weakref.WeakSet[Line] = weakref.WeakSet()
+
+    async def close() -> None:
+        for line in list(lines):
+            line.close()
+
+    return lines, close
 
 
 def pools_of(url: str, options: Mapping[str, Any] | None = None) -> dict[str, redis.ConnectionPool]:

@@ -243,7 +243,7 @@ class Limiter:
             if self._line is None:
                 self._heard(flight, await store.alink(store.default_url()).pipeline(commands), None)
             else:
-                packed = b"".join(map(pack_command, commands))
+                packed = b"".join([pack_command(command) for command in commands])
                 self._line.send(
                     packed, len(commands), lambda replies, error: self._heard(flight, replies, error)
                 )
@@ -293,7 +293,7 @@ class Limiter:
         packed: bytes = account.packed[1]
         return packed
 
-    def _command(self, account: Account, asked: Ask) -> tuple[str, ...]:
+    def _command(self, account: Account, asked: Ask) -> tuple[Any, ...]:
         keys = self._keys(account)
         return ("EVALSHA", _SHA, str(len(keys)), *keys, *map(repr, asked), *_rates(account.limits))
 
