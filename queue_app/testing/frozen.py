@@ -3,7 +3,7 @@
     clock.now · timezone.now, also as a field's default · Celery's app.now · the database's own, in the text of each statement
 
 Nothing in production asks whether time is frozen: what is replaced here is put back at the end of the block, and the
-statements are changed on their way by Django's `execute_wrappers`.
+statements are changed on their way to the driver.
 """
 
 from __future__ import annotations

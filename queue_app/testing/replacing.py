@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
 
 _NONE = object()
 
@@ -29,22 +28,17 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def statements_through(wrapper: Callable[..., Any], alias: str | None = None) -> Iterator[None]:
-    """Each statement goes through `wrapper`, one of Django's `execute_wrapper`: of this thread's connections, and of those
-    that any thread makes in the block. alias: of this database alone.
+    """Each statement goes through `wrapper`, which is as one of Django's `execute_wrapper`: those of all threads, on whatever
+    connections they have. alias: of this database alone.
+
+    Not by the connections' own lists: a coroutine's statements are another thread's, which had its connection before.
     """
-    wrapped: list[BaseDatabaseWrapper] = []
+    execute = CursorWrapper._execute_with_wrappers
 
-    def wrap(connection: BaseDatabaseWrapper, **_: object) -> None:
-        if alias in (None, connection.alias) and wrapper not in connection.execute_wrappers:
-            connection.execute_wrappers.append(wrapper)
-            wrapped.append(connection)
+    def through(cursor: Any, sql: Any, params: Any, many: bool, executor: Callable[..., Any]) -> Any:
+        if alias in (None, cursor.db.alias):
+            executor = partial(wrapper, executor)
+        return execute(cursor, sql, params, many, executor)
 
-    connection_created.connect(wrap, weak=False)
-    for known in connections.all():
-        wrap(known)
-    try:
+    with replaced(CursorWrapper, "_execute_with_wrappers", through):
         yield
-    finally:
-        connection_created.disconnect(wrap)
-        for connection in wrapped:
-            connection.execute_wrappers.remove(wrapper)
