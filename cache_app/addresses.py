@@ -63,6 +63,14 @@ def parse(url: str) -> Servers:
     return Servers(SENTINEL, f"{base}://{login}{at}{service}/{db or 0}{options}", nodes, service)
 
 
+def of_node(servers: Servers, node: Node) -> str:
+    """The URL of one node of a cluster, as if it were a server alone."""
+    scheme, _, rest = servers.url.partition("://")
+    place, path, options = _split(rest)
+    login, at, _ = place.rpartition("@")
+    return f"{scheme}://{login}{at}{_bracketed(node[0])}:{node[1]}{path}{options}"
+
+
 def of_alias(location: Any, options: Mapping[str, Any]) -> str:
     """The URL of an alias: its LOCATION, with CLUSTER, SENTINELS and SENTINEL_SERVICE of its OPTIONS in it.
 

@@ -255,6 +255,14 @@ def counts(error: BaseException) -> bool:
     return isinstance(error, redis.ConnectionError | redis.TimeoutError | InvalidResponse | OSError)
 
 
+def all_good(replies: list[Any]) -> list[Any]:
+    """A pipeline's replies; raises the first error among them."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
 def _make_ready(connection: Any) -> None:
     """Dialled, and not closed by the server since: then it is dialled again before anything is sent."""
     if connection.is_connected:

@@ -15,7 +15,7 @@ from . import connections
 from .cluster import slot_of
 from .codec import Unreadable
 from .last_known import LastKnown
-from .link import Command
+from .link import Command, all_good
 from .steps import adrive, drive
 from .store import EXISTING, NEW, StoreFailed
 
@@ -294,7 +294,7 @@ class RedisStore:
 
     def _set_many(self, items: Sequence[tuple[str, Any, float | None]]) -> Steps:
         for some in _chunks(items):
-            _all_good((yield [("SET", key, payload, *_life(ttl_s)) for key, payload, ttl_s in some]))
+            all_good((yield [("SET", key, payload, *_life(ttl_s)) for key, payload, ttl_s in some]))
         if self._known is not None:
             self._known.saw([item[0] for item in items], [item[1] for item in items])
 
@@ -310,8 +310,8 @@ class RedisStore:
         if not keys:
             return 0
         if self.link.is_cluster:  # keys of one command have to be of one slot
-            return sum(_all_good((yield [("UNLINK", key) for key in keys])))
-        return sum(_all_good((yield [("UNLINK", *keys)])))
+            return sum(all_good((yield [("UNLINK", key) for key in keys])))
+        return sum(all_good((yield [("UNLINK", *keys)])))
 
     def _incr(self, key: str, delta: int) -> Steps:
         try:
@@ -341,7 +341,7 @@ class RedisStore:
         replies = yield [("EVALSHA", script.sha, len(keys), *keys, *arguments)]
         if isinstance(replies[0], redis.exceptions.NoScriptError):  # it did not run
             replies = yield [("EVAL", script.text, len(keys), *keys, *arguments)]
-        return _all_good(replies)
+        return all_good(replies)
 
     def _of_one_slot(self, keys: Sequence[str]) -> list[list[str]]:
         """A script gets only keys of one slot in a cluster, and not too many of them anywhere."""
@@ -392,12 +392,12 @@ class RedisStore:
 
 def _expire(key: str, ttl_s: float | None) -> Steps:
     if ttl_s is None:  # PERSIST says 0 both for a missing key and for one that lives for ever already
-        return _all_good((yield [("PERSIST", key), ("EXISTS", key)]))[1]
-    return _all_good((yield [("PEXPIRE", key, _milliseconds(ttl_s))]))[0]
+        return all_good((yield [("PERSIST", key), ("EXISTS", key)]))[1]
+    return all_good((yield [("PEXPIRE", key, _milliseconds(ttl_s))]))[0]
 
 
 def _ttl_s(key: str) -> Steps:
-    left_ms = _all_good((yield [("PTTL", key)]))[0]
+    left_ms = all_good((yield [("PTTL", key)]))[0]
     if left_ms == -2:
         return None
     return math.inf if left_ms == -1 else left_ms / 1000
@@ -412,16 +412,9 @@ def _milliseconds(ttl_s: float) -> int:
     return min(max(1, round(ttl_s * 1000)), _LONGEST_MS) if ttl_s < _LONGEST_MS else _LONGEST_MS
 
 
-def _all_good(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
-
-
 def _strings(replies: list[Any]) -> list[bytes | None]:
     """As MGET answers: what is no string is None."""
-    return _all_good([None if is_wrong_type(reply) else reply for reply in replies])
+    return all_good([None if is_wrong_type(reply) else reply for reply in replies])
 
 
 def _texts(page: list[bytes]) -> list[str]:

@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cache_app import connections as store
+from cache_app.link import all_good
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .pool import Service, Target
@@ -67,37 +68,40 @@ class Standing:
 
 
 class Board:
-    """services: those of the snapshot in use. prefix: of `<prefix>board` (a sorted set of the processes, by when they
-    wrote last) and `<prefix>board:PROCESS`."""
+    """services: those of the snapshot in use. prefix: of `<prefix>{board}` (a sorted set of the processes, by when they
+    wrote last) and `<prefix>{board}:PROCESS`, which a cluster keeps on one node."""
 
     def __init__(self, services: Callable[[], Iterable[Service]], *, prefix: str = PREFIX) -> None:
         self.process = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:4]}"
-        self._services, self._prefix = services, prefix
+        self._services, self._index = services, _index(prefix)
+        self._key = f"{self._index}:{self.process}"
         self._up = True
         self.processes = 1  # of the fleet, as of the last writing
 
     async def run(self, interval_s: float = INTERVAL_S) -> None:
         """Until cancelled; then the view is taken down."""
         try:
-            await repeat(self.publish, lambda: interval_s)
+            await repeat(self.publish, lambda: interval_s, trouble="board_failed")
         finally:
             with contextlib.suppress(RedisError, OSError):
                 async with asyncio.timeout(STORE_TIMEOUT_S):
-                    await store.aclient().delete(self._prefix + "board:" + self.process)
+                    await store.alink(store.default_url()).call("DEL", self._key)
 
     async def publish(self) -> None:
         """Write this process's view down. A Redis that is away costs a line in the log, once."""
         wall = time.time()  # noqa: TID251  (shown to people)
         view = orjson.dumps(report(self.process, self._services(), time.monotonic(), wall))
-        index = self._prefix + "board"
+        commands = [
+            ("SET", self._key, view, "PX", round(KEPT_S * 1000)),
+            ("ZADD", self._index, wall, self.process),
+            # A minute, because the clocks of the processes may differ; the keys themselves expire in time.
+            ("ZREMRANGEBYSCORE", self._index, "-inf", wall - 60 - KEPT_S),
+            ("ZCOUNT", self._index, wall - KEPT_S, "+inf"),
+        ]
         try:
-            async with asyncio.timeout(STORE_TIMEOUT_S), store.aclient().pipeline(transaction=False) as pipe:
-                pipe.set(f"{index}:{self.process}", view, px=round(KEPT_S * 1000))
-                pipe.zadd(index, {self.process: wall})
-                # A minute, because the clocks of the processes may differ; the keys themselves expire in time.
-                pipe.zremrangebyscore(index, "-inf", wall - 60 - KEPT_S)
-                pipe.zcount(index, wall - KEPT_S, "+inf")
-                self.processes = max(1, (await pipe.execute())[-1])
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                replies = all_good(await store.alink(store.default_url()).pipeline(commands))
+            self.processes = max(1, replies[-1])
             self._up = True
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             if self._up:
@@ -108,10 +112,9 @@ class Board:
 def read(*, prefix: str = PREFIX) -> tuple[Standing, ...] | None:
     """Every target that a process knows, by service and name. None: Redis is away, so nobody can say. Blocks."""
     try:
-        client, index = store.client(), prefix + "board"
-        members: list[Any] = client.zrange(index, 0, -1)
-        processes = [_text(process) for process in members]
-        reports = client.mget([f"{index}:{process}" for process in processes]) if processes else []
+        link, index = store.link(store.default_url()), _index(prefix)
+        processes = [_text(process) for process in link.read("ZRANGE", index, 0, -1)]
+        reports = link.read("MGET", *(f"{index}:{process}" for process in processes)) if processes else []
     except (RedisError, OSError):
         return None
     found = [orjson.loads(report) for report in reports if report is not None]
@@ -198,6 +201,10 @@ def _view(process: str, target: dict[str, Any]) -> View:
         ejected_until=target["ejected_until"],
         ewma_s=target["ewma_s"],
     )
+
+
+def _index(prefix: str) -> str:
+    return f"{prefix}{{board}}"
 
 
 def _text(value: bytes | str) -> str:

@@ -180,7 +180,7 @@ def _count_up() -> int:
 def announce(version: int) -> None:
     """Best effort: an edge that does not hear it finds it when it polls."""
     try:
-        store.client().publish(CHANNEL, version)
+        store.link(store.default_url()).call("PUBLISH", CHANNEL, version)
     except (RedisError, OSError) as error:
         log.warning("version_not_announced", version=version, error=type(error).__name__)
 

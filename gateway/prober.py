@@ -22,6 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cache_app import connections as store
+from cache_app.link import all_good
 
 from . import health
 from .health import UNHEALTHY, Health
@@ -109,7 +110,7 @@ class Prober:
     async def run(self) -> None:
         """Until cancelled; then the leases are free at once."""
         try:
-            await repeat(self.look, self._pause_s)
+            await repeat(self.look, self._pause_s, trouble="prober_failed")
         finally:
             for probe in self._probes:
                 probe.cancel()
@@ -125,7 +126,7 @@ class Prober:
                 async with asyncio.timeout(STORE_TIMEOUT_S):
                     await self._share()
                 self._store_is(up=True)
-            except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            except Exception as error:  # noqa: BLE001  (whatever it is, targets are probed)
                 self._store_is(up=False, error=error)
         now, alone = time.monotonic(), self._store_down_until >= 0
         for key, watch in self._watches.items():
@@ -162,13 +163,16 @@ class Prober:
     async def _share(self) -> None:
         if not self._watches:
             return
-        keys, client = list(self._watches), store.aclient()
+        keys = list(self._watches)
         leases = [self._prefix + "lease:" + key for key in keys]
         spans_ms = [
             round(self._watches[key].policy.health_interval_s * LEASE_INTERVALS * 1000) for key in keys
         ]
-        held = await client.register_script(_HOLD)(leases, [self.name, *spans_ms])
-        results = await client.mget([self._prefix + "health:" + key for key in keys])
+        commands = [
+            ("EVAL", _HOLD, len(leases), *leases, self.name, *spans_ms),
+            ("MGET", *(self._prefix + "health:" + key for key in keys)),
+        ]
+        held, results = all_good(await store.alink(store.default_url()).pipeline(commands))
         for key, mine, result in zip(keys, held, results, strict=True):
             watch = self._watches.get(key)
             if watch is None:
@@ -197,7 +201,8 @@ class Prober:
         kept_ms = round(watch.policy.health_interval_s * RESULT_INTERVALS * 1000)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.aclient().set(self._prefix + "health:" + key, result, px=kept_ms)
+                name = self._prefix + "health:" + key
+                await store.alink(store.default_url()).call("SET", name, result, "PX", kept_ms)
         except (RedisError, OSError) as error:
             self._store_is(up=False, error=error)
 
@@ -205,13 +210,17 @@ class Prober:
         held = [self._prefix + "lease:" + key for key, watch in self._watches.items() if watch.held]
         if held and self._store_down_until < 0:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.aclient().register_script(_RELEASE)(held, [self.name])
+                await store.alink(store.default_url()).call("EVAL", _RELEASE, len(held), *held, self.name)
 
     def _store_is(self, *, up: bool, error: Exception | None = None) -> None:
         was_up = self._store_down_until < 0
         self._store_down_until = -1.0 if up else time.monotonic() + STORE_RETRY_S
         if up != was_up:
-            log.warning("prober_alone", error=type(error).__name__) if error else log.info("prober_shares")
+            if error is None:
+                log.info("prober_shares")
+            else:
+                known = isinstance(error, RedisError | OSError)  # TimeoutError is an OSError
+                log.warning("prober_alone", error=type(error).__name__, exc_info=None if known else error)
 
     # --- one probe ---
 

@@ -22,6 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cache_app import connections as store
+from cache_app.link import all_good
 
 from .errors import TrafficUnavailable
 from .tally import RETIRED, Tally
@@ -122,10 +123,8 @@ class Traffic:
             if not self._batches:
                 return True
             try:
-                with store.client().pipeline(transaction=False) as pipe:
-                    for batch in self._batches:
-                        pipe.eval(SCRIPT, 5, *self._arguments(batch))
-                    pipe.execute()
+                commands = [("EVAL", SCRIPT, 5, *self._arguments(batch)) for batch in self._batches]
+                all_good(store.link(store.default_url()).pipeline(commands))
             except (RedisError, OSError) as error:
                 self._warn(error)
                 return False
@@ -169,12 +168,9 @@ def read(
     level = _MINUTES if since >= wall - _MINUTES.kept_s else _HOURS
     begin, end = max(since, wall - level.kept_s), min(until, wall + level.step_s)
     numbers = range(int(begin) // level.step_s, -(-int(end) // level.step_s))
+    commands = [("HGETALL", key) for number in numbers for key in _keys(prefix, level, number)]
     try:
-        with store.client().pipeline(transaction=False) as pipe:
-            for number in numbers:
-                for key in _keys(prefix, level, number):
-                    pipe.hgetall(key)
-            found = pipe.execute()
+        found = all_good(store.link(store.default_url()).pipeline(commands)) if commands else []
     except (RedisError, OSError) as error:
         raise TrafficUnavailable from error
     steps = [
@@ -188,15 +184,19 @@ def _keys(prefix: str, level: _Level, number: int) -> list[str]:
     return [f"{prefix}{level.name}:{number}:counts", f"{prefix}{level.name}:{number}:times"]
 
 
-def _counts(stored: dict[bytes, bytes]) -> dict[Field, int]:
-    return {tuple(orjson.loads(key)): int(count) for key, count in stored.items()}
+def _counts(stored: list[bytes]) -> dict[Field, int]:
+    return {tuple(orjson.loads(key)): int(count) for key, count in _pairs(stored)}
 
 
-def _times(stored: dict[bytes, bytes]) -> dict[str, dict[int, int]]:
+def _times(stored: list[bytes]) -> dict[str, dict[int, int]]:
     return {
         route.decode(): {int(at): count for at, count in orjson.loads(text).items()}
-        for route, text in stored.items()
+        for route, text in _pairs(stored)
     }
+
+
+def _pairs(stored: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(stored[::2], stored[1::2], strict=True)
 
 
 def _text(key: Field) -> str:

@@ -199,14 +199,23 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.follow(self.refresh))
             group.create_task(repeat(self._sweep, lambda: conf().TIMEOUT_CHECK_S))
-            group.create_task(repeat(self._write_last_used, lambda: conf().LAST_USED_S))
+            # Only timeouts are worth an edge: whatever else fails, requests are served.
+            group.create_task(
+                repeat(self._write_last_used, lambda: conf().LAST_USED_S, trouble="last_use_failed")
+            )
             group.create_task(self._prober.run())
             group.create_task(self._board.run())
-            group.create_task(repeat(self._send_traffic, lambda: conf().TRAFFIC_FLUSH_S))
+            group.create_task(
+                repeat(self._send_traffic, lambda: conf().TRAFFIC_FLUSH_S, trouble="traffic_failed")
+            )
             if self.certificate is not None:
-                group.create_task(repeat(self._renew_certificate, lambda: LOOK_S))
+                group.create_task(
+                    repeat(self._renew_certificate, lambda: LOOK_S, trouble="certificate_failed")
+                )
             if self._directory is not None:
-                group.create_task(repeat(self._publish, lambda: conf().METRICS_PUBLISH_S))
+                group.create_task(
+                    repeat(self._publish, lambda: conf().METRICS_PUBLISH_S, trouble="metrics_failed")
+                )
 
     async def refresh(self) -> None:
         """Look for a new configuration. The snapshot is swapped in the thread: one assignment, seen by the next
@@ -258,10 +267,11 @@ class Worker:
             edge.transport.abort()
         for target in self.snapshot.targets:
             _close_idle(target, older_than=float("inf"))
-        await self.limiter.aclose()
-        await self._publish()
-        await self._write_last_used()
-        await self._send_traffic()
+        for last in (self.limiter.aclose, self._publish, self._write_last_used, self._send_traffic):
+            try:
+                await last()
+            except Exception:  # the others are worth no less for it
+                log.exception("not_left_behind")
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
 

@@ -88,8 +88,8 @@ async def test_board__process_dies__its_view_expires(prefix: str, monkeypatch: p
 
 async def test_board__another_version_of_the_code__left_out(prefix: str) -> None:
     await Board(lambda: [service()], prefix=prefix).publish()
-    store.client().set(f"{prefix}board:new", b'{"format": 2}')
-    store.client().zadd(f"{prefix}board", {"new": 9e12})
+    store.client().set(f"{prefix}{{board}}:new", b'{"format": 2}')
+    store.client().zadd(f"{prefix}{{board}}", {"new": 9e12})
     assert len(await asyncio.to_thread(read, prefix=prefix) or ()) == 2
 
 

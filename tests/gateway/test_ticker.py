@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+import structlog
 
 from gateway.ticker import repeat
 
@@ -33,3 +34,18 @@ async def test_repeat__work_fails__so_does_it() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         await repeat(work, lambda: 0.0)
+
+
+async def test_repeat__work_that_may_fail__told_once_until_it_goes_well_and_goes_on() -> None:
+    outcomes = iter(["bad", "bad", "good", "bad", "end"])
+
+    async def work() -> None:
+        outcome = next(outcomes)
+        if outcome == "bad":
+            raise RuntimeError("a bug")
+        if outcome == "end":
+            raise asyncio.CancelledError
+
+    with structlog.testing.capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        await repeat(work, lambda: 0.0, trouble="work_failed")
+    assert [line["event"] for line in lines] == ["work_failed", "work_failed"]

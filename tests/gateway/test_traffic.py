@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from cache_app import connections as store
+from cache_app.link import Link
 from gateway import traffic, traffic_backlog
 from gateway.errors import TrafficUnavailable
 from gateway.latency import ERROR
@@ -133,16 +134,16 @@ def test_send__redis_away__kept_and_added_later_to_the_minute_it_was(
 def test_send__answer_lost__not_added_twice(
     counted: Traffic, tally: Tally, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = redis.client.Pipeline.execute
+    finish = Link.finish
 
-    def broken(pipe: Any, *args: Any, **values: Any) -> Any:
-        execute(pipe, *args, **values)
+    def broken(link: Link, *args: Any) -> Any:
+        finish(link, *args)
         raise redis.ConnectionError("the answer got lost")
 
     request(tally, counted, "ann", "/tasks")
     counted.collect(NOW)
     with monkeypatch.context() as patch:
-        patch.setattr(redis.client.Pipeline, "execute", broken)
+        patch.setattr(Link, "finish", broken)
         assert not counted.send()
     request(tally, counted, "ann", "/tasks")
     counted.collect(NOW)
