@@ -221,6 +221,6 @@ def _is_held_back(name: str, slots: int) -> bool:
 def _messages(names: Collection[str]) -> int:
     """Plain tasks have no row before they have run; the ledger's wake-ups are among these, so the larger number counts."""
     try:
-        return wakeup.depth_of(names)
+        return sum(wakeup.depths(names).values())
     except (RedisError, KombuError, OSError):
         return 0

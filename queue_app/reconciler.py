@@ -114,8 +114,9 @@ def publish_due() -> None:
         if len(found) < ledger.BATCH:
             break
     older_than_s = conf().REPUBLISH_S
-    for queue in ledger.stale_queues(older_than_s):
-        empty = wakeup.depth(queue) == 0
+    stale = ledger.stale_queues(older_than_s)
+    for queue, depth in (wakeup.depths(stale) if stale else {}).items():
+        empty = depth == 0
         find = ledger.stale if empty else ledger.overtaken
         lost = find(queue, older_than_s, governed)
         if lost:

@@ -77,14 +77,17 @@ def look(queue: str) -> Wakeup:
 
 def depth(queue: str) -> int:
     """Messages that wait in the broker for this queue, of all its priority classes."""
-    return depth_of([queue])
+    return depths([queue])[queue]
 
 
-def depth_of(queues: Iterable[str]) -> int:
-    """Of all these queues together, by one connection."""
+def depths(queues: Iterable[str]) -> dict[str, int]:
+    """Of each of these queues, by one connection."""
     with connection() as broker:
         driver = broker.transport.driver_type
-        return sum(_waiting(broker, name) for queue in queues for name in topology.consumed(queue, driver))
+        return {
+            queue: sum(_waiting(broker, name) for name in topology.consumed(queue, driver))
+            for queue in queues
+        }
 
 
 def _waiting(broker: Connection, name: str) -> int:
