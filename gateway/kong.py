@@ -27,7 +27,7 @@ _ROUTE = frozenset(
     {
         "name", "hosts", "paths", "methods", "headers", "protocols", "strip_path", "preserve_host", "plugins", "service",
         "https_redirect_status_code", "path_handling", "request_buffering", "response_buffering", "snis", "sources",
-        "destinations",
+        "destinations", "expression",
     }
 )  # fmt: skip
 _PLAIN_2X = re.compile(r"[A-Za-z0-9.\-_~/%]*")  # before 3.0 any other character made a path a pattern
@@ -71,6 +71,8 @@ class _Reader:
         self.allowed: list[list[str]] = []  # groups that some route asks for any one of
         self.issuers: dict[str, dict[str, Any]] = {}
         self.key_headers: list[str] = []
+        self.shut: set[str] = set()  # consumers, and groups of them, that a lost plugin may have kept out
+        self.shut_groups: set[str] = set()
 
     def document(self, top: dict[str, Any]) -> None:
         found = self.found
@@ -79,6 +81,7 @@ class _Reader:
             self.upstreams[str(upstream.get("name"))] = (at, upstream)
         for at, plugin in found.mappings(top.get("plugins"), "plugins"):
             self._plugin(at, plugin, _owner(plugin))
+        self._consumer_groups(top)
         for at, consumer in found.mappings(top.get("consumers"), "consumers"):
             self._consumer(at, consumer)
         for at, service in found.mappings(top.get("services"), "services"):
@@ -254,7 +257,7 @@ class _Reader:
         protocols = set(self.found.words(values.get("protocols"), f"{at}.protocols"))
         if protocols and "http" not in protocols:
             self.found.note(f"{at}.protocols", "not carried over: TLS is the listener's business")
-        lost = [key for key in ("snis", "sources", "destinations") if values.get(key)]
+        lost = [key for key in ("snis", "sources", "destinations", "expression") if values.get(key)]
         for key in lost:
             self.found.note(f"{at}.{key}", "not carried over; the route is off until you turn it on")
         return bool(lost) or bool(protocols and not protocols & {"http", "https"})
@@ -285,6 +288,9 @@ class _Reader:
             self.found.note(at, f"{name} is not carried over: it is not enabled")
         elif owner is None:
             self.found.note(at, f"{name} is not carried over: it belongs to more than one thing at once")
+            if kong_plugins.may_keep_out(name):  # of one of them, it closes that for all
+                wider = "route" if values.get("route") else "service"
+                self.plugins.setdefault((wider, _reference(values[wider])), {})[name] = (at, {})
         else:
             config = self.found.mapping(values.get("config"), f"{at}.config")
             self.plugins.setdefault(owner, {})[name] = (f"{at}.config" if config else at, config)
@@ -338,6 +344,12 @@ class _Reader:
             self._issuer(place, secret, name)
         self._plugins_of(at, values, ("consumer", name))
         self._consumer_plan(name)
+        groups = {str(group.get("name")) for _, group in found.mappings(values.get("groups"), f"{at}.groups")}
+        if name in self.shut or groups & self.shut_groups:
+            self.keys[name]["enabled"] = False
+            found.note(
+                at, f"what may have kept {name} out is not carried over; it is off until you turn it on"
+            )
         known = {"username", "keyauth_credentials", "jwt_secrets", "acls", "plugins"}
         found.leftover(values, (known if values.get("username") else known | {"custom_id"}) | META, at)
 
@@ -380,6 +392,20 @@ class _Reader:
                 self.found.note(at, "became the consumer's plan, which counts beside the limits of routes")
             elif plugin != "rate-limiting":
                 self.found.note(at, f"{plugin} of a consumer is not carried over")
+                if kong_plugins.may_keep_out(plugin):
+                    self.shut.add(name)
+
+    def _consumer_groups(self, top: dict[str, Any]) -> None:
+        """Whose members are off, as a plugin of the group may have kept them out."""
+        for at, group in self.found.mappings(top.get("consumer_groups"), "consumer_groups"):
+            plugins = self.found.mappings(group.get("plugins"), f"{at}.plugins")
+            if any(
+                plugin.get("enabled") is not False and kong_plugins.may_keep_out(str(plugin.get("name")))
+                for _, plugin in plugins
+            ):
+                members = self.found.mappings(group.get("consumers"), f"{at}.consumers")
+                self.shut |= {str(one.get("username") or one.get("custom_id")) for _, one in members}
+                self.shut_groups.add(str(group.get("name")))
 
     def _give_scopes(self) -> None:
         for name, groups in self.groups.items():

@@ -54,6 +54,11 @@ def apply(route: Route, name: str, config: Mapping[str, Any], at: str, found: Fi
         _close(route, at, found, f"{name} is not carried over, and it may have kept requests out")
 
 
+def may_keep_out(name: str) -> bool:
+    """Whether requests may have been refused by a plugin that has no counterpart here."""
+    return name not in _KNOWN and name not in _OTHER_SIGN_INS and name not in _HARMLESS
+
+
 def limits(config: Mapping[str, Any], at: str, found: Findings) -> dict[str, Any]:
     """Our limits for a `rate-limiting` plugin; empty when it has none that we can keep."""
     made: dict[str, Any] = {}

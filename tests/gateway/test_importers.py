@@ -198,12 +198,40 @@ def test_kong__conditions_that_are_lost__close_the_route_instead_of_widening_it(
         "snis: [a.example]",
         "sources: [{ip: 10.0.0.1}]",
         "protocols: [grpc]",
+        'expression: http.path ^= "/x"',
     ):
         made = of_kong(f"routes: [{{name: a, paths: [/a], {lost}}}]")
         assert route(made, "a")["enabled"] is False, lost
         assert len(made.notes) > 1, lost
     assert noted(of_kong('routes: [{name: a, headers: {x: ["~*v.*"]}}]'), "nor is this route")
     assert noted(of_kong('routes: [{name: a, paths: ["~/(?=x)"]}]'), "no pattern for RE2")
+
+
+def test_kong__plugins_of_consumers_that_keep_somebody_out__turn_them_off() -> None:
+    guard = {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}}
+    made = of_kong(
+        "routes: [{name: a, paths: [/a]}, {name: b, paths: [/b]}]",
+        consumers=[
+            {"username": "ann", "plugins": [guard]},
+            {"username": "bob", "plugins": [{"name": "cors"}]},
+            {"username": "eve", "groups": [{"name": "barred"}]},
+            {"username": "joe"},
+            {"username": "max", "groups": [{"name": "limited"}]},
+        ],
+        consumer_groups=[
+            {"name": "barred", "plugins": [guard], "consumers": [{"username": "joe"}]},
+            {"name": "limited", "plugins": [{"name": "rate-limiting-advanced"}, {**guard, "enabled": False}]},
+        ],
+        plugins=[{**guard, "route": "a", "consumer": "bob"}],
+    )
+    off = {
+        name
+        for name, one in made.document["authentication"]["api_keys"].items()
+        if one.get("enabled") is False
+    }
+    assert off == {"ann", "eve", "joe"}
+    assert [one.get("enabled") for one in made.document["routes"]] == [False, None]
+    assert noted(made, "what may have kept joe out is not carried over; it is off until you turn it on")
 
 
 def test_kong__service_or_route_that_is_off__stays_off() -> None:
