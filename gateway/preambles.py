@@ -143,12 +143,12 @@ class ResponsePreamble:
     """The same of a response. lines: its status line and the headers that go on; limits: those of them that a limit of ours
     takes the place of."""
 
-    __slots__ = ("fields", "is_chunked", "length", "limits", "lines", "named", "status")
+    __slots__ = ("fields", "is_chunked", "length", "limits", "lines", "named", "status", "upgrade")
 
     def __init__(self, status: int, fields: Headers) -> None:
         """Raises ValueError for a response that cannot be passed on."""
         self.status, self.fields = status, fields
-        self.limits, self.named = b"", _NONE
+        self.limits, self.upgrade, self.named = b"", b"", _NONE
         self.length: int | None = None
         self.is_chunked = False
         names = heads.OF_RESPONSES
@@ -159,7 +159,7 @@ class ResponsePreamble:
                 lines += (name, b": ", value, b"\r\n")
             elif kind == heads.LENGTH:
                 self.length = int(value)  # the parser has seen to it that it is one number
-                if status != 204:
+                if status not in (101, 204):  # RFC 9110 section 8.6
                     lines += (name, b": ", value, b"\r\n")
             elif kind == heads.CODING:
                 # A tab after it is no part of it, but the parser would not read it as chunked.
@@ -172,6 +172,7 @@ class ResponsePreamble:
             elif kind == heads.LIMIT:
                 self.limits += b"%b: %b\r\n" % (name, value)
             elif kind == heads.UPGRADE and status == 101:
+                self.upgrade = value.lower()
                 lines += (name, b": ", value, b"\r\nConnection: Upgrade\r\n")
         if self.named:
             self.lines = _without(lines, self.named, 1)

@@ -249,8 +249,11 @@ class Upstream(asyncio.Protocol):
         if status == 101:
             if self.receiver is None or not self.receiver.wants_upgrade:
                 raise ValueError("an upgrade that nobody asked for")
+            preamble = ResponsePreamble(status, headers)
+            if preamble.upgrade != b"websocket" or not self._parser.should_upgrade():
+                raise ValueError("an upgrade to something else")
             self._status = status
-            self.receiver.answered(ResponsePreamble(status, headers))
+            self.receiver.answered(preamble)
 
     def on_body(self, data: bytes) -> None:
         if self._complete:

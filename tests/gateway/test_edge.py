@@ -294,6 +294,7 @@ SMUGGLING = {
     "signed length": HEAD + "Content-Length: +4\r\n\r\nabcd",
     "hex length": HEAD + "Content-Length: 0x4\r\n\r\nabcd",
     "empty length": HEAD + "Content-Length: \r\n\r\n",
+    "length beyond 63 bits": HEAD + "Content-Length: 9223372036854775808\r\n\r\n",
     "huge length": HEAD + "Content-Length: 99999999999999999999\r\n\r\n",
     "gzip, chunked": HEAD + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunked twice": HEAD + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

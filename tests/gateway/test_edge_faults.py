@@ -248,6 +248,20 @@ def test_edge__answer_with_the_beginning_of_another__nobody_gets_the_other(
         assert not edge.targets[0].idle
 
 
+@pytest.mark.parametrize(
+    "agreed",
+    [b"", b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"],
+)
+def test_edge__101_that_agrees_to_no_websocket__502_and_no_tunnel(
+    start_edge: Callable[..., RunningEdge], agreed: bytes
+) -> None:
+    with saying(b"HTTP/1.1 101 Switching Protocols\r\n" + agreed + b"\r\n") as port:
+        edge = start_edge([route("/api", [target(port)])])
+        answer = edge.ask(request("/api/x", *UPGRADE))
+    assert (answer.status, answer.headers["x-brain-error"]) == (502, "upstream_malformed")
+    assert edge.worker.tally.tunnels == 0
+
+
 def test_edge__coding_that_the_parser_does_not_read_as_chunked__502(
     start_edge: Callable[..., RunningEdge],
 ) -> None:
