@@ -43,13 +43,14 @@ class Account:
     __slots__ = (
         "_base", "_book", "_held", "_low", "_most_capacity", "_most_rate", "_policy_line", "_refused_cost",
         "_refused_until", "_renew_at", "_sent", "_template", "_told", "asking", "ends", "exact", "granted_us", "left",
-        "levels", "limits", "on_store_down", "own_source", "packed", "route_source", "waiting",
+        "levels", "limits", "on_store_down", "own_source", "owner", "packed", "route_source", "waiting",
     )  # fmt: skip
 
     def __init__(self, book: Accounts, limits: tuple[Limit, ...], on_store_down: str, *, exact: bool) -> None:
         self._book, self.limits, self.on_store_down, self.exact = book, limits, on_store_down, exact
         self.route_source: tuple[Limit, ...] = ()
         self.own_source: tuple[Limit, ...] = ()
+        self.owner = ""  # as `Accounts.of` was told
         self.left = 0.0  # tokens in hand
         self.ends = _NEVER  # when they may no longer be spent
         self.granted_us = 0
@@ -257,7 +258,7 @@ class Accounts:
         account = self._young.get(key) or self._old.pop(key, None)
         if account is None or not self._is(account, limits, own, policy, exact):
             account = Account(self, keyed(subject, route, limits, own, owner), policy, exact=exact)
-        account.route_source, account.own_source = limits, own
+        account.route_source, account.own_source, account.owner = limits, own, owner
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
         self._young[key] = account

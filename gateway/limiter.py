@@ -22,8 +22,9 @@ from typing import Any
 
 import structlog
 from hiredis import pack_command
+from redis.cluster import RedisCluster
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from cache_app import connections as store
 from cache_app.line import Line
@@ -298,7 +299,14 @@ class Limiter:
         return ("EVALSHA", _SHA, str(len(keys)), *keys, *map(repr, asked), *_rates(account.limits))
 
     def _keys(self, account: Account) -> list[str]:
-        return [self._prefix + limit.key for limit in account.limits]
+        keys = [limit.key for limit in account.limits]
+        if account.owner and isinstance(store.client(), RedisCluster):
+            # One script runs on one node: there, an owner has a bucket of its own for each address that it comes from.
+            tag = f"{{{account.owner}}}"
+            keys = [
+                key if key.startswith(tag) else tag + key.replace("{", "").replace("}", "") for key in keys
+            ]
+        return [self._prefix + key for key in keys]
 
     def _serve(self, account: Account, asked: int) -> None:
         """In the order in which they came. The first `asked` of them were asked for: what they did not get, they
@@ -348,7 +356,7 @@ class Limiter:
                 self._script = self._script or Script(client, SCRIPT)
                 arguments = [*map(repr, Ask(cost, cost)), *_rates(account.limits)]
                 reply = self._script(self._keys(account), arguments, client)
-            except (RedisError, OSError) as error:
+            except (RedisError, RedisClusterException, OSError) as error:
                 self._went_down(error)
             else:
                 self._is_up()
@@ -375,7 +383,9 @@ class Limiter:
 
     def _went_down(self, error: Exception) -> None:
         if not self._down_until:
-            known = isinstance(error, RedisError | OSError)  # TimeoutError is an OSError
+            known = isinstance(
+                error, RedisError | RedisClusterException | OSError
+            )  # TimeoutError is an OSError
             log.warning(
                 "limiter_store_down",
                 error=type(error).__name__,

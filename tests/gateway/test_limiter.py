@@ -14,6 +14,7 @@ import structlog
 
 from cache_app import connections as store
 from gateway import bucket
+from gateway import limiter as limiter_module
 from gateway.accounts import LEASE_S, Account
 from gateway.bucket import Ask, Level, Limit, Taken
 from gateway.limiter import SCRIPT, Flight, Limiter
@@ -75,6 +76,23 @@ def test_contract__random_operations__lua_and_python_agree_to_the_last_bit(prefi
             ]
             last_us -= step_us
     assert {(True, True, False), (True, False, True), (False, False, False)} <= outcomes
+
+
+def test_take__two_owners_on_a_cluster__their_keys_are_on_one_node(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = Limiter(prefix=prefix)
+    own = (bucket.per_window("consumer-minute", 60, 60),)
+    account = limiter.accounts.of("ip:1.2.3.4", "/x", THREE, own, "deny", False, "key:a")
+    keys = limiter._keys(account)
+    assert [key.removeprefix(prefix) for key in keys] == [
+        "{ip:1.2.3.4}:/x:" + THREE[0].name,
+        "{key:a}::consumer-minute",
+    ]
+    monkeypatch.setattr(limiter_module, "RedisCluster", type(store.client()))
+    assert {key.removeprefix(prefix).partition("}")[0] for key in limiter._keys(account)} == {"{key:a"}
+    assert len(set(limiter._keys(account))) == 2
+    assert limiter.take(account).admitted
 
 
 def test_script__one_bucket_empty__nothing_is_taken_from_the_other(prefix: str) -> None:
