@@ -116,6 +116,12 @@ def hook(payload: dict[str, Any]) -> None:
     SEEN.append("handler")
 
 
+@task(queue="kit", name="kit.durable", max_retries=0)
+def durable(payload: dict[str, Any]) -> None:
+    with transaction.atomic(durable=True):
+        Queue.objects.create(name="kit_durable")
+
+
 @task(queue="kit", name="kit.outstay", max_retries=0, soft_time_limit_s=0.05)
 def outstay(payload: dict[str, Any]) -> None:
     until = time.monotonic() + 60
@@ -289,6 +295,13 @@ def test_drain__cancelled_while_it_waits_or_runs__ends_so() -> None:
     Job.objects.filter(id=asked.id).update(cancel_requested=True)
     assert drain() == Drained(cancelled=1)
     assert SEEN == []
+
+
+def test_drain__handler_has_a_durable_transaction__is_as_in_a_worker() -> None:
+    job = enqueue(durable, {})
+    assert drain(raise_errors=True) == Drained(completed=1)
+    assert perform(durable, {}).last_error["type"] == "IntegrityError"
+    assert Job.objects.get(id=job.id).state == "COMPLETED"
 
 
 def test_drain__job_atomic__commits_with_its_end() -> None:
