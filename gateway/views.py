@@ -122,6 +122,7 @@ class _Visit:
         self.changes: Transformation | None = None
         self.body: Any = request if self.body_bytes else None
         router, method = snapshot.router, request.method or ""
+        self.hops = _hops(method, given.get(b"max-forwards"))
         asked = Asked(method, forwarding.bare_host(self.host), self.fields)
         route = router.known.get(path) or router.match(path, asked)
         self.path = path
@@ -136,6 +137,8 @@ class _Visit:
             call.key = heads.hash_key(route.service.hash_on, self.client.ip, self.fields)
 
     def answer(self) -> HttpResponseBase:
+        if self.hops == b"-1" and self.call.route is not None:  # the last one that is to see it
+            return HttpResponse(status=204, headers={"Allow": ", ".join(sorted(self.call.takes()))})
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
         running = pipeline.steps(
             self.call, self.snapshot.identities, _limiter.accounts, wall, time.monotonic, random
@@ -229,6 +232,8 @@ class _Visit:
         kept = [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
         if self.is_traced:
             kept += [pair for pair in self.fields if names[pair[0]] == heads.TRACESTATE]
+        if self.hops is not None:
+            kept.append((b"Max-Forwards", self.hops))
         return kept
 
     def _relay(self, running: Running, relay: Relay) -> HttpResponseBase:
@@ -321,6 +326,15 @@ class _Visit:
                 consumer=call.identity.name if call.identity is not None else None,
                 duration_ms=round((time.monotonic() - call.started) * 1000, 1),
             )
+
+
+def _hops(method: str, given: bytes | None) -> bytes | None:
+    """What is left of Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS alone."""
+    return (
+        b"%d" % (int(given[:9]) - 1)
+        if given is not None and method == "OPTIONS" and given.isdigit()
+        else given
+    )
 
 
 def _size(request: HttpRequest) -> int:

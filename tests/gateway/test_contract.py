@@ -309,6 +309,24 @@ def test_door__path_with_a_percent_sign_or_parameters__passed_on(door: Door, pat
     assert door.ask(request(path)).json()["target"] == path
 
 
+def test_door__max_forwards__counted_down_for_options_and_answered_at_zero(
+    door: Door, behind: OddUpstream
+) -> None:
+    seen = door.ask(request("/api/x", "Max-Forwards: 3", method="OPTIONS")).json()["headers"]
+    assert seen["max-forwards"] == ["2"]
+    assert door.ask(request("/api/x", "Max-Forwards: 3")).json()["headers"]["max-forwards"] == ["3"]
+    before = behind.requests
+    last = door.ask(request("/reading/x", "Max-Forwards: 0", method="OPTIONS"))
+    assert (last.status, last.headers["allow"], behind.requests) == (204, "GET, HEAD", before)
+
+
+def test_door__trace__goes_on_with_its_state_or_begins_without(door: Door) -> None:
+    given, state = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate: a=1"
+    kept = door.ask(request("/api/x", given, state)).json()["headers"]
+    assert (kept["traceparent"][0][:36], kept["tracestate"]) == (given[13:49], ["a=1"])
+    assert "tracestate" not in door.ask(request("/api/x", "traceparent: 00-0-0-0", state)).json()["headers"]
+
+
 def test_door__client_gone__given_back(door: Door) -> None:
     client = Client(door.port).send(request("/api/big"))
     client.reader.read(100_000)
