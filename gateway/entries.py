@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os.path
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,8 @@ LINKS: Mapping[str, tuple[str, ...]] = {  # fields that hold the name of an entr
 }
 _HIDDEN = frozenset({"secret"})
 _MASK = "***"
-_LONGEST = 60  # characters of a value in a line
+_LONGEST = 60  # characters of a value in a line,
+_SHORTLY = 15  # so many of them before what differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,8 @@ class Change:
         if name in _HIDDEN:
             return f"{name}: {'none' if not after else 'another' if self.before else 'set'}"
         if self.before is None:
-            return f"{name}: {_text(after)}"
-        return f"{name}: {_text(self.before.get(name))} -> {_text(after)}"
+            return f"{name}: {_cut(_flat(after))[0]}"
+        return "{}: {} -> {}".format(name, *_cut(_flat(self.before.get(name)), _flat(after)))
 
     def __str__(self) -> str:
         return f"{self.verb} {self.kind} {short(self.entry)}"
@@ -106,17 +109,30 @@ def _shown(fields: Fields, names: Iterable[str]) -> dict[str, Any]:
     return {name: _MASK if name in _HIDDEN and fields.get(name) else fields.get(name) for name in names}
 
 
-def _text(value: Any) -> str:
+def _flat(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         text = " ".join(value) or "none"
     elif value is None or value == "" or value == {}:
         text = "none"
     elif isinstance(value, bool):
         text = "yes" if value else "no"
+    elif isinstance(value, dict | list):
+        text = json.dumps(value, ensure_ascii=False)
     else:
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _LONGEST else f"{flat[:_LONGEST]}…"
+        text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return " ".join(text.split())
+
+
+def _cut(*texts: str) -> list[str]:
+    """Shortened, and begun shortly before the first difference: certificates all begin alike."""
+    alike = len(os.path.commonprefix(texts)) if len(texts) > 1 else 0
+    start = max(0, alike - _SHORTLY) if max(map(len, texts)) > _LONGEST else 0
+    return [_window(text, start) for text in texts]
+
+
+def _window(text: str, start: int) -> str:
+    begun = f"…{text[start:]}" if start else text
+    return begun if len(begun) <= _LONGEST else f"{begun[:_LONGEST]}…"
 
 
 def compare(have: Mapping[Entry, Fields], wanted: Mapping[Entry, Fields | None]) -> list[Change]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from rest_framework.settings import api_settings
 from foundation.api import Conflict
 
 _MOST_NAMED = 5  # rows that the refusal to delete one names
+_MOST_COMPARED = 1_000  # names with one that nobody has
 
 
 class PreconditionFailed(APIException):
@@ -63,6 +65,25 @@ def _needed_by(rows: Collection[Any]) -> str:
 def moment(at: float) -> str | None:
     """Seconds since the epoch as a date; 0.0 is none."""
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") if at else None
+
+
+class Named(serializers.SlugRelatedField):
+    """A row by its name. One that is not there is told as in a document, with the name that was meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(slug_field="name", **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except ValidationError as error:
+            if not isinstance(data, str):
+                raise
+            rows = self.get_queryset()
+            told = f"there is no {rows.model._meta.verbose_name} {data[:200]!r}"
+            close = difflib.get_close_matches(data, rows.values_list("name", flat=True)[:_MOST_COMPARED], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValidationError(told + hint, code="does_not_exist") from error
 
 
 class Choice(serializers.ChoiceField):

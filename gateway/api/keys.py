@@ -23,13 +23,14 @@ from gateway import changes
 from gateway.models import ApiKey, Consumer
 
 from . import lists, references
+from .answers import Named
 from .rows import RowDetail, RowList, RowSerializer, location, reread, tagged, writing
 
 STATES = ("active", "expired", "revoked")
 
 
 class KeySerializer(RowSerializer):
-    consumer = serializers.SlugRelatedField(slug_field="name", queryset=Consumer.objects.all())
+    consumer = Named(queryset=Consumer.objects.all())
     state = serializers.SerializerMethodField()
     scopes = serializers.ListField(
         child=serializers.CharField(),

@@ -11,7 +11,7 @@ from gateway import routing
 from gateway.models import Plan, Route, Service
 
 from . import lists
-from .answers import Choice
+from .answers import Choice, Named
 from .rows import NamedDetail, RowList, RowSerializer
 
 
@@ -38,10 +38,8 @@ class RouteSerializer(RowSerializer):
     scopes = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="All of these. Empty: none is needed."
     )
-    service = serializers.SlugRelatedField(slug_field="name", queryset=Service.objects.all())
-    plan = serializers.SlugRelatedField(
-        slug_field="name", queryset=Plan.objects.all(), allow_null=True, required=False
-    )
+    service = Named(queryset=Service.objects.all())
+    plan = Named(queryset=Plan.objects.all(), allow_null=True, required=False)
 
     class Meta:
         model = Route

@@ -20,7 +20,7 @@ from gateway.models import Service, Target
 from gateway.models.service import STATES
 
 from . import lists, references
-from .answers import moment
+from .answers import Named, moment
 from .rows import RowDetail, RowList, RowSerializer, reread, tagged, writing
 
 
@@ -46,7 +46,7 @@ class StandingSerializer(serializers.Serializer):
 
 
 class TargetSerializer(RowSerializer):
-    service = serializers.SlugRelatedField(slug_field="name", queryset=Service.objects.all())
+    service = Named(queryset=Service.objects.all())
     standing = serializers.SerializerMethodField(
         help_text="Of a GET; null where no edge knows it, or Redis does not answer. No part of the ETag."
     )

@@ -7,16 +7,13 @@ from rest_framework import serializers
 from gateway.models import Route, Service, Transform
 
 from . import lists
+from .answers import Named
 from .rows import NamedDetail, RowList, RowSerializer
 
 
 class TransformSerializer(RowSerializer):
-    route = serializers.SlugRelatedField(
-        slug_field="name", queryset=Route.objects.all(), allow_null=True, required=False
-    )
-    service = serializers.SlugRelatedField(
-        slug_field="name", queryset=Service.objects.all(), allow_null=True, required=False
-    )
+    route = Named(queryset=Route.objects.all(), allow_null=True, required=False)
+    service = Named(queryset=Service.objects.all(), allow_null=True, required=False)
     request = serializers.DictField(required=False, help_text="What is changed in requests.")
     response = serializers.DictField(required=False, help_text="What is changed in responses.")
     settings = serializers.DictField(required=False, help_text="Of the plugin.")

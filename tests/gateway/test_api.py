@@ -111,7 +111,7 @@ def test_row__address_of_nothing__404(admin: Client, ref: str) -> None:
         ("routes", {"path": "/x", "service": "billing", "hosts": ["UPPER"]}, "/hosts"),
         ("routes", {"path": "/x", "service": "billing", "headers": {"a b": "c"}}, "/headers"),
         ("routes", {"name": "x", "path": "/x(", "path_kind": "regex", "service": "billing"}, "/path"),
-        ("transforms", {"name": "t"}, ""),
+        ("transforms", {"name": "t"}, "/route"),
         ("transforms", {"name": "t", "route": "/invoices", "request": []}, "/request"),
         ("plans", {"name": "p"}, ""),
         ("plans", {"name": "p", "requests_per_minute": 0}, "/requests_per_minute"),
@@ -130,6 +130,16 @@ def test_create__misspelt_field_or_choice__told_what_was_meant(admin: Client) ->
     assert error["detail"] == "is not known here; did you mean strategy?"
     (error,) = problem(send(admin, "POST", "services", {"name": "x", "strategy": "p2"}), 400)["errors"]
     assert error["detail"].startswith("is not one of round_robin, ")
+
+
+def test_create__name_that_nobody_has__told_which_was_meant(admin: Client, invoices: Route) -> None:
+    for body, told in (
+        ({"path": "/x", "service": "biling"}, "there is no service 'biling'; did you mean 'billing'?"),
+        ({"path": "/x", "service": "nothing-like-it"}, "there is no service 'nothing-like-it'"),
+        ({"path": "/x", "service": "\x00"}, "there is no service '\\x00'"),
+    ):
+        (error,) = problem(send(admin, "POST", "routes", body), 400)["errors"]
+        assert (error["pointer"], error["detail"]) == ("/service", told)
 
 
 def test_create__broken_json_or_another_type__400_and_415(admin: Client) -> None:

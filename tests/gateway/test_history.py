@@ -272,6 +272,16 @@ def test_line__secrets_and_long_values__hidden_and_cut() -> None:
     assert entries.shown({"secret": ""}) == {"secret": ""}
 
 
+def test_line__long_values_that_begin_alike__shown_where_they_differ() -> None:
+    before = {"tls_ca": "-" * 90 + "A" * 90, "request": {"a": None}, "timeout_s": 1234567.5, "stale_s": 2.0}
+    after = {"tls_ca": "-" * 90 + "B" * 90, "request": {"a": True}, "timeout_s": 1234567.25, "stale_s": None}
+    cut = "…" + "-" * 15
+    assert Change("service", "s", before, after).line() == (
+        f"~ service s  tls_ca: {cut}{'A' * 44}… -> {cut}{'B' * 44}…, "
+        'request: {"a": null} -> {"a": true}, timeout_s: 1234567.5 -> 1234567.25, stale_s: 2 -> none'
+    )
+
+
 def test_revision__rows__hold_no_secret_in_clear() -> None:
     put(FULL)
     text = str(list(Revision.objects.values_list("changes", flat=True)))
