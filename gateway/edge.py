@@ -26,7 +26,7 @@ from .errors import BadRequest
 from .exchange import Exchange
 from .forwarding import Sender
 from .headers import Headers
-from .preambles import KNOWN_BYTES, REST, TRIES, RequestPreamble
+from .preambles import KNOWN_BYTES, REST, TRIES, Known, RequestPreamble
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -88,7 +88,7 @@ class Edge(asyncio.Protocol):
         self.tunnel: asyncio.Transport | None = None
         self.early = self.good_host = b""
         self.unsent = 0  # bytes, at the last look at a client that was stalled
-        self.known: tuple[bytes, RequestPreamble] | None = None
+        self.known: Known | None = None
         self._tries, self._rest = TRIES, 0
         self._body_bytes = 0  # of all requests
         self.limits = conf()
@@ -133,7 +133,7 @@ class Edge(asyncio.Protocol):
         is_first = exchange is None and not self.head_started
         try:
             if is_first:
-                if self.known is not None and self._comes_again(data, *self.known):
+                if self.known is not None and self._comes_again(data, self.known):
                     return
                 self.head_started = now  # also for bytes that the parser skips
             before, headers = self._body_bytes, self._headers
@@ -167,28 +167,32 @@ class Edge(asyncio.Protocol):
             if len(self.early) >= _EARLY_BYTES:
                 self.hold()  # until there is a tunnel, or the end
 
-    def _comes_again(self, data: bytes, rest: bytes, preamble: RequestPreamble) -> bool:
-        """A request that differs from the last one in its first line alone needs no parser, which has seen the last one
-        to its end."""
-        size_bytes = len(data) - len(rest)
-        if not data.endswith(rest) or size_bytes > self.limits.MAX_URL_BYTES or self.draining:
+    def _comes_again(self, data: bytes, known: Known) -> bool:
+        """A request that differs from the last one in its first line and credentials alone needs no parser, which has seen
+        the last one to its end."""
+        line = _LINE.match(data)
+        if line is None or self.draining:
             return False
-        line = _LINE.fullmatch(data, 0, size_bytes)
-        if line is None or preamble.names is not self.worker.holder.snapshot.names:
+        authorization = known.credentials(data, line.end())
+        if authorization is None or known.preamble.names is not self.worker.holder.snapshot.names:
             return False
         method, uri = line.groups()
-        self.exchange = exchange = Exchange(self, method.decode(), uri, preamble, True, True)
+        self.exchange = exchange = Exchange(
+            self, method.decode(), uri, known.preamble, True, True, authorization
+        )
         exchange.start()
         return True
 
-    def _remembered(self, data: bytes) -> tuple[bytes, RequestPreamble] | None:
+    def _remembered(self, data: bytes) -> Known | None:
         """What was parsed just now, if it was one whole request and nothing else."""
         self._tries -= 1
         if not self._tries:
             self._tries, self._rest = TRIES, REST
             return None
         preamble, self._preamble = self._preamble, None
-        if preamble is None or not preamble.is_plain or len(data) > KNOWN_BYTES:
+        # Small enough for any limit, whatever its length is made up of.
+        most_bytes = min(KNOWN_BYTES, self.limits.MAX_HEADER_BYTES, self.limits.MAX_URL_BYTES)
+        if preamble is None or not preamble.is_plain or len(data) > most_bytes:
             return None
         line = _LINE.match(data)
         if (
@@ -197,8 +201,7 @@ class Edge(asyncio.Protocol):
             or not data.startswith(b"\r\n", line.end())
         ):
             return None
-        preamble.settle()
-        return data[line.end() :], preamble
+        return Known(data[line.end() :], preamble, most_bytes)
 
     def _upgrade_asked(self, rest: bytes) -> None:
         """Nothing more is parsed on this connection: it becomes a tunnel, or ends with the answer."""

@@ -50,10 +50,17 @@ class Exchange(Request):
     _upstream_line: bytes
 
     def __init__(
-        self, edge: Edge, method: str, uri: bytes, preamble: RequestPreamble, http11: bool, keep: bool
+        self,
+        edge: Edge,
+        method: str,
+        uri: bytes,
+        preamble: RequestPreamble,
+        http11: bool,
+        keep: bool,
+        authorization: bytes | None = None,
     ) -> None:
         """Raises BadRequest."""
-        Request.__init__(self, edge, method, uri, preamble, http11, keep)
+        Request.__init__(self, edge, method, uri, preamble, http11, keep, authorization)
         self.head_sent = 0
         self.chunks_out = False
         self.upstream_name = ""
@@ -412,7 +419,7 @@ class Exchange(Request):
             caller = (
                 of_one_key(identity.subject, identity.key_digest) if identity.key_digest else identity.subject
             )
-        return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.preamble.fields)
+        return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.fields)
 
     def _answer_of_old(self) -> bool:
         """Whether there was one to give."""

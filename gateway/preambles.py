@@ -6,6 +6,7 @@ connection has read last is kept there, and bytes that are equal to it are not r
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from . import headers as heads
@@ -20,6 +21,9 @@ MAX_GATEWAYS = 5  # of ours on a request's way
 _VIA = b"Via: 1.1 brain\r\n"
 _NONE: frozenset[bytes] = frozenset()
 _NO_HEADERS: Headers = []
+_CREDENTIALS = re.compile(
+    rb"[A-Za-z]+ [A-Za-z0-9._~+/-]+=*"
+)  # a token68 (RFC 9110 section 11.4); others are parsed
 _CALM = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Our own words for each status: a reason phrase means nothing (RFC 9112 section 4), and a target's could say anything.
 _STATUS_LINES = {
@@ -137,6 +141,40 @@ class RequestPreamble:
             if len(given) == 1 and trace.is_valid(given[0]):
                 self.states = [*self.states, (b"tracestate", value)]
                 self.lines += (b"tracestate", b": ", value, b"\r\n")
+
+
+class Known:
+    """What one plain request brought after its first line, to hold the next one against: the same bytes, but for credentials,
+    which may be others."""
+
+    __slots__ = ("_after", "_before", "_most_bytes", "_rest", "preamble")
+
+    def __init__(self, rest: bytes, preamble: RequestPreamble, most_bytes: int) -> None:
+        """most_bytes: of a whole request that may be taken for one like it."""
+        preamble.settle()
+        self._rest, self.preamble, self._most_bytes = rest, preamble, most_bytes
+        self._before = self._after = b""
+        given = preamble.authorization
+        if given is not None:
+            name = next(name for name, _ in preamble.fields if preamble.names[name] == heads.AUTHORIZATION)
+            before, found, after = rest.partition(b"\r\n%b: %b\r\n" % (name, given))
+            if found:  # else it was written in an unusual way
+                self._before, self._after = before + b"\r\n%b: " % name, b"\r\n" + after
+
+    def credentials(self, data: bytes, begin: int) -> bytes | None:
+        """The Authorization of a request whose first line ends at `begin`, b"" without one; None: it differs in more."""
+        rest, before, after = self._rest, self._before, self._after
+        if len(data) - begin == len(rest) and data.endswith(rest) and begin <= self._most_bytes:
+            return self.preamble.authorization or b""
+        if (
+            not after
+            or len(data) > self._most_bytes
+            or not data.startswith(before, begin)
+            or not data.endswith(after)
+        ):
+            return None
+        given = data[begin + len(before) : -len(after)]
+        return given if _CREDENTIALS.fullmatch(given) is not None else None
 
 
 class ResponsePreamble:

@@ -46,9 +46,16 @@ class Request(Call, ABC):
     )  # fmt: skip
 
     def __init__(
-        self, edge: Edge, method: str, uri: bytes, preamble: RequestPreamble, http11: bool, keep: bool
+        self,
+        edge: Edge,
+        method: str,
+        uri: bytes,
+        preamble: RequestPreamble,
+        http11: bool,
+        keep: bool,
+        authorization: bytes | None = None,
     ) -> None:
-        """Raises BadRequest."""
+        """authorization: where it is another than the preamble's. Raises BadRequest."""
         Call.__init__(self)
         self.length = 0
         self.sent = True
@@ -82,22 +89,19 @@ class Request(Call, ABC):
         self.lines = preamble.lines
         if not preamble.is_plain:
             self._expect_more(preamble, method)
+        self.authorization = authorization or preamble.authorization
         client = preamble.client
         if route is None:
-            asked = Asked(method, _bare_host(client.host or preamble.host), preamble.fields)
+            asked = Asked(method, _bare_host(client.host or preamble.host), self.fields)
             route = router.match(self.path, asked)
         self.route, self.method, self.client_ip = route, method, client.ip
-        self.authorization, self.api_key, self.recorder = (
-            preamble.authorization,
-            preamble.api_key,
-            worker.tally,
-        )
+        self.api_key, self.recorder = preamble.api_key, worker.tally
         self.started = now = time.monotonic()
         if route is not None:
             self.wait_s = route.response_timeout_s
             self.deadline = now + route.total_timeout_s
             if route.service.hash_on:
-                self.key = heads.hash_key(route.service.hash_on, client.ip, preamble.fields)
+                self.key = heads.hash_key(route.service.hash_on, client.ip, self.fields)
 
     def _expect_more(self, preamble: RequestPreamble, method: str) -> None:
         most = self.edge.limits.MAX_BODY_BYTES
@@ -125,13 +129,22 @@ class Request(Call, ABC):
         self._hops_line = b"Max-Forwards: %b\r\n" % value
 
     @property
+    def fields(self) -> Headers:
+        """The headers as they came. Those of the preamble may have come with other credentials."""
+        preamble, given = self.preamble, self.authorization
+        if given is preamble.authorization or given is None:
+            return preamble.fields
+        names = preamble.names
+        return [(n, given if names[n] == heads.AUTHORIZATION else v) for n, v in preamble.fields]
+
+    @property
     def host(self) -> str:
         return self.preamble.host.decode("latin-1")
 
     def takes(self) -> frozenset[str]:
         preamble = self.preamble
         host = _bare_host(preamble.client.host or preamble.host)
-        return self.edge.worker.snapshot.router.methods(self.path, Asked(self.method, host, preamble.fields))
+        return self.edge.worker.snapshot.router.methods(self.path, Asked(self.method, host, self.fields))
 
     @property
     def trace_id(self) -> str:
@@ -262,7 +275,7 @@ def _bare_host(host: bytes) -> str:
 
 
 def _identity_lines(identity: Identity) -> bytes:
-    identity.lines = heads.lines(heads.consumer(identity))
+    identity.lines = heads.consumer_lines(identity.subject, identity.name, identity.roles)
     return identity.lines
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway import headers as heads
+from gateway import tokens
 from gateway.edge import Edge
 from gateway.pool import Target
 from gateway.preambles import REST, TRIES, ResponsePreamble
 from gateway.upstream import Upstream
 
 from .client import Answer, request
-from .conftest import RunningEdge
+from .conftest import SECRET, RunningEdge, route, service, target
+from .odd_upstream import OddUpstream, running
 
 FIRST = request("/api/first", "X-Keep: 1")
 REST_OF_IT = FIRST.partition(b"\r\n")[2]
@@ -39,6 +42,12 @@ def spared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(Edge, "_comes_again", comes_again)
     return seen
+
+
+@pytest.fixture
+def two() -> Iterator[list[OddUpstream]]:
+    with running(2) as upstreams:
+        yield upstreams
 
 
 def told(answer: Answer | None) -> tuple[Any, ...] | None:
@@ -159,6 +168,72 @@ def test_edge__headers_that_always_differ__no_longer_remembered(
         for _ in range(REST + 3):
             assert client.send(FIRST).answer().status == 200
     assert spared[-1] is True
+
+
+def bearer(subject: str, **claims: Any) -> str:
+    claims = {"iss": "brain", "sub": subject, "exp": 4_000_000_000, "roles": ["operator"]} | claims
+    return "Authorization: Bearer " + tokens.sign(claims, "HS256", SECRET)
+
+
+def test_edge__other_credentials__each_is_who_it_is(edge: RunningEdge, spared: list[bool]) -> None:
+    asked = [
+        bearer("ann"),
+        bearer("bob"),
+        bearer("ann", exp=1),
+        bearer("bob"),
+        "Authorization: Bearer x",
+        bearer("cid"),
+    ]
+    told = []
+    with edge.client() as client:
+        for line in asked:
+            answer = client.send(request("/api/x", "X-Before: 1", line, "X-After: 1", key=None)).answer()
+            told.append(
+                answer.json()["headers"]["x-consumer-username"] if answer.status == 200 else answer.status
+            )
+    assert told == [["ann"], ["bob"], 401, ["bob"], 401, ["cid"]]
+    assert spared == [True] * 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Authorization: Bearer a b",
+        "Authorization: Basic a\r\nX-More: 2",
+        "Authorization: Bearer a\r\n\r\nGET /api/y HTTP/1.1",
+        "Authorization:  Bearer a",
+        "Authorization: Bearer",
+        "Authorization: ",
+        "authorization: Bearer a",
+        "Authorization: Bearer " + "a" * 9000,
+        "Authorization: Bearer \xe4",
+        "X-Authorization: Bearer a",
+        "Authorization: Bearer a\r\nAuthorization: Bearer b",
+    ],
+    ids=["words", "more", "request", "spaces", "scheme", "empty", "small", "long", "byte", "other", "twice"],
+)
+def test_edge__what_only_looks_like_other_credentials__read_as_ever(
+    edge: RunningEdge, spared: list[bool], line: str
+) -> None:
+    with edge.client() as client:
+        assert client.send(request("/open/x", bearer("ann"), key=None)).answer().status == 200
+        whole = told(client.send(request("/open/x", line, key=None)).answer())
+    with edge.client() as client:
+        assert whole == told(client.send(request("/open/x", line, key=None)).answer())
+    assert spared == [False]
+
+
+def test_edge__hash_of_credentials__goes_by_those_of_the_request(
+    start_edge: Callable[..., RunningEdge], two: list[OddUpstream]
+) -> None:
+    one = service([target(up.port) for up in two], strategy="consistent_hash", hash_on="header:Authorization")
+    served = start_edge([route("/x", one)])
+    asked = [request("/x", bearer(f"user-{number}"), key=None) for number in range(12)]
+    with served.client() as client:
+        together = [client.send(data).answer().headers["x-upstream"] for data in asked]
+    alone = [served.ask(data).headers["x-upstream"] for data in asked]
+    assert together == alone
+    assert len(set(alone)) == 2
 
 
 def test_edge__another_snapshot_with_another_key_header__headers_read_anew(edge: RunningEdge) -> None:
