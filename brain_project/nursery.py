@@ -68,9 +68,11 @@ class Nursery:
         """As the supervisor would run it, but in here."""
         environment = {**child.env, lifeline.VARIABLE: str(self._cord[0])}
         os.environ.update(environment)  # noqa: TID251
+        os.set_inheritable(self._cord[0], True)
+        # What a worker starts again that is recycled, or gets SIGHUP; by itself it would be the command line of `up`.
+        sys.orig_argv = [sys.executable, "-m", "foundation.lifeline", *child.command]
         if not child.forks:
-            os.set_inheritable(self._cord[0], True)
-            os.execv(sys.executable, [sys.executable, "-m", "foundation.lifeline", *child.command])  # noqa: S606
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606
         lifeline.follow()
         if os.read(self._gate[0], 1):
             lifeline.run(child.command)

@@ -25,9 +25,11 @@ lock = os.open(os.devnull, os.O_RDONLY)
 home = Nursery(cord, lock=lock)
 children = [Planned("other", ["child", "7"], stage=0, env={"GREETING": "hello"})]
 children.append(Planned("tasks", ["child", "0", *sys.argv[1:]], stage=0, env={"GREETING": "fresh"}, forks=False))
+if sys.argv[1:] == ["anew"]:
+    children = [Planned("worker", ["child", "0", "anew"], stage=0, env={"GREETING": "again"})]
 for child in children:
     home.fork(child)
-sys.argv[1:] == ["open"] and home.open_gate()
+sys.argv[1:] in (["open"], ["anew"]) and home.open_gate()
 if sys.argv[1:] == ["wait"]:
     print(*(child.pid for child in children), flush=True)
     sys.stdin.read()
@@ -41,6 +43,9 @@ CHILD = """
 import os, sys, time
 if "wait" in sys.argv:
     time.sleep(60)
+if "anew" in sys.argv and "brain_project.nursery" in sys.modules:  # as a worker that is recycled
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+os.fstat(int(os.environ["BRAIN_LIFELINE_FD"]))
 print(os.environ["GREETING"], os.getsid(0) == os.getpid(), "brain_project.nursery" in sys.modules)
 sys.exit(int(sys.argv[1]))
 """
@@ -66,6 +71,12 @@ def parent(tmp_path: Path):
 def test_fork__gate_opens__runs_the_command_in_its_own_session_with_its_environment(parent):
     out, _ = parent("open").communicate(timeout=60)
     assert out.splitlines() == ["other 7 ['hello', 'True', 'True']", "tasks 0 ['fresh', 'True', 'False']"]
+
+
+def test_fork__starts_itself_anew__is_the_same_command_on_the_same_lifeline(parent):
+    """It was the command line of `up`, which ended at once: it was running already."""
+    out, _ = parent("anew").communicate(timeout=60)
+    assert out.splitlines() == ["worker 0 ['again', 'True', 'False']"]
 
 
 def test_fork__gate_closes__ends_without_running(parent):
