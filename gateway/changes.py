@@ -5,7 +5,7 @@ all processes poll, told to them at its commit. Admin, API and commands write th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from orm_app import db
 from . import entries, keys, lookups, rows, secret_box, trial
 from .conf import conf
 from .entries import Change
-from .models import ApiKey, Configuration, Consumer, JwtIssuer, Revision, Target
+from .models import ApiKey, Configuration, Consumer, EndedKey, JwtIssuer, Revision, Target
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +70,7 @@ class Writing:
         """The row and what goes with it. Raises ProtectedError for a row that others need."""
         gone = [(one, f"{one._meta.label}:{one.pk}") for one in (*rows.dependents(row, owned=True), row)]
         told = [(rows.entry_of(one), label) for one, label in gone]
+        _remember_ends(one for one, _ in gone if isinstance(one, ApiKey))
         row.delete()
         for (kind, name, before), label in told:
             self.rows.drop(kind, name)
@@ -107,6 +108,8 @@ class Writing:
 
     def _store(self, row: models.Model, before: entries.Fields | None) -> None:
         self._row = row
+        if before is None and isinstance(row, ApiKey):
+            _end_as_before(row)
         kind, name, after = rows.entry_of(row)
         _keep_revoked(kind, before, after)
         if before is None:
@@ -211,6 +214,23 @@ def _moved(was: rows.Told, now: rows.Told) -> list[Change]:
 def _keep_revoked(kind: str, before: entries.Fields | None, after: entries.Fields) -> None:
     if kind == "key" and before and before["revoked_at"] and before["revoked_at"] != after["revoked_at"]:
         raise ValidationError("A revoked key stays revoked; make a new one.")
+
+
+def _remember_ends(gone: Iterable[ApiKey]) -> None:
+    for key in gone:
+        if key.revoked_at is not None or key.expires_at is not None:
+            ends = {"revoked_at": key.revoked_at, "expires_at": key.expires_at}
+            EndedKey.objects.update_or_create(digest=key.digest, defaults=ends)
+
+
+def _end_as_before(key: ApiKey) -> None:
+    """A key that was here before, and went with its consumer."""
+    ended = EndedKey.objects.filter(digest=key.digest).first()
+    if ended is not None:
+        key.revoked_at = key.revoked_at or ended.revoked_at
+        key.expires_at = (
+            key.expires_at or ended.expires_at
+        )  # a document may give it another end, as to any key
 
 
 # --- one row ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from . import export as exporting
 from .document import Document
 from .entries import SETTING, Change, Entry, Fields
 from .errors import InvalidDocument
-from .models import ApiKey, Service
+from .models import ApiKey, EndedKey, Service
 from .rows import current, entry_of
 
 __all__ = [
@@ -117,9 +117,13 @@ def set_targets(service: str, urls: Sequence[str], **trace: Any) -> list[Change]
 def stay_revoked(wanted: Document) -> list[str]:
     """Keys that the document names and that were revoked: revoking is for good, so they are left as they are."""
     digests = [name for kind, name in wanted.entries if kind == "key"]
-    revoked = (
-        ApiKey.objects.filter(digest__in=digests).exclude(revoked_at=None).values_list("digest", flat=True)
-    )
+    revoked = {
+        digest
+        for model in (ApiKey, EndedKey)
+        for digest in model.objects.filter(digest__in=digests, revoked_at__isnull=False).values_list(
+            "digest", flat=True
+        )
+    }
     return [
         f"{wanted.place(('key', d))}: this key was revoked and stays so; take it out" for d in sorted(revoked)
     ]

@@ -4,7 +4,7 @@ keys, token issuers. Written through changes.py alone."""
 from __future__ import annotations
 
 from .configuration import Configuration, Revision
-from .consumer import ApiKey, Consumer
+from .consumer import ApiKey, Consumer, EndedKey
 from .issuer import JwtIssuer, RevokedToken
 from .plan import Plan
 from .route import Route, Transform
@@ -14,6 +14,7 @@ __all__ = [
     "ApiKey",
     "Configuration",
     "Consumer",
+    "EndedKey",
     "JwtIssuer",
     "Plan",
     "RevokedToken",

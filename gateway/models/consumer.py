@@ -50,3 +50,15 @@ class ApiKey(models.Model):
     def clean(self) -> None:
         if self.scopes is not None:
             checks.run({"scopes": (checks.scopes, self.scopes)})
+
+
+class EndedKey(models.Model):
+    """Of a key that went with its consumer: how it had ended. A document may name the key again, and revoking is for
+    good."""
+
+    digest = models.CharField(max_length=64, primary_key=True)
+    revoked_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"…{self.digest[-6:]}"

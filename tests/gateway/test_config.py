@@ -277,6 +277,32 @@ def test_apply__key_that_was_revoked__stays_so_and_is_named() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("way", ["deleted", "pruned"])
+def test_apply__key_that_was_revoked_and_went_with_its_consumer__comes_back_as_it_was(way: str) -> None:
+    keys = [f"a-key-of-more-than-20-characters-{i}" for i in range(3)]
+    text = f"authentication: {{api_keys: {{{', '.join(f'c{i}: {key}' for i, key in enumerate(keys))}}}}}"
+    put(text)
+    revoked, rotated, _ = ApiKey.objects.order_by("consumer__name")
+    changes.revoke_key(revoked, actor="tester", source="cli")
+    changes.rotate_key(rotated, overlap_s=0, actor="tester", source="cli")
+    rotated.refresh_from_db()
+    if way == "pruned":
+        put("plans: {}", prune=True)
+    else:
+        for consumer in Consumer.objects.all():
+            changes.delete(consumer, actor="tester", source="cli")
+    assert not ApiKey.objects.exists()
+    (warned,) = config.stay_revoked(config.load(text))
+    assert warned.startswith("line 1: authentication.api_keys.c0: this key was revoked and stays so")
+    put(text)
+    came = list(ApiKey.objects.order_by("consumer__name").values_list("revoked_at", "expires_at"))
+    assert came == [(revoked.revoked_at, None), (None, rotated.expires_at), (None, None)]
+    assert config.diff(config.load(text)) == []
+    put(text.replace(keys[1], f"{{key_sha256: {{sha256: {rotated.digest}, expires: 2100-01-01}}}}"))
+    assert ApiKey.objects.get(digest=rotated.digest).expires_at.year == 2100
+
+
+@pytest.mark.django_db
 def test_apply__key_that_ends__keeps_its_end_unless_the_document_gives_one() -> None:
     put(SEED)
     ApiKey.objects.update(expires_at="2100-01-01T00:00:00Z")
