@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from . import bulk, governor, leases, ledger, queues, releasing, rollups, tenants, wakeup
+from . import bulk, census, governor, leases, ledger, queues, releasing, rollups, tenants, wakeup
 from .conf import conf
 from .governor import Governor
 from .models import Job
@@ -39,6 +39,7 @@ class Reconciler:
         self._unheld: set[UUID] = set()
         self._pruned_at = time.monotonic()
         self._counter = rollups.Counter()
+        self._census = census.Keeper()
         self._leadership = leases.Leadership(NAME, lambda: engine.worker_id, lease_s=lambda: conf().LEASE_S)
 
     def look(self) -> float:
@@ -59,6 +60,7 @@ class Reconciler:
         bulk.work_off(look_s=conf().RECONCILE_S)
         _publish(ledger.age(conf().AGE_S))
         self._look_after_turns()
+        self._census.look()
         is_counted = self._counter.look()
         if time.monotonic() - self._pruned_at > _PRUNE_S:
             self._pruned_at = time.monotonic()

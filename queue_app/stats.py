@@ -13,22 +13,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from django.db.models import Count, F, Min, Q, Sum
-from django.db.models.functions import Coalesce
-from django.utils import timezone
+from django.db.models import F, Q, Sum
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from . import alerts_told, clock, firing, limits_told, rollup_rows, spans, workers
+from . import alerts_told, census, clock, firing, limits_told, rollup_rows, spans, workers
 from .broker import recorder
 from .histograms import COUNTS, LAST, SUMMED, Histogram, Tally, from_json, total, upper_s
-from .ledger import backlog, is_due
 from .levels import ALL_TIME_S, DAY_S, MINUTE_S, cover, floor
-from .models import Job, Queue, Rollup
+from .models import Queue, Rollup
 from .spans import Question
 from .states import WAITING, State
 
-_OVER = (State.COMPLETED.value, State.CANCELLED.value)
 _BOUNDS = range(0, LAST, 10)  # the buckets that Prometheus gets: each is 2.6 times the one before
 
 
@@ -61,22 +57,21 @@ class Depth:
 def depths() -> list[Depth]:
     """Every queue that has a row, open jobs or statistics, by name. Four statements, however many queues there are.
 
-    What is over is never counted row by row: completed and cancelled are of all time, and some seconds behind.
+    What is over is never counted row by row: completed and cancelled are of all time, and some seconds behind. So is the rest
+    where there is so much of it that counting takes long: see census.
     """
     paused = dict(Queue.objects.values_list("name", "paused"))
     counts: dict[str, dict[str, int]] = {name: {} for name in paused}
     for queue, state, jobs in _over():
         counts.setdefault(queue, {})[state] = jobs
-    is_over = Q(state__in=_OVER)  # as the condition of the partial index says it
-    open_ = Job.objects.filter(~is_over).order_by().values_list("queue", "state").annotate(n=Count("*"))
-    for queue, state, jobs in open_:
-        counts.setdefault(queue, {})[state] = jobs
-    oldest = oldest_due_s()
+    found = census.taken()
+    for queue, open_state, jobs in found.jobs:
+        counts.setdefault(queue, {})[open_state] = jobs
     return [
         Depth(
             queue=name,
             paused=paused.get(name, False),
-            oldest_due_s=oldest.get(name, 0.0),
+            oldest_due_s=found.due[name].waited_s if name in found.due else 0.0,
             jobs={state.value: counts[name].get(state, 0) for state in State},
         )
         for name in sorted(counts)
@@ -268,7 +263,4 @@ def _limit_families() -> Iterator[Metric]:
 
 def oldest_due_s() -> dict[str, float]:
     """How long the oldest job that is due has waited, by queue."""
-    due = backlog().filter(is_due())
-    since = due.order_by().values("queue").annotate(since=Min(Coalesce("run_after", "created_at")))
-    now = timezone.now()
-    return {row["queue"]: max(0.0, (now - row["since"]).total_seconds()) for row in since}
+    return {queue: due.waited_s for queue, due in census.oldest_due().items()}
