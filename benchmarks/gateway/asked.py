@@ -1,4 +1,4 @@
-"""The requests of a run as a file for the load generators: a line is `path token`, taken in turn."""
+"""The requests of a run as a file for the load generators: a line is `path token` or `path token number`, taken in turn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from . import credentials
 
 ROUTES = 50
 DISTINCT_TOKENS = 40_000  # taken in turn: four times what our cache of verified tokens holds
+DIFFERING = 10_000  # requests with a header of their own, taken in turn; the answers have one too
 WHO = "/whoami"  # the upstream's answer to it is the port it came in by
 
 
@@ -34,3 +35,11 @@ def same_token(path: Path) -> Path:
 
 def distinct_tokens(path: Path) -> Path:
     return write(path, paths(), [credentials.token(number=n) for n in range(DISTINCT_TOKENS)])
+
+
+def differing(path: Path) -> Path:
+    """One token, and a header that is never the same as in the request before."""
+    token = credentials.token()
+    lines = (f"{prefix(n % ROUTES)}/differing {token} {n:06d}\n" for n in range(DIFFERING))
+    path.write_text("".join(lines))
+    return path

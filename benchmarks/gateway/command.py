@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 
-from . import admission, binaries, bodies, door, everything, exact, latency, routes, tokens
+from . import admission, binaries, bodies, differing, door, everything, exact, latency, routes, tokens
 from .ground import ground
 from .plan import FULL, QUICK, Plan, say
 from .sides import PEER_NAMES, UNEQUAL
@@ -18,6 +18,7 @@ __all__ = ["UNEQUAL", "add_options", "run"]
 
 FIGURES: dict[str, Callable[[Plan], list[Figure]]] = {
     everything.PART: everything.figures,
+    differing.PART: differing.figures,
     door.PART: door.figures,
     tokens.PART: tokens.figures,
     exact.PART: exact.figures,

@@ -59,14 +59,14 @@ def read_wrk(said: str) -> Outcome:
 
 def _h2load(h2load: Path, port: int, requests: Path, seconds: float, connections: int) -> Outcome:
     lines = [line.split() for line in requests.read_text().splitlines()]
-    tokens = {token for _, token in lines}
-    if len(tokens) > 1:
+    headers = {tuple(line[1:]) for line in lines}
+    if len(headers) > 1:
         raise Unavailable("h2load has one set of headers for all requests: install wrk (apt install wrk)")
     addresses, log = requests.with_suffix(".urls"), requests.with_suffix(".log")
-    addresses.write_text("".join(f"http://127.0.0.1:{port}{path}\n" for path, _ in lines))
+    addresses.write_text("".join(f"http://127.0.0.1:{port}{line[0]}\n" for line in lines))
     log.unlink(missing_ok=True)
     sizes = ["--h1", "-t1", f"-c{connections}", "-D", str(max(1, round(seconds)))]
-    header = f"authorization: Bearer {tokens.pop()}"
+    header = f"authorization: Bearer {headers.pop()[0]}"
     said = _said([h2load, *sizes, "-H", header, f"--log-file={log}", "-i", addresses], seconds)
     if not log.exists():
         raise Broken(f"h2load did not end well:\n{said[-1000:]}")

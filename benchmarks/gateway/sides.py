@@ -266,6 +266,9 @@ UNEQUAL = (
     " nginx has none, Traefik's are left off. Access logs are off on all sides.",
     "Headers: ours, Envoy and Traefik add request id, upstream or forwarding headers of their own, nginx and HAProxy"
     " X-Forwarded-For alone. Ours and Envoy keep the token from the upstream, the others pass it on.",
+    "Headers that repeat: the load sends the same ones on a connection again and again, and the upstream's are the same within"
+    " a second. Ours does not read them again; `tokens` has other credentials each time, `differing` a header of its own in each"
+    " request and each answer.",
     "Processes: one each, on one core: nginx one worker, HAProxy one thread, Envoy concurrency 1, Traefik as Go finds one"
     " core, gunicorn one worker of eight threads, uvicorn one process whose views run in threads. All of a part's sides are up while one is measured.",
     "The DRF view keeps its connections to the upstream; its throttle writes each request's time into Valkey and keeps a"

@@ -1,11 +1,14 @@
--- wrk -s wrk.lua URL -- FILE: the file's requests in turn (a line is `path token`); the outcome as one line of JSON.
+-- wrk -s wrk.lua URL -- FILE: the file's requests in turn; the outcome as one line of JSON. A line is `path token`, and
+-- perhaps a number, which goes along as a header.
 
 local requests, turn = {}, 0
 
 function init(arguments)
   for line in io.lines(arguments[1]) do
-    local path, token = line:match("^(%S+) (%S+)$")
-    requests[#requests + 1] = wrk.format("GET", path, { ["Authorization"] = "Bearer " .. token })
+    local path, token, number = line:match("^(%S+) (%S+) ?(%S*)$")
+    local headers = { ["Authorization"] = "Bearer " .. token }
+    if number ~= "" then headers["X-Number"] = number end
+    requests[#requests + 1] = wrk.format("GET", path, headers)
   end
 end
 

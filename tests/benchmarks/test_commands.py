@@ -39,7 +39,7 @@ def test_gateway_options__selections__are_parsed_and_default_to_everything() -> 
     chosen = parser().parse_args(["gateway", "--only", "door,tokens", "--peers", "envoy, nginx"])
     assert (chosen.only, chosen.peers) == (("door", "tokens"), ("envoy", "nginx"))
     everything = parser().parse_args(["gateway"])
-    parts = ("everything", "door", "tokens", "exact", "latency", "routes", "bodies", "admission")
+    parts = ("everything", "differing", "door", "tokens", "exact", "latency", "routes", "bodies", "admission")
     assert (everything.only, everything.peers) == (parts, ("haproxy", "nginx", "envoy", "traefik", "usual"))
 
 

@@ -1,0 +1,30 @@
+"""Headers that differ in every request and answer, so that nothing that was read before is of use."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.figures import Figure
+
+from . import asked, rows
+from .plan import Contest, Plan
+from .sides import BRAIN, SIDES
+
+PART = "differing"
+PEERS = ("haproxy", "nginx")
+
+
+def figures(plan: Plan) -> list[Figure]:
+    with ExitStack() as stack:
+        contest = Contest(plan, stack)
+        for side in (BRAIN, *(SIDES[key] for key in PEERS)):
+            contest.enter(side)
+        samples = contest.samples(PART, plan.requests(asked.differing))
+        titles = {key: contest.title(key) for key in samples}
+    found = []
+    for key in PEERS if BRAIN.key in samples else ():
+        if key in samples:
+            what = f"{PART}: CPU a request, times that of {titles[key]}"
+            ours, theirs = rows.cpu(BRAIN.title, samples[BRAIN.key]), rows.cpu(titles[key], samples[key])
+            found.append(rows.at_most(what, ours, theirs, None))
+    return found + [rows.side(PART, titles[key], samples[key]) for key in samples]
