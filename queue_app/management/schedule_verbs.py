@@ -95,6 +95,7 @@ class ScheduleVerbs:
             self._command.document({"moments": moments})
             for moment in moments:
                 self._command.line(moment.isoformat())
+            self._command.line(f"{len(moments)} moments; nothing was changed")
             return
         jobs = _acted(schedules.backfill, schedule, start, end, **self._trace())
         self._command.document({"jobs": [str(job.id) for job in jobs]})
@@ -152,9 +153,8 @@ def _acted(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return act(*args, **kwargs)
     except schedules.BadSchedule as error:
-        raise Failed(
-            str(error), "nothing was changed; see: manage.py queue schedules create --help"
-        ) from error
+        hint = "nothing was changed; see: manage.py queue schedules create --help"
+        raise Failed(str(error), hint, USAGE) from error
     except schedules.Refused as error:
         raise Failed(str(error), "nothing was changed") from error
 

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from foundation import roles
-from foundation.commands import Failed
+from foundation.commands import FAILED, USAGE, Failed
 from foundation.models import AuditEntry
 from queue_app import clock, firing, schedules
 from queue_app.models import Firing, Job, Schedule
@@ -329,6 +329,7 @@ def test_command__life_of_a_schedule__each_verb_does_its_part(run):
     Schedule.objects.update(starts_at=clock.now() - WEEK)
     ends = ["--start", (clock.now() - timedelta(minutes=3)).isoformat(), "--end", clock.now().isoformat()]
     assert len(run("backfill", "daily", *ends, "--dry-run", "--json")["moments"]) == 3
+    assert "3 moments; nothing was changed" in run("backfill", "daily", *ends, "--dry-run")
     assert len(run("backfill", "daily", *ends, "--json")["jobs"]) == 3
     with pytest.raises(Failed, match="nothing was deleted"):
         run("delete", "daily")
@@ -349,6 +350,7 @@ def test_command__life_of_a_schedule__each_verb_does_its_part(run):
 )
 def test_command__bad_input__one_line_and_nothing_changed(run, arguments, told):
     schedule = make()
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=told) as ended:
         run(*arguments)
+    assert ended.value.returncode == (FAILED if "nobody" in arguments else USAGE)
     assert [*Schedule.objects.values_list("name", "time_zone", "paused")] == [(schedule.name, "UTC", False)]
