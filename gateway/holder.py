@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import structlog
 from django.db import Error as DatabaseProblem  # InterfaceError is no DatabaseError
+from django.db import transaction
 from django.utils import timezone
 
 from orm_app import db
@@ -116,12 +117,20 @@ def current_version() -> int:
 def read() -> dict[str, Any]:
     """All rows of one moment as JSON types: {"version", "entries": [[kind, name, fields]], "revoked"}. Raises
     django.db.Error."""
-    with db.transaction():
+    with one_moment():
         return {
             "version": current_version(),
             "entries": [[*entry, fields] for entry, fields in stored.current().items()],
             "revoked": [[one.issuer, one.jti, one.digest, one.expires_at] for one in revocations.living()],
         }
+
+
+def one_moment() -> contextlib.AbstractContextManager[Any]:
+    """All queries of the block see what was committed when it began: read committed, as the servers have it otherwise,
+    would give half of a change that commits between two of them. In a transaction of the caller it is the caller's."""
+    if transaction.get_connection().in_atomic_block:
+        return contextlib.nullcontext()
+    return db.transaction(isolation="repeatable read")
 
 
 def entries_of(rows: dict[str, Any]) -> Entries:

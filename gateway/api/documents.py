@@ -18,10 +18,9 @@ from rest_framework.views import APIView
 
 from foundation import audit, roles
 from foundation.api import unknown
-from gateway import config
+from gateway import config, holder
 from gateway.errors import InvalidDocument
 from gateway.models import Configuration
-from orm_app import db
 
 from . import etags
 from .rows import writing
@@ -106,7 +105,7 @@ class ExportView(APIView):
         summary="Export the configuration", parameters=[ETAG], responses={(200, YAML): OpenApiTypes.STR}
     )
     def get(self, request: Request) -> Response:
-        with db.transaction():  # text and version of one moment
+        with holder.one_moment():
             text, version = config.export(), _version()
         return Response(text, headers={"ETag": _etag(version)})
 

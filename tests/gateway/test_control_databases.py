@@ -11,12 +11,13 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from gateway import changes, config, history
+from gateway import changes, config, history, holder, rows
 from gateway.errors import InvalidDocument
 from gateway.models import (
     ApiKey,
     Configuration,
     Consumer,
+    EndedKey,
     JwtIssuer,
     Plan,
     Revision,
@@ -33,7 +34,7 @@ BY: dict[str, Any] = {"actor": "tester", "source": "admin"}
 @pytest.fixture(autouse=True)
 def empty(every_database: None) -> Iterator[None]:
     yield
-    for model in (Route, Consumer, Service, Plan, JwtIssuer, Revision, Configuration):
+    for model in (Route, Consumer, EndedKey, Service, Plan, JwtIssuer, Revision, Configuration):
         model.objects.all().delete()
     AuditEntry.objects.expire(timezone.now())
 
@@ -76,6 +77,31 @@ def test_apply__names_that_differ_in_case_alone__two_things_or_a_clear_refusal()
     else:
         put(text)
         assert sorted(Plan.objects.values_list("name", flat=True)) == ["Gold", "gold"]
+
+
+def test_read__change_in_the_middle_of_it__all_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("a transaction of SQLite's keeps the writers out")
+    put(SEED)
+    before = holder.read()
+    current = rows.current
+
+    def late() -> Any:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(60)
+        return current()
+
+    def work() -> None:
+        try:
+            changes.save(Plan(name="between", requests_per_hour=1), **BY)
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(rows, "current", late)
+    assert holder.read() == before
+    monkeypatch.setattr(rows, "current", current)
+    assert holder.read()["version"] == before["version"] + 1
 
 
 def test_changes__several_at_once__a_revision_each_that_begins_where_the_last_one_ended() -> None:
