@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -10,6 +11,7 @@ from django.db import connections
 
 log = structlog.get_logger(__name__)
 
+_TELL_AGAIN_S = 30.0  # of a duty that fails time and again: some look twice a second
 _JOIN_S = 1.0  # for a duty to come to its end; one that hangs ends with the process
 
 
@@ -26,6 +28,7 @@ class Duty(threading.Thread):
         super().__init__(name=f"queue-{name}", daemon=True)
         self._action, self._interval_s, self._is_rare = action, interval_s, is_rare
         self._is_stopping, self._woken = False, threading.Event()
+        self._failures, self._told_at = 0, 0.0
 
     def run(self) -> None:
         try:
@@ -47,12 +50,26 @@ class Duty(threading.Thread):
         try:
             wait_s = self._action()
         except Exception as error:  # noqa: BLE001  (a database or broker that is down comes back)
-            log.warning("duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200])
+            self._tell(error)
             connections.close_all()
             wait_s = None
+        else:
+            if self._failures:
+                log.info("duty_goes_on", duty=self.name, failures=self._failures)
+                self._failures = 0
         if self._is_rare:
             connections.close_all()
         return self._interval_s if wait_s is None else wait_s
+
+    def _tell(self, error: Exception) -> None:
+        self._failures += 1
+        now = time.monotonic()
+        if self._failures > 1 and now < self._told_at + _TELL_AGAIN_S:
+            return
+        self._told_at = now
+        log.warning(
+            "duty_failed", duty=self.name, error=type(error).__name__, reason=str(error)[:200], failures=self._failures,
+        )  # fmt: skip
 
     def stop(self) -> None:
         self._is_stopping = True

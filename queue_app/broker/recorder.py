@@ -63,6 +63,7 @@ class Recorder:
         self._leadership = leases.Leadership(NAME, holder, lease_s=lambda: _LEASE_S)
         self._trimmed_at = 0.0
         self._entries = _ENTRIES
+        self._has_failed = False  # the last time; then it leads again, and that is no news
 
     @property
     def leads(self) -> bool:
@@ -80,7 +81,9 @@ class Recorder:
             return 0.0
         except Exception:
             self._leadership.lose()  # the database knows the position
+            self._has_failed = True
             raise
+        self._has_failed = False
         return 0.0 if more else _GATHER_S
 
     def stop(self) -> None:
@@ -97,7 +100,7 @@ class Recorder:
 
     def _leads(self) -> bool:
         led = self.leads
-        if self._leadership.holds() and not led:
+        if self._leadership.holds() and not led and not self._has_failed:
             log.info("recorder_leads", position=self._leadership.position or _START)
         return self.leads
 
