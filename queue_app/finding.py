@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Case, Q, QuerySet, Value, When
 from django.db.models.fields.json import KeyTransform
 
 from . import ledger, selection
@@ -20,6 +20,7 @@ from .models import Job, Tag, Worker
 from .selection import Selection
 
 SEARCHED = 20_000
+_FEW = 200  # jobs that are named one by one in the next statement
 _MOST_WORKERS = 1000  # of one host
 _SLACK = timedelta(seconds=2)  # between making an id and reading the clock for `created_at`
 
@@ -27,7 +28,7 @@ _SLACK = timedelta(seconds=2)  # between making an id and reading the clock for 
 def jobs(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[Job]:
     """In no order of its own. among: all jobs, as the caller loads them."""
     found = indexed(wanted, among)
-    return matching(_newest(found), wanted) if wanted.arguments else found
+    return _searched(found, wanted) if wanted.arguments else found
 
 
 def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[Job]:
@@ -59,18 +60,41 @@ def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[J
 
 def matching(found: QuerySet[Job], wanted: Selection) -> QuerySet[Job]:
     """Those of the jobs whose arguments are as the selection says."""
+    paths, condition = _arguments(wanted)
+    return found.alias(**paths).filter(condition)
+
+
+def _arguments(wanted: Selection) -> tuple[dict[str, Any], Q]:
+    """What stands at the paths into the payload, by a name for each, and what is wanted of it."""
+    paths, condition = dict[str, Any](), Q()
     for number, (path, value) in enumerate(selection.pairs(wanted.arguments)):
         at: Any = "payload"
         for step in path:
             at = KeyTransform(step, at)
-        alias = f"argument_{number}"
-        found = found.alias(**{alias: at}).filter(_is(alias, value))
-    return found
+        paths[f"argument_{number}"] = at
+        condition &= _is(f"argument_{number}", value)
+    return paths, condition
 
 
 def newest_until(moment: datetime) -> UUID:
     """The largest id that a job can have that was made up to then, by its caller's clock."""
     return UUID(int=_stamp(moment) + (1 << 80) - 1)
+
+
+def _searched(found: QuerySet[Job], wanted: Selection) -> QuerySet[Job]:
+    """Those among the newest whose arguments are as wanted.
+
+    A list asks twice, how many there are and for a page; and given the condition, a database reads all of a large table for
+    it, as it knows nothing of payloads. So where few are found their ids are the condition.
+    """
+    paths, condition = _arguments(wanted)
+    matches = Case(When(condition, then=Value(True)), default=Value(False), output_field=BooleanField())
+    newest = found.alias(**paths).annotate(matches=matches).order_by("-id").values("id", "matches")[:SEARCHED]
+    sql, params = newest.query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id FROM ({sql}) AS newest WHERE matches LIMIT {_FEW + 1}", params)  # noqa: S608  (the ORM's)
+        ids = [UUID(str(id)) for (id,) in cursor.fetchall()]
+    return found.filter(id__in=ids) if len(ids) <= _FEW else matching(_newest(found), wanted)
 
 
 def _newest(found: QuerySet[Job]) -> QuerySet[Job]:

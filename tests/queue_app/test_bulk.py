@@ -92,7 +92,9 @@ def test_find__each_field__these_jobs_and_no_others() -> None:
     assert found(queue="other", tag="red", state="DEAD_LETTER", arguments="to=b") == [child.id]
 
 
-def test_find__arguments__json_values_by_their_paths() -> None:
+@pytest.mark.parametrize("few", [0, 200], ids=["many", "few"])
+def test_find__arguments__json_values_by_their_paths(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(finding, "_FEW", few)
     number = enqueue(QUEUE, {"user": {"id": 42}, "n": [1, 2], "ok": True, "none": None})
     text = enqueue(QUEUE, {"user": {"id": "42"}, "to": "a b"})
     assert found(arguments="user.id=42") == [number.id, text.id]
@@ -103,7 +105,18 @@ def test_find__arguments__json_values_by_their_paths() -> None:
     assert found(arguments="to=A") == found(arguments="ok=1") == found(arguments="user.name=x") == []
 
 
-def test_find__arguments__among_the_newest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find__arguments_of_few_jobs__payloads_are_looked_at_once() -> None:
+    """Given the condition, PostgreSQL reads all of a large table for it: for the count of a list, and for its page."""
+    enqueue_many(QUEUE, [{"customer": n} for n in range(3)])
+    with CaptureQueriesContext(connection) as capture:
+        meant = finding.jobs(selection.read({"arguments": "customer=1"}, timezone.now()))
+        assert (meant.count(), len(meant)) == (1, 1)
+    assert [("customer" in query["sql"]) for query in capture.captured_queries] == [True, False, False]
+
+
+@pytest.mark.parametrize("few", [0, 200], ids=["many", "few"])
+def test_find__arguments__among_the_newest_alone(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(finding, "_FEW", few)
     monkeypatch.setattr(finding, "SEARCHED", 3)
     jobs = enqueue_many(QUEUE, [{"n": 1}] * 5)
     assert found(arguments="n=1") == [job.id for job in jobs[-3:]]
