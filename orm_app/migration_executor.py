@@ -224,7 +224,9 @@ class BrainExecutor(MigrationExecutor):
 
     def _record(self, migration: Migration, is_backwards: bool) -> None:
         if not is_backwards:
-            self.record_migration(migration)
+            # As Django's `record_migration`, whose arguments are others in Django 6.
+            for app_label, name in migration.replaces or [(migration.app_label, migration.name)]:
+                self.recorder.record_applied(app_label, name)
             checksums.store(self.connection, migration)
             return
         for app_label, name in migration.replaces or ():
