@@ -361,7 +361,8 @@ class Exchange(Request):
             self.edge.transport.write(self._lastchunk(trailers))
         if self._copy is not None:
             self._keep_answer()
-        pipeline.answered(self, self.head_sent, time.monotonic())
+        changes = self.changes
+        pipeline.answered(self, self.head_sent, time.monotonic(), changes.said if changes is not None else 0)
         edge = self.edge
         edge.worker.over(self)
         edge.next()

@@ -96,12 +96,14 @@ def transformed(call: Call, reply: Refusal | None, now: float) -> Step:
     return _balance(call, _route(call), now)
 
 
-def answered(call: Call, status: int, now: float) -> None:
-    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no service"."""
+def answered(call: Call, status: int, now: float, said: int = 0) -> None:
+    """The response has been relayed to its end. A 500 is the application's answer; 502, 503, 504 say "no service".
+
+    said: the target's own status, where the client was given another."""
     target, route = _target(call), _route(call)
-    outcome = OK
-    if status in _NO_SERVICE:
-        call.recorder.upstream_failed(target.name, f"status_{status}")
+    outcome, said = OK, said or status
+    if said in _NO_SERVICE:
+        call.recorder.upstream_failed(target.name, f"status_{said}")
         outcome = FAILED
     # What `_settle` and `_record` do, without their calls: this is every request's way.
     call.target, call.status, began, identity = None, status, call.began, call.identity

@@ -31,14 +31,16 @@ class Transforms:
 
 
 class Transformation:
-    """head: the request as its target will see it, once `request` has been called."""
+    """head: the request as its target will see it, once `request` has been called. said: the target's own status, 0
+    before its response."""
 
-    __slots__ = ("_edits", "_hooks", "_response", "_untouched", "head")
+    __slots__ = ("_edits", "_hooks", "_response", "_untouched", "head", "said")
 
     def __init__(self, transforms: Transforms, head: RequestHead) -> None:
         self._edits, self._hooks, self.head = transforms.edits, transforms.hooks, head
         self._untouched = transforms.untouched
         self._response = ResponseHead()
+        self.said = 0
 
     @property
     def wants_request_body(self) -> bool:
@@ -73,6 +75,7 @@ class Transformation:
 
     def response(self, status: int, headers: Headers) -> ResponseHead:
         """The head for the client. Raises PluginFailed."""
+        self.said = status
         self._response = response = ResponseHead(status, headers)
         if self._hooks is not None:
             self._hooks.on_response(self.head, response)

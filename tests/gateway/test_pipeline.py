@@ -206,6 +206,18 @@ def test_steps__refused_a_moment_before_the_store_went_away__429() -> None:
     assert (refusal.status, dict(refusal.headers)["Retry-After"]) == (429, "1")
 
 
+@pytest.mark.parametrize(("told", "said", "failures"), [(200, 503, 1), (503, 404, 0), (200, 200, 0)])
+def test_answered__client_was_given_another_status__the_targets_own_counts(
+    told: int, said: int, failures: int
+) -> None:
+    (a,) = targets(1)
+    one = call(through(a))
+    assert pipeline.decide(one, callers(), Accounts(lambda account: None), 100.0) is a
+    pipeline.answered(one, told, 1.0, said)
+    assert (a.breaker.failures, one.status, a.inflight) == (failures, told, 0)
+    assert recorded(one) == [("/x", "odd", a.name, told // 100, 1)]
+
+
 def test_steps__store_down_and_denied__503() -> None:
     refusal = play(call(through(*targets(1), limits=(MINUTE,))), bucket.Taken(False))[-1]
     assert (refusal.status, refusal.code) == (503, "limiter_unavailable")
