@@ -51,8 +51,8 @@ holder.living.events, holder.living.plugins.on_failure = tally, tally.plugin_fai
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _ASCII = "".join(map(chr, range(0x20, 0x7F)))
 _BODILESS = (204, 304)
-# What Django makes of a byte that is no UTF-8, and of nothing else but an encoded percent sign.
-_BROKEN = re.compile("%[89A-F][0-9A-F]")
+# What Django makes of a byte that is no UTF-8, and of nothing else but an encoded percent sign; and what ASGI servers do.
+_BROKEN = re.compile("%[89A-F][0-9A-F]|\N{REPLACEMENT CHARACTER}")
 
 
 def families() -> Iterator[Metric]:

@@ -171,6 +171,12 @@ async def test_asgi__request_body__passed_on(door: Door) -> None:
     assert json.loads(body)["bytes"] == 200_000
 
 
+async def test_asgi__path_that_was_no_utf_8__400_as_the_server_has_lost_what_it_was(door: Door) -> None:
+    answer: Any = await AsyncClient().get("/api/\N{REPLACEMENT CHARACTER}", headers=KEY)
+    assert (answer.status_code, answer["X-Brain-Error"]) == (400, "path_ambiguous")
+    assert door.upstream.requests == 0
+
+
 async def test_asgi__chunked_request__411(door: Door) -> None:
     headers = KEY | {"Transfer-Encoding": "chunked"}
     answer: Any = await AsyncClient().post("/api/x", b"abc", content_type="text/plain", headers=headers)
