@@ -171,6 +171,8 @@ EMAIL_HOST, EMAIL_PORT = EMAIL_URL_HOST, int(EMAIL_URL_PORT)
 DEFAULT_FROM_EMAIL = env.text("BRAIN_MAIL_FROM", "brain@localhost")
 
 # --- security ----------------------------------------------------------------------------------------------------------
+# Whoever probes and scrapes talks to the process itself, where nobody speaks TLS.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION

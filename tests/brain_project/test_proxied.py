@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.test import Client
 
@@ -30,3 +32,9 @@ def test_proxied__file_of_the_admin__served_by_whitenoise(client: Client) -> Non
     answer.close()
     assert (answer.status_code, answer["Content-Type"]) == (200, 'text/css; charset="utf-8"')
     assert client.get("/static/brain/nothing.css")["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/metrics", 200), ("/admin/", 301)])
+def test_redirect_to_https__probes_and_scrapes__are_answered(path: str, status: int, settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    assert Client().get(path).status_code == status
