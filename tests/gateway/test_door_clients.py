@@ -16,7 +16,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.test import AsyncClient
 from django.test import Client as DjangoClient
 
-from gateway import edits, issuers, views
+from gateway import edits, hooks, issuers, views
 from gateway.limiter import Limiter
 from gateway.pool import Target
 from gateway.transforming import Transforms
@@ -40,6 +40,7 @@ def routes(upstream: OddUpstream) -> list[Any]:
     signed = changing(request={"headers": {"set": {"Authorization": "Basic b3Vycw=="}}})
     bare = changing(request={"headers": {"remove": ["Authorization"]}})
     edited = changing(response={"body": {"set": {"by": "us"}}})
+    spoiling = hooks.Hooks([hooks.Hook("no", "on_response", lambda *_: 1 / 0, True)], hooks.Watch())
     counted = replace(edited, untouched=lambda why: views.tally.untouched("/counted", why))
     return [
         route("/api", to, timeout_s=1.0),
@@ -48,6 +49,8 @@ def routes(upstream: OddUpstream) -> list[Any]:
         route("/bare", to, auth_required=False, transforms=bare),
         route("/edited", to, transforms=edited),
         route("/counted", to, transforms=counted),
+        route("/mapped", to, transforms=changing(response={"status": {"map": {"503": 404}}})),
+        route("/spoilt", to, transforms=Transforms(None, spoiling)),
         route("/both", to, methods=frozenset({"GET"})),
         route("/both", to, methods=frozenset({"POST"})),
     ]
@@ -172,8 +175,14 @@ async def test_asgi__request_body__passed_on(door: Door) -> None:
 
 
 async def test_asgi__path_that_was_no_utf_8__400_as_the_server_has_lost_what_it_was(door: Door) -> None:
-    answer: Any = await AsyncClient().get("/api/\N{REPLACEMENT CHARACTER}", headers=KEY)
-    assert (answer.status_code, answer["X-Brain-Error"]) == (400, "path_ambiguous")
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/\N{REPLACEMENT CHARACTER}", "query_string": b"", "http_version": "1.1",
+        "headers": [(b"x-api-key", b"good-key"), (b"host", b"testserver")],
+    }  # fmt: skip
+    client = ApplicationCommunicator(ASGIHandler(), scope)
+    await client.send_input({"type": "http.request", "body": b""})
+    start = await client.receive_output(WAIT_S)
+    assert (start["status"], dict(start["headers"])[b"X-Brain-Error"]) == (400, b"path_ambiguous")
     assert door.upstream.requests == 0
 
 
@@ -305,3 +314,16 @@ def test_metrics__ejections_plugins_and_store__the_door_s_own_figures(
         assert figures[f"brain_gateway_{name}"].samples[-1].value >= 1
     views.tally.ejections.clear()
     views.tally.plugin_failures.clear()
+
+
+@pytest.mark.parametrize(("path", "status", "failures"), [("/mapped/busy", 404, 1), ("/spoilt/x", 502, 0)])
+def test_answer__not_the_targets__its_status_for_the_figures_and_the_targets_for_the_breaker(
+    door: Door, path: str, status: int, failures: int
+) -> None:
+    views.tally.cells.clear()
+    views.tally._found.clear()
+    answer: Any = DjangoClient().get(path, headers=KEY)
+    answer.getvalue()
+    assert answer.status_code == status
+    assert (door.target.breaker.failures, door.target.inflight) == (failures, 0)
+    assert [key[4] for key in views.tally.cells] == [status // 100]
