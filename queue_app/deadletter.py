@@ -76,6 +76,7 @@ def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, 
             job, actor=_name(actor), is_governed=is_governed
         ):
             raise NotDead(_fresh(job))
+        job.refresh_from_db(fields=["run_after", "published_at"])  # by the database's clock
         audit.record(
             actor=actor, action="job.replay", target=job, before=before, after=_standing(job), **trace
         )

@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from foundation import audit
 
-from . import clock
+from . import clock, queues
+from .alerts import OF_NO_QUEUE
 from .models import Alert, AlertRule, Silence
 
 LONGEST_S = 366 * 86_400
@@ -64,8 +65,15 @@ def silence(
     **trace: Any,
 ) -> Silence:
     """Tell nobody of what `rule` (None: any) says of `queue` ("": any) until then. Raises BadSilence."""
+    _check_queue(queue, rule)
+    return _store(until, reason, rule, queue, actor=actor, source=source, **trace)
+
+
+def _store(
+    until: datetime, reason: str, rule: AlertRule | None, queue: str, *, actor: Any, source: str, **trace: Any
+) -> Silence:
     now = clock.now()
-    _check(until, reason, queue, now)
+    _check(until, reason, now)
     with transaction.atomic():
         row = Silence.objects.create(
             rule=rule,
@@ -84,7 +92,7 @@ def silence_alert(alert: Alert, *, for_s: float, reason: str, **trace: Any) -> S
     """The rule of this alert about its queue. Raises BadSilence, or Over when it is resolved."""
     if alert.open_key is None or alert.rule is None:
         raise Over(f"alert {alert.pk} is over")
-    return silence(until=after(for_s), reason=reason, rule=alert.rule, queue=alert.queue, **trace)
+    return _store(after(for_s), reason, alert.rule, alert.queue, **trace)
 
 
 def after(for_s: float) -> datetime:
@@ -119,12 +127,23 @@ def prune(before: datetime) -> int:
     return Silence.objects.filter(until__lt=before).delete()[0]
 
 
-def _check(until: datetime, reason: str, queue: str, now: datetime) -> None:
+def _check_queue(queue: str, rule: AlertRule | None) -> None:
+    """Whoever mistypes one is not to believe that it is quiet now. Raises BadSilence."""
+    if not isinstance(queue, str):
+        raise BadSilence("queue", "is not the name of a queue")
+    if queue and rule is not None and rule.condition in OF_NO_QUEUE:
+        raise BadSilence("queue", f"the rule {rule.name!r} is about no queue")
+    try:
+        if queue:
+            queues.find(queue)
+    except ValueError as error:
+        raise BadSilence("queue", str(error)) from error
+
+
+def _check(until: datetime, reason: str, now: datetime) -> None:
     if timezone.is_naive(until):
         raise BadSilence("until", "needs a time zone")
     if not now < until <= now + timedelta(seconds=LONGEST_S + 60):
         raise BadSilence("until", "is not in the future, or more than 366 days away")
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= _LONGEST_REASON:
         raise BadSilence("reason", f"say why, in up to {_LONGEST_REASON} characters")
-    if not isinstance(queue, str) or len(queue) > 100:
-        raise BadSilence("queue", "is not the name of a queue")

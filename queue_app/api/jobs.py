@@ -63,7 +63,7 @@ class JobSerializer(JobSummarySerializer):
         return offload.shown(job)
 
 
-class CancelSerializer(serializers.Serializer[Any]):
+class CancelSerializer(Strict, serializers.Serializer[Any]):
     force = serializers.BooleanField(default=False)
 
 

@@ -73,7 +73,7 @@ class FiringSerializer(serializers.ModelSerializer[Firing]):
         fields = ["due_at", "at", "outcome", "cause", "job", "note"]
 
 
-class BackfillSerializer(serializers.Serializer[Any]):
+class BackfillSerializer(Strict, serializers.Serializer[Any]):
     start = serializers.DateTimeField()
     end = serializers.DateTimeField()
     dry_run = serializers.BooleanField(default=False)

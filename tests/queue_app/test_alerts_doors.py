@@ -159,6 +159,8 @@ def test_api__bad_silence__problem_names_the_field(body, pointer):
         assert pointer in {error["pointer"] for error in problem(post(client, path, body), 400)["errors"]}
     unknown = post(client, f"{API}/silences", {"for_s": 60, "reason": "x", "rule": "nobody"})
     assert problem(unknown, 400)["errors"][0]["pointer"] == "/rule"
+    unknown = post(client, f"{API}/silences", {"for_s": 60, "reason": "x", "queue": "nobody"})
+    assert problem(unknown, 400)["errors"][0]["pointer"] == "/queue"
     assert not Silence.objects.exists()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,23 @@ def test_job__unknown_id__not_found(viewer, key):
 
 # --- replay --------------------------------------------------------------------------------------------------------------
 def test_replay__dead_job__waits_again_audited_with_actor_and_request_id(operator):
-    dead = job()
+    dead = job(run_after=datetime(2020, 1, 1, tzinfo=UTC))  # of its last retry
     answer = operator.post(f"{JOBS}/{dead.pk}/replay", headers={"X-Request-Id": "r-call"})
     body = answer.json()
+    assert body["run_after"] > "2026"
     assert (answer.status_code, body["state"], body["attempt"]) == (200, "PENDING", 0)
     assert body["events"][-1]["detail"]["actor"] == "some-operator"
     entry = AuditEntry.objects.get(target_id=str(dead.pk))
     assert (entry.actor, entry.action, entry.source) == ("some-operator", "job.replay", "api")
     assert (entry.request_id, entry.ip) == ("r-call", "127.0.0.1")
     assert (entry.before["state"], entry.after["state"]) == ("DEAD_LETTER", "PENDING")
+
+
+def test_cancel__misspelt_field__is_not_taken_for_none(operator):
+    waits = job(State.PENDING)
+    answer = operator.post(f"{JOBS}/{waits.pk}/cancel", {"forced": True}, "application/json")
+    assert problem(answer, 400)["errors"][0]["pointer"] == "/forced"
+    assert standing(waits) == ["PENDING"]
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.PROCESSING, State.COMPLETED, State.CANCELLED])

@@ -158,12 +158,16 @@ def test_silence__ends__whoever_was_not_told_is_told(hook):
 
 @pytest.mark.parametrize(
     ("bad", "field"),
-    [({"reason": " "}, "reason"), ({"reason": "x" * 201}, "reason"), ({"queue": "q" * 101}, "queue")],
+    [({"reason": " "}, "reason"), ({"reason": "x" * 201}, "reason"), ({"queue": "email_quue"}, "queue")],
 )
 def test_silence__bad_field__named_and_nothing_stored(bad, field):
     with pytest.raises(silences.BadSilence) as refused:
         silences.silence(**{"until": later(60), "reason": "known"} | bad, **WHO)
     assert refused.value.field == field
+    with pytest.raises(silences.BadSilence, match="about no queue"):
+        silences.silence(
+            until=later(60), reason="known", rule=rule("recorder", threshold=60), queue=QUEUE, **WHO
+        )
     with pytest.raises(silences.BadSilence, match="future"):
         silences.silence(until=later(-1), reason="known", **WHO)
     assert not Silence.objects.exists()

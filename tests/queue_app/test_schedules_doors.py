@@ -167,6 +167,8 @@ def test_api__backfill__dry_run_lists_then_each_moment_gets_one_job():
     ends = {"start": (clock.now() - timedelta(hours=3)).isoformat(), "end": clock.now().isoformat()}
     path = f"{API}/{schedule.pk}/backfill"
     assert len(post(client, path, ends | {"dry_run": True}).json()["moments"]) == 3
+    misspelt = problem(post(client, path, ends | {"dryrun": True}), 400)
+    assert misspelt["errors"][0]["pointer"] == "/dryrun"
     assert not Job.objects.exists()
     assert len(post(client, path, ends).json()["jobs"]) == 3
     assert post(client, path, ends).json()["jobs"] == []
