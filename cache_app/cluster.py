@@ -29,6 +29,7 @@ from .steps import adrive, drive
 HOPS = 16  # redirections of one command
 REFRESH_S = 0.5  # the nodes are not asked more often who serves what
 _PAUSE_S = 0.05  # before TRYAGAIN is obeyed
+_LOOK_S = 0.1  # that a task waits for the answer which it asks for: a node that lives tells in a millisecond
 _ASKING: Command = ("ASKING",)
 _WITH_KEY_AT_3 = ("EVAL", "EVALSHA")
 
@@ -334,12 +335,15 @@ class AsyncClusterLink:
         return self._links[node]
 
     async def _look(self) -> None:
-        """One task asks; while nothing is known the others wait for it, later they go by what was known."""
+        """One task asks; while nothing is known the others wait for it, later they go by what was known. It waits a moment
+        itself, or the first call after a failover would fail as well."""
         now = time.monotonic()
         if self._looking is None and self.slots.is_due(now):
             self.slots.asked(now)
             self._looking = asyncio.get_running_loop().create_task(self._refresh())
             self._looking.add_done_callback(_retrieved)
+            if self.slots.primaries:
+                await asyncio.wait((self._looking,), timeout=_LOOK_S)
         if self._looking is not None and not self.slots.primaries:
             await asyncio.shield(self._looking)
 

@@ -5,21 +5,33 @@ from __future__ import annotations
 import time
 
 import redis
+from redis._parsers.helpers import parse_info
 
 from foundation.health import Health
 
-from .connections import client
+from .connections import default_url, link
 
 
 def check() -> Health:
+    """A cluster of which some primaries do not answer is degraded: the other keys are served, and a replica takes over."""
     started = time.monotonic()
+    products: list[str] = []
+    failed: list[str] = []
     try:
-        detail = product(client().info("server"))
+        nodes = link(default_url()).primaries()
+        for node in nodes:
+            try:
+                products.append(product(parse_info(node.read("INFO", "server"))))
+            except redis.RedisError as error:
+                failed.append(_line(error))
     except (redis.RedisError, ValueError) as error:
-        detail, ok = f"{type(error).__name__}: {error}".partition("\n")[0], False
-    else:
-        ok = True
-    return Health("redis", ok, detail, round((time.monotonic() - started) * 1000, 2))
+        failed.append(_line(error))
+    detail = [*products, *failed, "no node serves any key"][0]
+    if products and len(nodes) > 1:
+        state = f"; {len(failed)} do not answer: {failed[0]}" if failed else ""
+        detail = f"{detail}, a cluster of {len(nodes)} primaries{state}"
+    took_ms = round((time.monotonic() - started) * 1000, 2)
+    return Health("redis", bool(products), detail, took_ms, degraded=bool(products and failed))
 
 
 def product(server: dict[str, object]) -> str:
@@ -27,3 +39,7 @@ def product(server: dict[str, object]) -> str:
     if "valkey_version" in server:
         return f"Valkey {server['valkey_version']}"
     return f"Redis {server.get('redis_version', '?')}"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -4,6 +4,7 @@ all processes poll, told to them at its commit. Admin, API and commands write th
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,9 +184,16 @@ def _count_up() -> int:
 def announce(version: int) -> None:
     """Best effort: an edge that does not hear it finds it when it polls."""
     try:
-        store.link(store.default_url()).call("PUBLISH", CHANNEL, version)
+        nodes = store.link(store.default_url()).primaries()
+        random.shuffle(nodes)
+        for node in nodes[:2]:  # of a cluster, whose nodes tell each other; the first may have died
+            try:
+                return node.call("PUBLISH", CHANNEL, version)
+            except RedisError as error:
+                failed: Exception = error
     except (RedisError, OSError) as error:
-        log.warning("version_not_announced", version=version, error=type(error).__name__)
+        failed = error
+    log.warning("version_not_announced", version=version, error=type(failed).__name__)
 
 
 def _locked() -> Configuration:

@@ -45,7 +45,14 @@ def transport_url(url: str) -> str:
 def _one(url: str) -> str:
     scheme = _scheme(url)
     if "cluster" in scheme:
-        raise ValueError(f"{scheme}: Redis Cluster cannot be the broker; see docs/transport.md")
+        raise ValueError(
+            f"{scheme}: Redis Cluster cannot be the broker; name one server, Sentinels or RabbitMQ here, see docs/transport.md"
+        )
+    if "+sentinel" in scheme:
+        raise ValueError(
+            f"{scheme}: a broker's Sentinels are written sentinel://host:26379/0;sentinel://host:26379/0, and the service"
+            " is BRAIN_SENTINEL_MASTER (master_name), see docs/transport.md"
+        )
     if scheme in _SOCKETS:
         return _socket_url(url)
     if scheme in _OURS:

@@ -41,7 +41,8 @@ def test_transport_url__each_kind__is_mapped(url: str, expected: str) -> None:
     [
         ("redis://h/0?max_connections=5", "cannot carry max_connections"),
         ("redis://h/0?ssl_cert_reqs=none", "cannot carry ssl_cert_reqs"),
-        ("redis+cluster://h:7000", "Redis Cluster"),
+        ("redis+cluster://h:7000", "Redis Cluster cannot be the broker; name one server"),
+        ("redis+sentinel://h:26379/main/0", "sentinel://host:26379/0.*BRAIN_SENTINEL_MASTER"),
         ("redis://a/0;amqp://b", "one scheme"),
         ("redis://a/0;rediss://b/0", "one scheme"),
     ],
