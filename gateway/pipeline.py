@@ -193,7 +193,7 @@ def steps(
     random: Callable[[], float],
 ) -> Generator[Step | Relay, Any, None]:  # fmt: skip
     """The same rules as a generator: send Taken for TakeTokens, a status for Target, a Refusal or None for TRANSFORM,
-    None for Relay and Pause.
+    None for Pause, and for Relay the status that the client was given, None for the same.
 
     A Refusal is the last thing it yields. Closing it at any point gives back what was taken.
     """
@@ -216,11 +216,11 @@ def steps(
                 step = failed(call, failure, random, now())
                 continue
             try:
-                yield Relay(status)
+                told = yield Relay(status)
             except UpstreamFailed as failure:
                 broken(call, status, failure.code, now())
             else:
-                answered(call, status, now())
+                answered(call, told or status, now(), status)
             return
         yield step
     finally:

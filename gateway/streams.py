@@ -33,6 +33,7 @@ class Stream:
         self._rules, self._ended = rules, ended
         self._pieces = response.pieces()
         self._open = True
+        self.status: int | None = None  # that the client is given in place of the target's
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -59,7 +60,7 @@ class Stream:
 
     def finish(self) -> None:
         if self._open:  # else the client has gone, and the connection with it
-            self._settle(lambda: next(self._running))
+            self._settle(lambda: self._running.send(self.status))
             self._response.release()
 
     def close(self) -> None:

@@ -251,10 +251,13 @@ class _Visit:
                     status, [pair for pair in passed if pair[0].lower() != b"content-length"]
                 )
             except PluginFailed as error:
-                stream.finish()
-                return self._refusal(Refusal(502, "plugin_failed", str(error)))
+                with _rules:
+                    refusal = pipeline.spoilt(self.call, str(error), time.monotonic())
+                stream.close()
+                return self._refusal(refusal)
             length = [pair for pair in passed if pair[0].lower() == b"content-length"]
-            status, passed = changed.status, [*changed.headers, *length]
+            status, stream.status = changed.status, changed.status
+            passed = [*changed.headers, *length]
             if self.changes.wants_response_body and self.call.method != "HEAD" and status not in _BODILESS:
                 try:
                     return self._edited(stream, status, changed.headers)
