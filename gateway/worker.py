@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ LocalAnswer = Callable[[], Awaitable[tuple[int, bytes, str]]]
 
 log = structlog.get_logger(__name__)
 
+SWITCH_S = 0.0005
 DATABASE_WAIT_S = 2.0  # less than the supervisor waits for a worker that ends
 
 _JSON = "application/json"
@@ -335,6 +337,9 @@ def run(worker: Worker, listener: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    # Threads read the configuration and write figures beside the requests. By default one may keep the interpreter for 5 ms,
+    # and the loop asks for it back with every callback.
+    sys.setswitchinterval(SWITCH_S)
     factory = uvicorn.Config(app=_no_application, log_config=None).get_loop_factory()
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; by then there is nothing left to do.
