@@ -183,6 +183,8 @@ async def test_asgi__path_that_was_no_utf_8__400_as_the_server_has_lost_what_it_
     await client.send_input({"type": "http.request", "body": b""})
     start = await client.receive_output(WAIT_S)
     assert (start["status"], dict(start["headers"])[b"X-Brain-Error"]) == (400, b"path_ambiguous")
+    await client.receive_output(WAIT_S)
+    await client.wait(WAIT_S)
     assert door.upstream.requests == 0
 
 
