@@ -246,13 +246,11 @@ def send(
     except OSError as error:
         connection.close()
         stale = connection.used > 1
-        raise UpstreamFailed(
-            "upstream_closed", stale=stale, bodiless=body is None, replayable=replayable
-        ) from error
+        raise UpstreamFailed("upstream_closed", stale=stale, replayable=replayable) from error
     except ValueError as error:
         connection.close()
         code = str(error) if str(error).startswith("upstream_") else "upstream_malformed"
-        raise UpstreamFailed(code, bodiless=body is None, replayable=replayable) from error
+        raise UpstreamFailed(code, replayable=replayable) from error
     return Response(connection, target, method, received, route.idle_timeout_s, deadline)
 
 

@@ -24,12 +24,12 @@ class UpstreamFailed(Exception):
 
     def __init__(
         self, code: str, *, timed_out: bool = False, written: bool = True, stale: bool = False,
-        bodiless: bool = True, replayable: bool = True, answered: bool = False,
+        replayable: bool = True, answered: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(code)
         self.answered = answered
         self.code, self.timed_out, self.written = code, timed_out, written
-        self.stale, self.bodiless, self.replayable = stale, bodiless, replayable
+        self.stale, self.replayable = stale, replayable
 
 
 @dataclass(frozen=True, slots=True)

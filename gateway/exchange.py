@@ -19,6 +19,7 @@ from .headers import Headers
 from .pool import Target
 from .preambles import RequestPreamble, ResponsePreamble
 from .request import Request, chunk
+from .retry import IDEMPOTENT
 from .transforming import Transformation, request_head
 from .upstream import BODILESS, Upstream
 
@@ -92,7 +93,12 @@ class Exchange(Request):
             oldest = self.started - self.edge.limits.UPSTREAM_IDLE_S
             while idle:
                 up = idle.pop()
-                if up.alive and up.idle_since > oldest and not up.transport.is_closing():
+                if (
+                    up.alive
+                    and up.idle_since > oldest
+                    and not up.transport.is_closing()
+                    and (self.method in IDEMPOTENT or up.is_quiet())  # others cannot be sent again
+                ):
                     self._attach(up)
                     return
                 up.drop()
@@ -383,9 +389,8 @@ class Exchange(Request):
             self._break_off(code)
             return
         is_stale = up is not None and up.is_stale
-        bodiless = not self.bytes_in
-        whole = self.sent and (bodiless or self.kept is not None)
-        self._fail(UpstreamFailed(code, stale=is_stale, bodiless=bodiless, replayable=whole))
+        whole = self.sent and (not self.bytes_in or self.kept is not None)
+        self._fail(UpstreamFailed(code, stale=is_stale, replayable=whole))
 
     def upgraded(self, rest: bytes) -> None:
         """The target agreed to the other protocol: from here on bytes are passed on as they are."""

@@ -117,6 +117,18 @@ def answered(call: Call, status: int, now: float, said: int = 0) -> None:
     )  # fmt: skip
 
 
+def hung_up(call: Call, now: float) -> None:
+    """A tunnel is over. It took as long as it took to agree on it: how long it stood would be no latency of the route's."""
+    route, opened, target = _route(call), call.opened or now, _target(call).name
+    _settle(call, OK, now)
+    call.upstream_s -= now - opened
+    call.status = 101
+    call.recorder.finished(
+        route.name, route.service.name, target, call.method, 101, call.identity.plan if call.identity is not None else "",
+        opened - call.started, call.upstream_s, call.bytes_in, call.bytes_out,
+    )  # fmt: skip
+
+
 def spoilt(call: Call, detail: str, now: float) -> Refusal:
     """The target answered, but a plugin that must not fail did: the client sees nothing of the answer."""
     _settle(call, OK, now)
@@ -137,7 +149,7 @@ def failed(call: Call, failure: UpstreamFailed, random: Callable[[], float], now
     target, route = _target(call), _route(call)
     service = route.service
     verdict = retry.decide(
-        call.method, written=failure.written, answered=failure.answered, stale=failure.stale, bodiless=failure.bodiless,
+        call.method, written=failure.written, answered=failure.answered, stale=failure.stale,
         replayable=failure.replayable and not failure.timed_out, attempts=len(call.tried) + 1, freed=call.freed,
         policy=service.policy,
     )  # fmt: skip

@@ -24,7 +24,6 @@ def decide(
     written: bool,
     answered: bool,
     stale: bool,
-    bodiless: bool,
     replayable: bool,
     attempts: int,
     freed: bool,
@@ -35,13 +34,12 @@ def decide(
 
     written: a byte of the request may have reached the target. answered: response headers have been seen.
     stale: a reused connection was closed before the first byte of a response, which a server does with
-    connections that it finds idle. bodiless: the request has no body; replayable: it has none, or all of it is
-    still here. attempts: targets it has been sent to. freed: it has had its free retry.
+    connections that it finds idle. replayable: the request has no body, or all of it is still here. attempts: targets it has been sent to. freed: it has had its free retry.
     """
     if answered or not replayable:
         return NO
     repeatable = method in IDEMPOTENT or idempotency_key
-    if stale and bodiless and repeatable and not freed:
+    if stale and repeatable and not freed:
         return FREE
     if attempts >= policy.retry_attempts or (written and not repeatable):
         return NO

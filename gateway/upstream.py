@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from typing import Protocol, cast
 
@@ -83,6 +84,12 @@ class Upstream(asyncio.Protocol):
     def is_stale(self) -> bool:
         """It had served before, and nothing of a response to the present request has come."""
         return self.used > 1 and not self._head_bytes and not self._status
+
+    def is_quiet(self) -> bool:
+        """Nothing has come of the target, its end neither, that the event loop has not had the time to tell of."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def pause_reading(self) -> None:
         if not self._paused and not self.transport.is_closing():

@@ -338,6 +338,33 @@ def test_edge__connection_closed_while_idle__tried_anew_for_nothing(
     assert edge.targets[0].breaker.state == "closed"
 
 
+@pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("POST", 502)])
+def test_edge__connection_closed_as_a_body_comes__sent_anew_for_nothing_where_that_does_no_harm(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream, method: str, status: int
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)])])
+    assert edge.ask(request("/api/x")).status == 200
+    answer = edge.ask(request("/api/die-once", method=method, body=b"abc"))
+    assert answer.status == status
+    assert status != 200 or answer.json()["bytes"] == 3
+    assert edge.targets[0].failures == (status != 200)
+
+
+def test_edge__connection_closed_and_nobody_told_yet__not_used_for_what_cannot_be_sent_again(
+    start_edge: Callable[..., RunningEdge], upstream: OddUpstream
+) -> None:
+    edge = start_edge([route("/api", [target(upstream.port)])])
+    with edge.client() as client:
+        assert client.send(request("/api/x")).answer() is not None
+        (one,) = edge.worker.connections
+        one.loop.call_soon_threadsafe(time.sleep, 0.2)
+        client.send(request("/api/y", method="POST", body=b"abc"))  # before the other in the loop's queue
+        upstream.drop_connections()
+        answer = client.answer()
+    assert answer is not None
+    assert (answer.status, upstream.connections) == (200, 2)
+
+
 def test_edge__total_time__over_however_the_target_drips(
     start_edge: Callable[..., RunningEdge], upstream: OddUpstream
 ) -> None:

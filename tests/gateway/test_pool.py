@@ -341,7 +341,7 @@ def test_panic__retry_while_a_good_target_was_tried__no_emergency() -> None:
 
 def decide(method: str = "GET", **values: Any) -> str:
     given: dict[str, Any] = {
-        "written": True, "answered": False, "stale": False, "bodiless": True, "replayable": True,
+        "written": True, "answered": False, "stale": False, "replayable": True,
         "attempts": 1, "freed": False, "policy": Policy(),
     }  # fmt: skip
     return retry.decide(method, **(given | values))
@@ -354,8 +354,8 @@ def decide(method: str = "GET", **values: Any) -> str:
         ({"method": "POST"}, retry.NO),
         ({"method": "POST", "written": False}, retry.BUDGETED),
         ({"method": "POST", "idempotency_key": True}, retry.BUDGETED),
-        ({"method": "PUT", "bodiless": False}, retry.BUDGETED),
-        ({"method": "PUT", "bodiless": False, "replayable": False}, retry.NO),
+        ({"method": "PUT"}, retry.BUDGETED),
+        ({"method": "PUT", "replayable": False}, retry.NO),
         ({"method": "POST", "written": False, "replayable": False}, retry.NO),
         ({"answered": True}, retry.NO),
         ({"answered": True, "stale": True}, retry.NO),
@@ -364,7 +364,8 @@ def decide(method: str = "GET", **values: Any) -> str:
         ({"stale": True, "attempts": 3}, retry.FREE),
         ({"stale": True, "freed": True}, retry.BUDGETED),
         ({"stale": True, "method": "POST"}, retry.NO),
-        ({"stale": True, "method": "PUT", "bodiless": False}, retry.BUDGETED),
+        ({"stale": True, "method": "PUT"}, retry.FREE),
+        ({"stale": True, "method": "PUT", "replayable": False}, retry.NO),
         ({"method": "PATCH"}, retry.NO),
         ({"method": "get"}, retry.NO),
     ],
