@@ -56,7 +56,7 @@ def close(exchange: Exchange) -> None:
     if exchange.up is not None:
         exchange.up.tunnel = None
         exchange.up.transport.close()
-    pipeline.answered(exchange, 101, time.monotonic())
+    pipeline.hung_up(exchange, time.monotonic())
     exchange.edge.worker.over(exchange)
     exchange.edge.transport.close()
 

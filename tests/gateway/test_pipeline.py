@@ -206,6 +206,17 @@ def test_steps__refused_a_moment_before_the_store_went_away__429() -> None:
     assert (refusal.status, dict(refusal.headers)["Retry-After"]) == (429, "1")
 
 
+def test_hung_up__tunnel_of_an_hour__its_latency_is_that_of_the_agreement() -> None:
+    (a,) = targets(1)
+    one = call(through(a))
+    assert pipeline.decide(one, callers(), Accounts(lambda account: None), 100.0) is a
+    one.opened = 0.5
+    pipeline.hung_up(one, 3600.0)
+    assert (a.inflight, one.status, a.ewma_s) == (0, 101, 0.5)
+    assert recorded(one) == [("/x", "odd", a.name, 1, 1)]
+    assert one.recorder.times["/x"][-1] == one.recorder.upstream["odd", a.name][-1] == 0.5  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(("told", "said", "failures"), [(200, 503, 1), (503, 404, 0), (200, 200, 0)])
 def test_answered__client_was_given_another_status__the_targets_own_counts(
     told: int, said: int, failures: int
