@@ -4,7 +4,7 @@ identities.py."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +107,6 @@ def explain(roles: frozenset[str], scopes: frozenset[str], identity: Identity) -
         return f"roles: one of {', '.join(sorted(roles))} is needed, {identity.name} has {held}"
     missing = scopes - identity.scopes
     return f"scopes: {identity.name} lacks {', '.join(sorted(missing))}" if missing else ""
-
-
-def narrowed(consumer: Iterable[str], key: Iterable[str]) -> frozenset[str]:
-    """The scopes of a key: it narrows its consumer's. Whichever names none leaves them to the other."""
-    theirs, own = frozenset(consumer), frozenset(key)
-    return theirs & own if theirs and own else theirs | own
 
 
 def bearer(authorization: bytes) -> bytes | None:

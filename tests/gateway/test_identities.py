@@ -168,13 +168,6 @@ def test_authorised__any_role_and_every_scope() -> None:
     assert "x has none" in auth.explain(frozenset({"admin"}), nothing, Identity("key:x", "x"))
 
 
-def test_narrowed__scopes_of_a_key__never_more_than_its_consumers() -> None:
-    assert auth.narrowed(["a", "b"], ["b", "c"]) == {"b"}
-    assert auth.narrowed(["a"], []) == {"a"}
-    assert auth.narrowed([], ["c"]) == {"c"}
-    assert auth.narrowed(["a"], ["c"]) == set()
-
-
 # --- what is remembered
 
 
