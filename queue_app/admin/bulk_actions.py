@@ -154,7 +154,8 @@ class BulkActionAdmin(ReadOnlyModelAdmin):
 
     def _asked(self, request: HttpRequest) -> tuple[Bulk, Selection]:
         what = Bulk(request.GET.get("action", ""))
-        asked = {name: text for name, text in request.GET.items() if name in FIELDS and text}
+        # A field that is misspelt must not pass for none: that would be all jobs.
+        asked = {name: text for name, text in request.GET.items() if name != "action" and text}
         return what, selection.read(asked, timezone.now())
 
     def _start(

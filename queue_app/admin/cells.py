@@ -39,8 +39,17 @@ def worker_link(worker: Any, row: Any) -> str:
 def page_link(model: str, id: Any) -> str:
     if id is None:
         return "-"
-    page = reverse(f"admin:queue_app_{model}_change", args=[id])
-    return format_html('<a class="brain-link" href="{}">{}</a>', page, shortened(str(id)))
+    return link(reverse(f"admin:queue_app_{model}_change", args=[id]), shortened(str(id)))
+
+
+def link(page: str, text: str) -> str:
+    """A dash where there is no text."""
+    return format_html('<a class="brain-link" href="{}">{}</a>', page, text) if text else "-"
+
+
+def unbroken(text: str) -> str:
+    """In one line: beside a long text the table would break it within its words."""
+    return format_html('<span class="brain-nowrap">{}</span>', text)
 
 
 def to_the_millisecond(moment: datetime) -> str:
@@ -57,7 +66,7 @@ def statistics_page(queue: str) -> str:
 
 
 def jobs_page(**wanted: str) -> str:
-    """The list of jobs, narrowed to a `queue`, a `task`, a `state`."""
+    """The list of jobs, narrowed by fields of a selection."""
     return f"{reverse('admin:queue_app_job_changelist')}?{urlencode(wanted)}"
 
 

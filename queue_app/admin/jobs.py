@@ -13,7 +13,7 @@ from django.forms import BooleanField, Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -28,7 +28,16 @@ from queue_app.selection import BadSelection
 from queue_app.states import OVER, WAITING, Bulk, Priority, State, Turn
 
 from . import bulk_actions, filters, payload_page
-from .cells import page_link, to_the_millisecond, worker_link, worker_of
+from .cells import (
+    jobs_page,
+    link,
+    page_link,
+    queue_page,
+    to_the_millisecond,
+    unbroken,
+    worker_link,
+    worker_of,
+)
 from .filters import FILTERS
 from .timeline import TimelineAbove
 from .workflows import cancel_trees
@@ -67,7 +76,7 @@ class CancelForm(BaseDialogForm):
 class JobEventInline(TabularInline):
     model = JobEvent
     verbose_name_plural = "history"
-    fields = readonly_fields = ["moment", "state", "ran_on", "told"]
+    fields = readonly_fields = ["moment", "step", "ran_on", "told"]
     ordering = ["id"]
     extra = 0
     can_delete = False
@@ -78,11 +87,15 @@ class JobEventInline(TabularInline):
 
     @display(description="at")
     def moment(self, event: JobEvent) -> str:
-        return to_the_millisecond(event.at)
+        return unbroken(to_the_millisecond(event.at))
+
+    @display(description="state")
+    def step(self, event: JobEvent) -> str:
+        return unbroken(event.state)
 
     @display(description="worker")
     def ran_on(self, event: Any) -> str:
-        return worker_link(event.worker, event)
+        return unbroken(worker_link(event.worker, event))
 
     @display(description="detail")
     def told(self, event: JobEvent) -> str:
@@ -161,11 +174,11 @@ class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> list[Any]:
         standing = [
             ("badge", "attempts"),
-            ("name", "queue"),
+            ("of_task", "in_queue"),
             ("urgency", "crash_count"),
-            ("tenant", "its_turn"),
-            ("labels", "fingerprint"),
-            ("id", "request_id"),
+            ("of_tenant", "its_turn"),
+            ("tagged", "failure"),
+            ("id", "of_request"),
             ("part_of", "enqueued_by"),
         ]
         times = [("created_at", "finished_at"), ("started_at", "ran_on"), ("not_before", "published_at")]
@@ -227,6 +240,31 @@ class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
         if job.is_held:
             return "waits for other jobs of its workflow"
         return to_the_millisecond(job.run_after) if job.run_after else "-"
+
+    @display(description="task")
+    def of_task(self, job: Job) -> str:
+        return link(jobs_page(task=job.name), job.name)
+
+    @display(description="queue")
+    def in_queue(self, job: Job) -> str:
+        return link(queue_page(job.queue), job.queue)
+
+    @display(description="tenant")
+    def of_tenant(self, job: Job) -> str:
+        return link(jobs_page(tenant=job.tenant), job.tenant)
+
+    @display(description="tags")
+    def tagged(self, job: Job) -> str:
+        return format_html_join(", ", "{}", ((link(jobs_page(tag=tag), tag),) for tag in job.tags)) or "-"
+
+    @display(description="failure")
+    def failure(self, job: Job) -> str:
+        """The others that died of the same error."""
+        return link(jobs_page(fingerprint=job.fingerprint), job.fingerprint)
+
+    @display(description="request id")
+    def of_request(self, job: Job) -> str:
+        return link(jobs_page(q=job.request_id), job.request_id)
 
     @display(description="workflow")
     def part_of(self, job: Job) -> str:

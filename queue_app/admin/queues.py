@@ -59,8 +59,8 @@ class QueueAdmin(RoleModelAdmin):
         ("Runs and records", {"fields": [("soft_time_limit_s", "time_limit_s"), ("retention_s", "dead_retention_s")]}),
         ("Limits", {"fields": [
             ("is_fair", "in_use"), ("max_concurrency", "tenant_concurrency"),
-            ("rate_count", "rate_period_s", "rate_burst"),
-            ("tenant_rate_count", "tenant_rate_period_s", "tenant_rate_burst"),
+            ("rate_count", "rate_period_s"), "rate_burst",
+            ("tenant_rate_count", "tenant_rate_period_s"), "tenant_rate_burst",
         ]}),
     ]  # fmt: skip
     actions_detail = ["pause", "resume"]

@@ -16,7 +16,7 @@ from foundation import roles
 from foundation.models import AuditEntry
 from queue_app import queues, workers
 from queue_app.admin import timeline
-from queue_app.models import Job, JobEvent, Queue, Worker
+from queue_app.models import Job, JobEvent, Queue, Tag, Worker
 from queue_app.states import State
 from queue_app.uuid7 import uuid7
 
@@ -464,3 +464,16 @@ def test_workers__anybody__looks_only():
     assert SCRIPT not in shown.content.decode()
     assert client.post(url, {"host": "x"}).status_code == 403
     assert client_of(None).get(reverse(WORKERS)).status_code == 403
+
+
+def test_job__its_page__leads_to_its_queue_and_to_jobs_like_it():
+    dead = job(request_id="r-1", tenant="a&b")
+    listed = reverse(JOBS)
+    Job.objects.filter(pk=dead.pk).update(fingerprint="f00d")
+    Tag.objects.create(job=dead, name="vip")
+    JobEvent.objects.create(job=dead, state="DEAD_LETTER", detail={"message": "m" * 500})
+    shown = client_of(roles.VIEWER).get(page(dead)).content.decode()
+    for query in (f"task={dead.name}", "tenant=a%26b", "tag=vip", "fingerprint=f00d", "q=r-1"):
+        assert f'href="{listed}?{query}"' in shown
+    assert f'href="{reverse("admin:queue_app_queue_change", args=[quote(dead.queue)])}"' in shown
+    assert '<span class="brain-nowrap">DEAD_LETTER</span>' in shown

@@ -174,3 +174,10 @@ def test_list__filters_of_every_kind__as_many_queries_for_one_job_as_for_ten():
                     assert client.get(reverse(JOBS), {name: value}).status_code == 200
                 counts.append(len(queries))
     assert counts[: len(filters)] == counts[len(filters) :]
+
+
+def test_start__field_is_misspelt__nothing_is_asked_for_all_jobs():
+    job()
+    answer = client_of(roles.OPERATOR).get(reverse(START), {"action": "replay", "queu": "other"}, follow=True)
+    assert "queu is not one of" in answer.content.decode()
+    assert "Replay 1 dead letters?" not in answer.content.decode()
