@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.forms import BooleanField, ModelForm
 from django.http import HttpRequest
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from foundation import audit
 from foundation.admin import RoleModelAdmin
@@ -16,6 +18,9 @@ from queue_app.models import Tenant
 
 
 class TenantForm(ModelForm):
+    paused = BooleanField(  # the column knows a third answer, which is the same as no
+        required=False, help_text="Its jobs wait; what runs goes on", widget=UnfoldBooleanSwitchWidget
+    )
     is_new = BooleanField(
         label="New", required=False, help_text="No job of this tenant need be in the queue yet", initial=False
     )
@@ -48,13 +53,14 @@ class TenantAdmin(RoleModelAdmin):
     search_fields = ["name"]
     search_help_text = "Part of a tenant's name"
     ordering = ["queue", "name"]
+    actions = ["pause_selected", "resume_selected"]
 
     def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
         limits = ["paused", "weight", "max_concurrency", ("rate_count", "rate_period_s", "rate_burst")]
-        return [("queue", "name"), *limits, *(["is_new"] if obj is None else ["seen_at"])]
+        return [("queue", "name"), *limits, *(["is_new"] if obj is None else ["standing", "seen_at"])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[str]:
-        return [] if obj is None else ["queue", "name", "seen_at"]
+        return [] if obj is None else ["queue", "name", "standing", "seen_at"]
 
     @display(description="tenant", ordering="name")
     def name_or_none(self, tenant: Tenant) -> str:
@@ -67,6 +73,26 @@ class TenantAdmin(RoleModelAdmin):
     @display(description="limits of its own")
     def limits(self, tenant: Tenant) -> str:
         return limits_told.of_tenant(tenant) or "-"
+
+    @display(description="now")
+    def standing(self, tenant: Tenant) -> str:
+        found = next((one for one in tenants.standing(tenant.queue_id) if one.name == tenant.name), None)
+        return f"{found.held} in use, {found.waiting} wait" if found else "-"
+
+    @action(description="Pause", permissions=["operate"])
+    def pause_selected(self, request: HttpRequest, rows: QuerySet[Tenant]) -> None:
+        self._set_paused(request, rows, True, "Paused: their jobs wait.")
+
+    @action(description="Resume", permissions=["operate"])
+    def resume_selected(self, request: HttpRequest, rows: QuerySet[Tenant]) -> None:
+        self._set_paused(request, rows, False, "Resumed.")
+
+    def _set_paused(self, request: HttpRequest, rows: QuerySet[Tenant], paused: bool, told: str) -> None:
+        for row in rows:
+            tenants.configure(
+                row.queue_id, row.name, is_new=True, paused=paused, **audit.by(request, "admin")
+            )
+        self.message_user(request, told, messages.SUCCESS)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # how far its rate has come would go with it; empty fields take its limits away

@@ -250,6 +250,16 @@ def test_admin__tenants__added_by_admins_changed_by_operators(django_assert_max_
     change, operator = reverse("admin:queue_app_tenant_change", args=[row.pk]), client_of(roles.OPERATOR)
     assert operator.post(change, {"weight": "4"}).status_code == 302
     assert Tenant.objects.get().weight == 4
+    assert operator.post(change, {"weight": "4", "paused": "on"}).status_code == 302
+    assert Tenant.objects.get().paused is True
+    assert ">Unknown<" not in operator.get(change).content.decode()
+    assert "0 in use, 0 wait" in operator.get(change).content.decode()
+    for action, paused in (("resume_selected", None), ("pause_selected", True)):
+        listed = reverse("admin:queue_app_tenant_changelist")
+        assert operator.post(listed, {"action": action, "_selected_action": [row.pk]}).status_code == 302
+        assert Tenant.objects.get().paused is paused
+    assert operator.post(change, {"weight": "4"}).status_code == 302  # no longer ticked
+    assert Tenant.objects.get().paused is None
     assert client_of(roles.VIEWER).post(change, {"weight": "5"}).status_code == 403
     assert (
         client.post(reverse("admin:queue_app_tenant_delete", args=[row.pk]), {"post": "yes"}).status_code
