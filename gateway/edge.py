@@ -155,6 +155,9 @@ class Edge(asyncio.Protocol):
         except BadRequest as error:
             self.fail(error)
             return
+        except Exception as error:  # noqa: BLE001  (without the parser's help; see _refuse_input)
+            self._refuse_input(error)
+            return
         self._upgrade_asked(rest)
 
     def _pass_on(self, data: bytes) -> None:
@@ -478,7 +481,10 @@ class Edge(asyncio.Protocol):
 
     def _refuse_input(self, cause: BaseException | None) -> None:
         last = self.waiting[-1] if self.waiting else self.exchange
-        if isinstance(cause, _Full):
+        if cause is not None and not isinstance(cause, _Full | BadRequest):
+            log.error("edge_failed", exc_info=cause)
+            self.fail(_ours(), instead_of=self.reading or self.exchange)
+        elif isinstance(cause, _Full):
             self.deaf = True
             if last is not None:
                 last.keep = False
@@ -486,11 +492,8 @@ class Edge(asyncio.Protocol):
                 self.transport.close()
         elif last is not None and not last.keep and last.sent:
             self.deaf = True  # it said `Connection: close` and then more: nobody expects an answer to that
-        elif cause is None or isinstance(cause, BadRequest):
-            self.fail(cause or BadRequest("request_malformed", "The request is malformed."))
         else:
-            log.error("edge_failed", exc_info=cause)
-            self.fail(_ours())
+            self.fail(cause or BadRequest("request_malformed", "The request is malformed."))
 
     def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None:
         """Nothing from here on can be trusted. What was asked before is still answered, then this, then the

@@ -305,6 +305,19 @@ def test_edge__pipelined_in_one_piece_with_the_beginning_of_another__bounds_go_b
         assert answer.json()["target"] == "/api/y"
 
 
+@pytest.mark.parametrize("close", [(), ("Connection: close",)])
+def test_edge__own_failure__500_and_the_end(
+    edge: RunningEdge, monkeypatch: pytest.MonkeyPatch, close: tuple[str, ...]
+) -> None:
+    with edge.client() as client:
+        assert client.send(request("/api/x")).answer() is not None  # one like it needs no parser
+        monkeypatch.setattr("gateway.pipeline.decide", None)
+        answer = client.send(request("/api/x", *close)).answer()
+        assert answer is not None
+        assert (answer.status, answer.json()["code"]) == (500, "gateway_failed")
+        assert client.ended()
+
+
 @pytest.mark.parametrize("how", ["reset", "closed"])
 def test_edge__client_gone_while_nothing_is_read_of_it__target_given_back_without_a_word_against_it(
     start_edge: Callable[..., RunningEdge], upstream: OddUpstream, how: str
