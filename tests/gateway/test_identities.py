@@ -59,7 +59,7 @@ def test_identify__credentials__identity_or_none_and_why() -> None:
 
     def who(authorization: bytes | None, key: bytes | None = None) -> tuple[str | None, str]:
         found = known.identify(authorization, key, NOW)
-        assert known.identify(authorization, key, NOW) is found  # remembered or not, the same
+        assert known.identify(authorization, key, NOW) == found  # remembered or not, the same
         return found.subject if found else None, known.explain(authorization, key, NOW)
 
     token = bearer()
@@ -169,6 +169,20 @@ def test_authorised__any_role_and_every_scope() -> None:
 
 
 # --- what is remembered
+
+
+def test_identify__other_spellings_of_the_scheme__good_and_not_remembered() -> None:
+    known, token = identities(), bearer()
+    spelt = [
+        token.replace(b"Bearer", scheme)
+        for scheme in (b"BEARER", b"bEARER", b"Bearer ", b"Bearer" + b" " * 900)
+    ]
+    lower = token.replace(b"Bearer", b"bearer")
+    for authorization in (*spelt, token, lower):
+        found = known.identify(authorization, None, NOW)
+        assert found is not None
+        assert found.subject == "jwt:brain:7"
+    assert list(known._young) == [token, lower]
 
 
 def test_identify__token_seen_before__not_verified_again_for_a_minute() -> None:
