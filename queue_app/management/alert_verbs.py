@@ -16,7 +16,13 @@ from queue_app.models import Alert, AlertRule, Silence
 _SHOWN = 50
 _SPAN = re.compile(r"([1-9]\d{0,6})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_NUMBERS = ("window_s", "at_least", "for_s", "clear_s", "repeat_s")
+_NUMBERS = {
+    "window_s": "seconds that are looked back on",
+    "at_least": "runs; fewer of them count as calm",
+    "for_s": "seconds that it has to hold before it fires",
+    "clear_s": "seconds of calm before it is over",
+    "repeat_s": "seconds between reminders; 0: none",
+}
 _RULE_COLUMNS = ["name", *alert_rules.EDITABLE]
 
 
@@ -163,16 +169,24 @@ class AlertVerbs:
 
     def _fields(self, parser: Any) -> None:
         parser.add_argument("name", metavar="RULE")
-        parser.add_argument("--condition", choices=[*map(str, Condition)])
-        parser.add_argument("--threshold", type=float)
+        parser.add_argument("--condition", choices=[*map(str, Condition)], help="what is looked at")
+        parser.add_argument(
+            "--threshold",
+            type=float,
+            metavar="N",
+            help="from which value on; docs/queue-operating.md#alerts says of what",
+        )
         parser.add_argument("--queue", dest="only", help='this one alone; "": every one')
-        for name in _NUMBERS:
+        for name, told in _NUMBERS.items():
+            option = f"--{name.removesuffix('_s').replace('_', '-')}"
             parser.add_argument(
-                f"--{name.removesuffix('_s').replace('_', '-')}", type=int, dest=name, metavar="N"
+                option, type=int, dest=name, metavar="S" if name.endswith("_s") else "N", help=told
             )
         switch = parser.add_mutually_exclusive_group()
-        switch.add_argument("--on", action="store_true", dest="enabled", default=None)
-        switch.add_argument("--off", action="store_false", dest="enabled", default=None)
+        switch.add_argument("--on", action="store_true", dest="enabled", default=None, help="look again")
+        switch.add_argument(
+            "--off", action="store_false", dest="enabled", default=None, help="keep the rule, and do not look"
+        )
 
 
 def _span_s(text: str) -> float:
