@@ -9,7 +9,7 @@ from redis._parsers.helpers import parse_info
 
 from foundation.health import Health
 
-from .connections import default_url, link
+from . import connections
 
 
 def check() -> Health:
@@ -18,7 +18,7 @@ def check() -> Health:
     products: list[str] = []
     failed: list[str] = []
     try:
-        nodes = link(default_url()).primaries()
+        nodes = connections.link(connections.default_url()).primaries()
         for node in nodes:
             try:
                 products.append(product(parse_info(node.read("INFO", "server"))))

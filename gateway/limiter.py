@@ -22,9 +22,7 @@ from typing import Any
 
 import structlog
 from hiredis import pack_command
-from redis.cluster import RedisCluster
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from cache_app import connections as store
 from cache_app.line import Line
@@ -81,7 +79,6 @@ class Limiter:
         self.on_failure: Callable[[], None] | None = None  # told when the store does not answer
         self._prefix, self._clock = prefix, clock
         self._local = LocalBuckets()
-        self._script: Script | None = None  # it knows its text's hash, so it is not made for every request
         self._down_until = 0.0  # a store that failed is not waited for by every request; 0.0: it is there
         self._due: list[Account] = []
         self._line: Line | None = None
@@ -300,7 +297,7 @@ class Limiter:
 
     def _keys(self, account: Account) -> list[str]:
         keys = [limit.key for limit in account.limits]
-        if account.owner and isinstance(store.client(), RedisCluster):
+        if account.owner and store.link(store.default_url()).is_cluster:
             # One script runs on one node: there, an owner has a bucket of its own for each address that it comes from.
             tag = f"{{{account.owner}}}"
             keys = [
@@ -352,11 +349,12 @@ class Limiter:
         if not self._is_down():
             sent = self._clock()
             try:
-                client = store.client()
-                self._script = self._script or Script(client, SCRIPT)
-                arguments = [*map(repr, Ask(cost, cost)), *_rates(account.limits)]
-                reply = self._script(self._keys(account), arguments, client)
-            except (RedisError, RedisClusterException, OSError) as error:
+                link, command = store.link(store.default_url()), self._command(account, Ask(cost, cost))
+                try:
+                    reply = link.call(*command)
+                except NoScriptError:
+                    reply = link.call("EVAL", SCRIPT, *command[2:])
+            except (RedisError, OSError) as error:
                 self._went_down(error)
             else:
                 self._is_up()
@@ -383,9 +381,7 @@ class Limiter:
 
     def _went_down(self, error: Exception) -> None:
         if not self._down_until:
-            known = isinstance(
-                error, RedisError | RedisClusterException | OSError
-            )  # TimeoutError is an OSError
+            known = isinstance(error, RedisError | OSError)  # TimeoutError is an OSError
             log.warning(
                 "limiter_store_down",
                 error=type(error).__name__,

@@ -13,8 +13,8 @@ import redis
 import structlog
 
 from cache_app import connections as store
+from cache_app.link import Link
 from gateway import bucket
-from gateway import limiter as limiter_module
 from gateway.accounts import LEASE_S, Account
 from gateway.bucket import Ask, Level, Limit, Taken
 from gateway.limiter import SCRIPT, Flight, Limiter
@@ -89,7 +89,7 @@ def test_take__two_owners_on_a_cluster__their_keys_are_on_one_node(
         "{ip:1.2.3.4}:/x:" + THREE[0].name,
         "{key:a}::consumer-minute",
     ]
-    monkeypatch.setattr(limiter_module, "RedisCluster", type(store.client()))
+    monkeypatch.setattr(Link, "is_cluster", True)
     assert {key.removeprefix(prefix).partition("}")[0] for key in limiter._keys(account)} == {"{key:a"}
     assert len(set(limiter._keys(account))) == 2
     assert limiter.take(account).admitted
@@ -438,12 +438,12 @@ async def test_limiter__store_comes_back__one_request_finds_out(
     gateway_conf(LIMITER_RETRY_S=1.0)
     account = one_of(limiter, THREE, "allow")
 
-    def broken(*args: Any) -> Any:
+    def broken(*_: Any, **__: Any) -> Any:
         raise redis.ConnectionError("down")
 
     with structlog.testing.capture_logs() as logs:
         with monkeypatch.context() as patch:
-            patch.setattr(store, "client", broken)
+            patch.setattr(store, "link", broken)
             patch.setattr(store, "aclient", broken)
             assert limiter.take(account).levels == ()
             limiter.now += 1
