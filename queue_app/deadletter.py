@@ -75,7 +75,7 @@ def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, 
         if job.state != State.DEAD_LETTER or not ledger.replay(
             job, actor=_name(actor), is_governed=is_governed
         ):
-            raise NotDead(_fresh(job))
+            raise _refusal(job)
         job.refresh_from_db(fields=["run_after", "published_at"])  # by the database's clock
         audit.record(
             actor=actor, action="job.replay", target=job, before=before, after=_standing(job), **trace
@@ -93,7 +93,7 @@ def discard(
     with transaction.atomic():
         before = _standing(job)
         if job.state != State.DEAD_LETTER or not ledger.discard(job, actor=_name(actor)):
-            raise NotDead(_fresh(job))
+            raise _refusal(job)
         audit.record(
             actor=actor, action="job.discard", target=job, before=before, after=_standing(job), **trace
         )
@@ -117,7 +117,9 @@ def edit(
     trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
     task = registry.find(job.name)
     with transaction.atomic():
-        now = Job.objects.select_for_update().get(id=job.id)
+        now = Job.objects.select_for_update().filter(id=job.id).first()
+        if now is None:
+            raise _refusal(job)
         if now.state != State.DEAD_LETTER:
             raise NotDead(now)
         stored = offload.load(now.id) if now.payload is None else now.payload
@@ -180,9 +182,12 @@ def _standing(job: Job) -> dict[str, Any]:
     return {"state": str(job.state), "attempt": job.attempt, "crash_count": job.crash_count}
 
 
-def _fresh(job: Job) -> Job:
-    job.refresh_from_db()
-    return job
+def _refusal(job: Job) -> Refused:
+    try:
+        job.refresh_from_db()
+    except Job.DoesNotExist:
+        return Refused(f"job {job.id} is gone: its queue kept it no longer")
+    return NotDead(job)
 
 
 def _name(actor: Any) -> str:

@@ -421,9 +421,14 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
     if state != State.DEAD_LETTER:
         is_wanted |= Q(_is_called_back())
     over = Job.objects.filter(is_free, ~is_wanted, queue=queue, state=state, finished_at__lt=since)
-    ids = list(over.order_by("id").values_list("id", flat=True)[:BATCH])
-    if ids:
-        with transaction.atomic():
+    old = list(over.order_by("id").values_list("id", flat=True)[:BATCH])
+    if not old:
+        return 0
+    with transaction.atomic():
+        # Once more and locked: one that has been replayed meanwhile is to run.
+        still = _locked(Job.objects.filter(id__in=old, state=state, finished_at__lt=since))
+        ids = list(still.order_by("id").values_list("id", flat=True))
+        if ids:
             JobEvent.objects.filter(job_id__in=ids).delete()
             Blob.objects.filter(job_id__in=ids).delete()
             Tag.objects.filter(job_id__in=ids).delete()

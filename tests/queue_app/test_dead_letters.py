@@ -264,6 +264,34 @@ def test_edit__not_dead_or_no_json__refused_and_nothing_changed() -> None:
     assert not audited().exists()
 
 
+def test_acts__job_was_pruned_meanwhile__refused_and_says_so() -> None:
+    (job,) = dead()
+    JobEvent.objects.filter(job=job).delete()
+    Job.objects.filter(id=job.id).delete()
+    for act in (deadletter.replay, deadletter.discard, lambda gone, **who: deadletter.edit(gone, {}, **who)):
+        with pytest.raises(deadletter.Refused, match="is gone"):
+            act(job, **WHO)
+
+
+def test_prune__replayed_while_it_looks__is_kept_and_runs() -> None:
+    replayed, gone = dead(2)
+    Job.objects.update(finished_at=clock.now() - timedelta(seconds=90))
+    began: list[str] = []
+
+    def between(execute: Any, sql: str, *arguments: Any) -> Any:
+        answer = execute(sql, *arguments)
+        if not began:
+            began.append(sql)
+            deadletter.replay(replayed, **WHO)
+        return answer
+
+    with connection.execute_wrapper(between):
+        assert ledger.prune("email_queue", State.DEAD_LETTER, 60) == 1
+    assert began[0].startswith("SELECT")
+    assert [*Job.objects.values_list("id", "state")] == [(replayed.id, "PENDING")]
+    assert JobEvent.objects.filter(job=replayed).count() == 4
+
+
 def test_prune__queue_keeps_its_dead_for_a_time_of_its_own() -> None:
     (job,) = dead()
     queues.configure("email_queue", dead_retention_s=60.0, **WHO)
