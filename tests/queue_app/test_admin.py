@@ -170,7 +170,7 @@ def test_detail__long_history__bounded_queries_and_workers_by_name(django_assert
     gone = uuid7()
     JobEvent.objects.create(job=dead, state="DEAD_LETTER", worker=gone)
     client = client_of(roles.VIEWER)
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(9):
         text = client.get(page(dead)).content.decode()
     assert (
         text.count("host-7:4711") == 41
