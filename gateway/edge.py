@@ -163,6 +163,8 @@ class Edge(asyncio.Protocol):
     def _pass_on(self, data: bytes) -> None:
         if self.tunnel is not None:
             self.tunnel.write(data)
+            if self.exchange is not None:
+                self.exchange.bytes_in += len(data)
             return
         last = self.waiting[-1] if self.waiting else self.exchange
         if last is not None and last.wants_upgrade:

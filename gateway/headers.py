@@ -65,8 +65,9 @@ class Names(dict[bytes, int]):
         kind = self._known.get(lower, PASS)
         if kind == PASS and self._is_request and (b"_" in lower or lower.startswith(_OUR_PREFIXES)):
             kind = DROP
-        if len(self) < _REMEMBERED:
-            self[name] = kind
+        if len(self) >= _REMEMBERED:
+            self.clear()  # else whoever comes first with that many keeps all others' names out for good
+        self[name] = kind
         return kind
 
 

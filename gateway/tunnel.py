@@ -43,6 +43,7 @@ def open(exchange: Exchange, rest: bytes) -> None:
         edge.transport.write(rest)
     edge.release()  # before anything is written that may hold it again
     early, edge.early = edge.early, b""
+    exchange.bytes_in, up.carried = len(early), len(rest)
     if early:
         up.transport.write(early)
 
@@ -54,6 +55,7 @@ def close(exchange: Exchange) -> None:
     exchange.over = True
     exchange.edge.worker.tally.tunnel_closed()
     if exchange.up is not None:
+        exchange.bytes_out = exchange.up.carried
         exchange.up.tunnel = None
         exchange.up.transport.close()
     pipeline.hung_up(exchange, time.monotonic())

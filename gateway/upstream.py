@@ -41,11 +41,12 @@ class Upstream(asyncio.Protocol):
 
     tunnel: what arrives goes there as it is, once the target has agreed to another protocol. known: the head of the last
     answer, what it says, and how long that answer was in all, if it came in one piece: the next one may be like it.
+    carried: bytes that came through the tunnel.
     """
 
     __slots__ = (
         "_complete", "_excess", "_framed", "_has_body", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_preamble", "_rest",
-        "_status", "_tries", "alive", "idle_since", "known", "receiver", "target", "transport", "tunnel", "used",
+        "_status", "_tries", "alive", "carried", "idle_since", "known", "receiver", "target", "transport", "tunnel", "used",
     )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
@@ -54,7 +55,7 @@ class Upstream(asyncio.Protocol):
         self.tunnel: asyncio.Transport | None = None
         self.idle_since = 0.0
         self.alive = True
-        self.used = 0
+        self.used = self.carried = 0
         self._paused = False
         self.known: tuple[bytes, ResponsePreamble, int] | None = None
         self._preamble: ResponsePreamble | None = None
@@ -177,6 +178,7 @@ class Upstream(asyncio.Protocol):
 
     def _unasked(self, data: bytes) -> None:
         if self.tunnel is not None:
+            self.carried += len(data)
             self.tunnel.write(data)
         else:
             self.drop()  # an answer that nobody asked for

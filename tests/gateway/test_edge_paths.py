@@ -121,6 +121,8 @@ def test_edge__websocket__bytes_go_both_ways_until_either_side_ends(
         assert edge.worker.tally.tunnels == 1
     assert eventually(lambda: "websocket closed" in behind.seen)
     assert eventually(lambda: (edge.inflight(), edge.worker.tally.tunnels) == (0, 0))
+    (cell,) = edge.worker.tally.cells.values()
+    assert (cell.received, cell.sent) == (3_000_006, 3_000_011)
 
 
 def test_edge__websocket__much_sent_before_the_target_agrees__all_of_it_arrives(

@@ -27,6 +27,8 @@ def test_names__strangers_names__bounded() -> None:
     for i in range(10_000):
         assert names[b"X-%d" % i] == headers.PASS
     assert len(names) <= 4096
+    assert names[b"Accept"] == headers.PASS
+    assert b"Accept" in names, "strangers keep nobody's names out"
 
 
 def test_listed__connection__cannot_take_off_what_gives_the_message_its_meaning() -> None:
