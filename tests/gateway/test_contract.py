@@ -32,7 +32,8 @@ WSGI_CANNOT = {
     "chunked request bodies": "411",
     "WebSocket": "answered as a request without the upgrade",
     "trailers": "not passed on",
-    "the spelling of a path": "passed on in one canonical spelling",
+    "the spelling of a path": "passed on in one canonical spelling; bytes that are no UTF-8 are 400",
+    "headers that come twice": "read as one with both values",
 }
 
 
@@ -359,6 +360,14 @@ def test_wsgi__trailers__on_the_edge_alone(door: Door) -> None:
     with Client(door.port) as client:
         client.send(request("/api/trailers", "TE: trailers", "Connection: TE, close"))
         assert (b"X-Sum: 7" in client.reader.read()) == (door.name == "edge")
+
+
+def test_wsgi__header_twice__one_of_both_values_there(door: Door) -> None:
+    answer = door.ask(request("/api/x", "X-API-Key: good-key"))
+    code = "credentials_ambiguous" if door.name == "edge" else "credentials_invalid"
+    assert (answer.status, answer.headers["x-brain-error"]) == (400 if door.name == "edge" else 401, code)
+    seen = door.ask(request("/api/x", "X-A: 1", "X-A: 2")).json()["headers"]["x-a"]
+    assert ",".join(seen) == "1,2"
 
 
 def test_wsgi__path__canonical_there_and_as_it_came_on_the_edge(door: Door) -> None:
