@@ -11,6 +11,7 @@ from django.db.models import CharField, Count, Max, Min, QuerySet
 from django.db.models.functions import Cast
 
 from foundation import audit
+from foundation.secret_box import Sealed
 
 from . import (
     finding,
@@ -125,7 +126,7 @@ def edit(
         stored = offload.load(now.id) if now.payload is None else now.payload
         if "not_kept" in stored:
             raise NotKept(now)
-        plain, shown = task.reveal(stored), secret_fields.mask(stored)
+        plain, shown = _open(task, stored, now), secret_fields.mask(stored)
         text = task.accept(payload_edit.restored(payload, shown, plain), max_bytes=conf().MAX_PAYLOAD_BYTES)
         sealed = payloads.parse(text)
         changes = audit.mask(
@@ -180,6 +181,13 @@ def _group(row: dict[str, Any], sample: Job | None) -> Group:
 
 def _standing(job: Job) -> dict[str, Any]:
     return {"state": str(job.state), "attempt": job.attempt, "crash_count": job.crash_count}
+
+
+def _open(task: registry.Task, stored: dict[str, Any], job: Job) -> dict[str, Any]:
+    try:
+        return task.reveal(stored)
+    except Sealed as error:
+        raise Refused(f"job {job.id} cannot be edited: {error}") from error
 
 
 def _refusal(job: Job) -> Refused:

@@ -31,7 +31,7 @@ class PayloadForm(forms.Form):
     def clean_payload(self) -> dict[str, Any]:
         try:
             found = json.loads(self.cleaned_data["payload"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise forms.ValidationError(f"This is not JSON: {error}") from error
         if not isinstance(found, dict):
             raise forms.ValidationError("A payload is a JSON object: {…}")

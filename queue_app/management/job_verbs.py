@@ -251,7 +251,7 @@ def read_payload(given: str) -> dict[str, Any]:
             else given
         )
         found = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Failed(
             f"--payload cannot be read: {error}", "it is a JSON object, @FILE, or - for standard input", USAGE
         ) from error

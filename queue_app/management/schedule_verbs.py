@@ -176,8 +176,8 @@ def _row(schedule: Schedule, now: datetime) -> list[Any]:
 def _payload(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not JSON: {error}") from error
 
 
 def _moment(text: str) -> datetime:

@@ -39,7 +39,12 @@ def test_payload__mended_and_replayed__in_one_step_with_its_difference_on_record
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("{", "This is not JSON"), ("[1]", "A payload is a JSON object"), ('{"to": "••••••"}', "is dots")],
+    [
+        ("{", "This is not JSON"),
+        pytest.param("[" * 100_000, "This is not JSON", id="deep"),
+        ("[1]", "A payload is a JSON object"),
+        ('{"to": "••••••"}', "is dots"),
+    ],
 )
 def test_payload__bad__told_beside_what_was_typed_and_nothing_changed(text, told):
     dead, client = job(), client_of(roles.OPERATOR)

@@ -241,6 +241,15 @@ def test_edit__new_value__checked_kept_in_history_and_audit(secret_task: str) ->
     assert "4222" not in json.dumps(Job.objects.get(id=job.id).payload)
 
 
+def test_edit__sealed_under_a_key_that_is_gone__refused_and_says_what_to_do(
+    secret_task: str, settings
+) -> None:
+    (job,) = die([enqueue(secret_task, {"card": {"number": "4242"}})])
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another" * 8, []
+    with pytest.raises(deadletter.Refused, match="SECRET_KEY_FALLBACKS"):
+        deadletter.edit(job, {"card": {"number": "1"}}, **WHO)
+
+
 def test_edit__large_payload_or_no_change__kept_beside_the_row_or_no_event() -> None:
     (job,) = dead()
     deadletter.edit(job, {"text": "x" * 100_000}, **WHO)
