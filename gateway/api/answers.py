@@ -75,6 +75,8 @@ class Named(serializers.SlugRelatedField):
 
     def to_internal_value(self, data: Any) -> Any:
         try:
+            if isinstance(data, str) and "\x00" in data:  # PostgreSQL takes none, not even to compare with
+                self.fail("invalid")
             return super().to_internal_value(data)
         except ValidationError as error:
             if not isinstance(data, str):

@@ -113,6 +113,8 @@ def target(url: str, *, is_used: bool) -> None:
     settings came to forbid can still be turned off."""
     try:
         origin = read(url)
+        if not url.startswith(f"{origin.scheme}:"):  # not the same target twice, and as the database has it
+            raise ValueError(f"write {url.partition(':')[0]!r} in lower case")
         if not is_used:
             return
         if origin.scheme == "unix":

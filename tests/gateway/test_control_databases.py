@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
+from rest_framework.exceptions import ValidationError as APIValidationError
 
 from foundation.models import AuditEntry
 from gateway import changes, config, history, holder, rows
+from gateway.api.answers import Named
 from gateway.errors import InvalidDocument
 from gateway.models import (
     ApiKey,
@@ -77,6 +79,12 @@ def test_apply__names_that_differ_in_case_alone__two_things_or_a_clear_refusal()
     else:
         put(text)
         assert sorted(Plan.objects.values_list("name", flat=True)) == ["Gold", "gold"]
+
+
+def test_named__what_no_name_can_be__there_is_no_such_row() -> None:
+    for name in ("a\x00b", "\ud800", "x" * 5000):
+        with pytest.raises(APIValidationError):
+            Named(queryset=Plan.objects.all()).run_validation(name)
 
 
 def test_read__change_in_the_middle_of_it__all_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ WRONG: list[tuple[str, str, Any, str, str]] = [
     ("services", "health_statuses", "400-200", "not a status or a range", "services.billing.health.statuses"),
     ("services", "fallback_type", "a/b\r\nX: 1", "Visible ASCII", "services.billing.fallback.type"),
     ("services", "hash_on", "moon", "Write ip, header:NAME", "services.billing.hash_on"),
+    ("targets", "url", "HTTP://127.0.0.1:9001", "write 'HTTP' in lower case", "services.billing.targets[0]"),
     ("routes", "path", "/a(", "not a pattern that RE2 takes", "routes[0].path"),
     ("transforms", "request", {"haeders": {}}, "did you mean 'headers'", "transforms[0].request"),
     ("transforms", "response", {"status": {"map": {"404": 204}}}, "status", "transforms[0].response"),
@@ -54,6 +55,7 @@ def stored() -> dict[str, Any]:
     route = rows.route(billing, path="/a", path_kind="regex")
     return {
         "services": billing,
+        "targets": rows.target(billing),
         "routes": route,
         "transforms": rows.transform(route, plugin=DEEP, settings={"depth": []}),
     }
@@ -70,7 +72,7 @@ def in_yaml(noun: str, field: str, value: Any) -> str:
         "plugin": of("transforms", "plugin", DEEP), "settings": of("transforms", "settings", {"depth": []}),
     }  # fmt: skip
     service = {
-        "targets": [], "hash_on": of("services", "hash_on", ""),
+        "targets": [of("targets", "url", "http://127.0.0.1:9001")], "hash_on": of("services", "hash_on", ""),
         "tls": {"ca": of("services", "tls_ca", ""), "server_name": of("services", "tls_server_name", "")},
         "health": {"path": of("services", "health_path", ""), "statuses": of("services", "health_statuses", "200")},
         "fallback": {"type": of("services", "fallback_type", "a/b")},
