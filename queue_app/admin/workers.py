@@ -10,14 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from foundation import audit, figures
 from foundation.admin import ReadOnlyModelAdmin, asking, done, shortened
-from queue_app import workers
+from queue_app import clock, workers
 from queue_app.conf import conf
 from queue_app.models import Worker
 from queue_app.states import Asked
@@ -63,7 +62,9 @@ class WorkerAdmin(ReadOnlyModelAdmin):
         },
     )  # fmt: skip
     def status(self, worker: Worker) -> str:
-        if worker.lease_until <= timezone.now():
+        if (
+            worker.lease_until <= clock.now()
+        ):  # the lease is by the database's clock, whatever this host's says
             return "stopped" if worker.stopped_at else "lost"
         if worker.stuck:
             return "stuck"
@@ -86,8 +87,7 @@ class WorkerAdmin(ReadOnlyModelAdmin):
 
     @display(description="last seen", ordering="last_seen_at")
     def seen(self, worker: Worker) -> str:
-        now = timezone.now()
-        silent_s = (now - worker.last_seen_at).total_seconds()
+        silent_s = (clock.now() - worker.last_seen_at).total_seconds()
         is_stale = worker.stopped_at is None and silent_s > conf().LEASE_S * _STALE
         return format_html(
             '<span class="brain-nowrap{}" title="{}">{}{}</span>',

@@ -165,3 +165,14 @@ def test_register__version_is_set__stands_on_the_row(monkeypatch: pytest.MonkeyP
     bound = workers.conf()
     monkeypatch.setattr(workers, "conf", lambda: replace(bound, VERSION="2026.11-rc1"))
     assert workers.register(pool="threads", concurrency=1, queues=[]).version == "2026.11-rc1"
+
+
+@pytest.mark.django_db
+def test_admin__this_hosts_clock_is_wrong__a_worker_with_a_lease_is_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registered(last_seen_at=timezone.now())
+    client, later = client_of(roles.VIEWER), timezone.now() + timedelta(hours=1)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    shown = "".join(client.get(reverse("admin:queue_app_worker_changelist")).content.decode().split())
+    assert [word in shown for word in (">alive<", ",stale<", ">lost<")] == [True, False, False]
