@@ -20,6 +20,8 @@ from queue_app import alert_rules, clock, silences
 from queue_app.alerts import State
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
+from .cells import once
+
 _COLOURS = {"firing": "danger", "pending": "warning", "resolved": "success"}
 _SPANS = [("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"), ("604800", "1 week")]
 
@@ -84,6 +86,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
         return alert.queue or "-"
 
     @display(description="silenced")
+    @once
     def quiet(self, alert: Alert) -> str:
         rows = silences.covering(alert)
         return (

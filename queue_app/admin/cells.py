@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,19 @@ from queue_app import charts
 from queue_app.models import Worker
 
 _SPARK_WIDTH, _SPARK_HEIGHT = 120, 28
+
+
+def once(shown: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
+    """Of a page's field that asks the database: the page's templates look at each field several times."""
+
+    @functools.wraps(shown)
+    def kept(page: Any, row: Any) -> str:
+        found: dict[str, str] = row.__dict__.setdefault("_shown", {})
+        if shown.__name__ not in found:
+            found[shown.__name__] = shown(page, row)
+        return found[shown.__name__]
+
+    return kept
 
 
 def worker_of(field: str) -> dict[str, Any]:

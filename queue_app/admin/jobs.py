@@ -31,6 +31,7 @@ from . import bulk_actions, filters, payload_page
 from .cells import (
     jobs_page,
     link,
+    once,
     page_link,
     queue_page,
     to_the_millisecond,
@@ -278,6 +279,7 @@ class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
         return page_link("job", job.parent)
 
     @display(description="error")
+    @once
     def error(self, job: Job) -> str:
         if not job.last_error:
             return "-"
@@ -292,6 +294,7 @@ class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
         return worker_link(job.owner, job)
 
     @display(description="payload")
+    @once
     def payload_json(self, job: Job) -> str:
         text = json.dumps(offload.shown(job), indent=2, ensure_ascii=False)
         if len(text) <= _SHOWN:
@@ -299,6 +302,7 @@ class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
         return as_block(f"{text[:_SHOWN]}\n… {len(text) - _SHOWN:,} characters more: the API has them all")
 
     @display(description="result")
+    @once
     def result_json(self, job: Job) -> str:
         return as_json(job.result)
 

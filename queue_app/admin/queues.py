@@ -118,6 +118,7 @@ class QueueAdmin(RoleModelAdmin):
         return f"{first}, at most {_or_default(queue.backoff_max_s, conf().BACKOFF_MAX_S)}"
 
     @display(description="limits in use")
+    @cells.once
     def in_use(self, queue: Queue) -> str:
         if not queue.pk or not queues.has_limits(queue):
             return "-"

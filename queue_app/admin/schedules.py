@@ -23,6 +23,8 @@ from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, asking, done, s
 from queue_app import clock, schedules
 from queue_app.models import Firing, Schedule
 
+from .cells import once
+
 _SHOWN = 10  # firings and next runs on a schedule's page
 _COLOURS = {
     str(Firing.Outcome.FIRED): "success",
@@ -117,12 +119,14 @@ class ScheduleAdmin(RoleModelAdmin):
         return schedules.next_words(schedule, schedule.next_at, clock.now())
 
     @display(description="next runs")
+    @once
     def coming(self, schedule: Schedule) -> str:
         now = clock.now()
         runs = [(schedules.next_words(schedule, run, now),) for run in schedules.next_runs(schedule)]
         return format_html_join("", "{}<br>", runs) or "-"
 
     @display(description="last runs")
+    @once
     def history(self, schedule: Schedule) -> str:
         zone = schedules.zone(schedule)  # as the next ones are told
         rows = [

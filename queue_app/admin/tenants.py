@@ -16,6 +16,8 @@ from foundation.admin import RoleModelAdmin
 from queue_app import limits_told, quotas, tenants
 from queue_app.models import Tenant
 
+from .cells import once
+
 
 class TenantForm(ModelForm):
     paused = BooleanField(  # the column knows a third answer, which is the same as no
@@ -75,6 +77,7 @@ class TenantAdmin(RoleModelAdmin):
         return limits_told.of_tenant(tenant) or "-"
 
     @display(description="now")
+    @once
     def standing(self, tenant: Tenant) -> str:
         found = next((one for one in tenants.standing(tenant.queue_id) if one.name == tenant.name), None)
         return f"{found.held} in use, {found.waiting} wait" if found else "-"

@@ -21,6 +21,8 @@ from queue_app import trees, workflows
 from queue_app.composition import Status
 from queue_app.models import Job, Member, Workflow
 
+from .cells import once
+
 _COLOURS = {
     Status.RUNNING.value: "primary",
     Status.BLOCKED.value: "danger",
@@ -75,6 +77,7 @@ class WorkflowAdmin(ReadOnlyModelAdmin):
         return _job_link(flow.parent, shortened(str(flow.parent))) if flow.parent else "-"
 
     @display(description="jobs")
+    @once
     def jobs(self, flow: Workflow) -> str:
         places = workflows.members(flow, most=_SHOWN)
         rows = format_html_join("", "<li>{} {} {}</li>", (_told(member, job) for member, job in places))

@@ -171,6 +171,14 @@ def test_admin__job_that_is_held__says_for_what_it_waits() -> None:
     assert "9999" not in shown
 
 
+def test_admin__page_of_a_workflow__asks_for_its_jobs_once(django_assert_max_num_queries: Any) -> None:
+    """Its templates look at each field several times."""
+    flow, viewer = made(), client_of(roles.VIEWER)
+    viewer.get(page(flow))
+    with django_assert_max_num_queries(8):
+        viewer.get(page(flow))
+
+
 # --- command ----------------------------------------------------------------------------------------------------------
 def test_command__workflows_and_inspect__tell_how_far_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     flow = made()
