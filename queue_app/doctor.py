@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from django.utils import timezone
 
-from . import clock, firing, health, ledger, queues, registry, stats, workers
+from . import alerts_told, clock, firing, health, ledger, notices, queues, registry, stats, workers
 from .conf import conf
 from .models import BulkAction, Job
 from .states import Asked
@@ -116,6 +116,25 @@ def _schedules() -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"schedule {schedule.name}", schedule.told, hint)
 
 
+def _alerts() -> Iterator[Finding]:
+    if not conf().ALERTS:
+        yield Finding(Level.OK, "alerts", "are switched off")
+        return
+    ways = ", ".join(channel.name for channel in notices.channels())
+    told = f"{ways or 'nobody'} is told of what fires"
+    hint = "" if ways else "Set BRAIN_ALERT_WEBHOOKS or BRAIN_ALERT_MAIL"
+    last = alerts_told.looked_at()
+    if last is not None and clock.now() - last > timedelta(seconds=max(_LATE_S, 5 * conf().ALERT_LOOK_S)):
+        told = f"nobody has looked at the rules since {last:%Y-%m-%d %H:%M:%S} UTC"
+        hint = "A worker, beat or `queue autoscale` does; from cron: manage.py queue alerts check"
+        yield Finding(Level.WARNING, "alerts", told, hint)
+    else:
+        yield Finding(Level.OK, "alerts", told, hint)
+    for channel, error in notices.failing(_LATE_S):
+        hint = f"manage.py queue alerts test {channel}"
+        yield Finding(Level.WARNING, f"alert channel {channel}", f"does not take its notices: {error}", hint)
+
+
 def _tasks() -> Iterator[Finding]:
     """Of the newest open jobs: a task that is gone is tried for ever."""
     names = (
@@ -154,5 +173,5 @@ def _names() -> Iterator[Finding]:
 
 
 _LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _broker, _recorder, _clocks, _workers, _queues, _schedules, _tasks, _bulk_actions, _names,
+    _broker, _recorder, _clocks, _workers, _queues, _schedules, _alerts, _tasks, _bulk_actions, _names,
 )  # fmt: skip

@@ -113,6 +113,17 @@ def send_due(*, for_s: float = 30.0) -> float:
     return 0.0
 
 
+def failing(older_than_s: float) -> list[tuple[str, str]]:
+    """The channels of today whose last notice of that age was not taken, each with its last error."""
+    before = clock.now() - timedelta(seconds=older_than_s)
+    found = []
+    for channel in channels():
+        last = Notice.objects.filter(channel=channel.name, created_at__lt=before).order_by("-id").first()
+        if last is not None and last.sent_at is None:
+            found.append((channel.name, last.last_error or "it was not tried"))
+    return found
+
+
 def prune(before: datetime) -> int:
     return Notice.objects.filter(next_at=None, created_at__lt=before).delete()[0]
 

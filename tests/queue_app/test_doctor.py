@@ -8,12 +8,14 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from queue_app import bulk, clock, doctor, firing, queues, schedules, workers
+from queue_app import bulk, clock, doctor, firing, notices, queues, schedules, workers
 from queue_app.doctor import Level
-from queue_app.models import BulkAction, Job, Schedule, Worker
+from queue_app.models import BulkAction, Job, Lease, Notice, Schedule, Worker
 from queue_app.selection import Selection
 from queue_app.states import State
+from queue_app.uuid7 import uuid7
 
+from .alert_flows import conf
 from .dead_letters import job
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +72,28 @@ def test_schedules__late_refused_or_stopped__named() -> None:
     assert (refused.about, "was.removed" in refused.told) == ("schedule refused", True)
     assert (stopped.about, stopped.level) == ("schedule stopped", Level.WARNING)
     assert stopped.hint == "manage.py queue schedules show stopped"
+
+
+def test_alerts__nobody_looks_or_a_channel_takes_nothing__named(settings) -> None:
+    (alone,) = found("alert")
+    assert (alone.level, alone.told) == (Level.OK, "nobody is told of what fires")
+    assert "BRAIN_ALERT_MAIL" in alone.hint
+    conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=("https://example.com/secret",))
+    now = clock.now()
+    for number, channel in enumerate(notices.channels()):
+        errors = {"last_error": "HTTP 500"} if channel.url else {"sent_at": now}
+        Notice.objects.create(
+            id=uuid7(), channel=channel.name, body={}, created_at=now - timedelta(hours=1 + number), **errors
+        )
+    look, channel = found("alert")
+    assert (look.level, "secret" in look.told + channel.told) == (Level.OK, False)
+    assert (channel.level, channel.told) == (Level.WARNING, "does not take its notices: HTTP 500")
+    Notice.objects.all().delete()
+    Lease.objects.create(name="alerts", until=now, position=(now - timedelta(hours=1)).isoformat())
+    (nobody,) = found("alert")
+    assert (nobody.level, "nobody has looked at the rules since" in nobody.told) == (Level.WARNING, True)
+    conf(settings, ALERTS=False)
+    assert [one.told for one in found("alert")] == ["are switched off"]
 
 
 def test_workers__stuck_or_quiet__named() -> None:
