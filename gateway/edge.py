@@ -510,28 +510,32 @@ class Edge(asyncio.Protocol):
             if spoilt.over:  # answered already, its body was only being read away
                 self._farewell(read_to_the_end=False)
                 return
-            began = spoilt.head_sent != 0
-            spoilt.abort()
             self.exchange = None
-            if began:
+            if spoilt.head_sent:
+                spoilt.abort(fault.code)
                 self.transport.abort()
                 return
+            spoilt.abort(fault.code, fault.status)
         elif spoilt is not None and spoilt in self.waiting:
             self.waiting.remove(spoilt)
         if self.exchange is None:
-            self._say_fault()
+            self._say_fault(spoilt)
 
-    def _say_fault(self) -> None:
+    def _say_fault(self, spoilt: Exchange | None = None) -> None:
+        """spoilt: the request that it answers, if it was one."""
         fault = self.fault
         if fault is None or self.transport.is_closing():
             return
-        id_ = self.worker.next_id().decode()
+        id_ = (spoilt.request_id if spoilt is not None else self.worker.next_id()).decode()
         body = answers.problem(fault.status, fault.code, fault.detail, id_)
         headers = (("X-Brain-Error", fault.code), ("X-Request-Id", id_))
         self.transport.write(
             answers.head(fault.status, problems.CONTENT_TYPE, len(body), headers, keep=False) + body
         )
-        self.worker.refused(fault, self.peer.ip, id_)
+        if spoilt is not None and spoilt.status:
+            self.worker.tally.refused(fault.code)
+        else:
+            self.worker.refused(fault, self.peer.ip, id_)
         self._farewell(read_to_the_end=False)
 
 

@@ -219,8 +219,8 @@ class Exchange(Request):
 
     # --- from the client ---
 
-    def abort(self, code: str = "client_gone") -> None:
-        """The client is gone, or what it sends makes no sense: give everything back."""
+    def abort(self, code: str = "client_gone", status: int = pipeline.CLIENT_GONE) -> None:
+        """The client is gone, or what it sends makes no sense and is answered by the edge: give everything back."""
         if self.over:
             return
         self.over, self.code = True, code
@@ -228,7 +228,7 @@ class Exchange(Request):
             self._waiter.cancel()
         if self.up is not None:
             self.up.drop()
-        pipeline.abandoned(self, time.monotonic())
+        pipeline.abandoned(self, time.monotonic(), status)
         self.edge.worker.over(self)
 
     def timed_out(self, now: float) -> None:

@@ -186,8 +186,9 @@ def timed_out(call: Call, now: float) -> Refusal:
     return _refuse(call, now, 504, "total_timeout", "The request took longer than it may in all.")
 
 
-def abandoned(call: Call, now: float) -> None:
-    """The client went away, or what it sent made no sense: no verdict on the target. Harmless when the call is over."""
+def abandoned(call: Call, now: float, status: int = CLIENT_GONE) -> None:
+    """The client went away, or what it sent made no sense and was answered with this status: no verdict on the target.
+    Harmless when the call is over."""
     if call.status:
         return
     name = ""
@@ -197,7 +198,7 @@ def abandoned(call: Call, now: float) -> None:
     elif call.retrying:
         _retried(call)
     call.code = call.code or "client_gone"
-    _record(call, CLIENT_GONE, name, now)
+    _record(call, status, name, now)
 
 
 def steps(

@@ -388,6 +388,26 @@ def test_edge__endless_trailer__431_and_the_upstream_is_let_go(edge: RunningEdge
     assert eventually(lambda: edge.inflight() == 0)
 
 
+def test_edge__malformed_body__one_line_in_the_log_with_the_requests_own_id(
+    edge: RunningEdge, tmp_path: Path
+) -> None:
+    edge.worker.access_log = AccessLog(str(tmp_path / "access.log"))
+    try:
+        answer = edge.ask(
+            request("/api/x", "Transfer-Encoding: chunked", "X-Request-Id: abc-1", method="POST") + b"zz\r\n"
+        )
+        edge.worker.access_log.close()
+    finally:
+        edge.worker.access_log = None
+    assert (answer.status, answer.json()["request_id"]) == (400, "abc-1")
+    (line,) = map(json.loads, (tmp_path / "access.log").read_text().splitlines())
+    assert (line["status"], line["reason"], line["path"], line["request_id"]) == (
+        400, "request_malformed", "/api/x", "abc-1",
+    )  # fmt: skip
+    assert edge.worker.tally.refusals == {"request_malformed": 1}
+    assert [key[4] for key in edge.worker.tally.cells] == [4]
+
+
 def test_edge__malformed_body_while_an_earlier_request_is_answered__both_get_their_answer(
     edge: RunningEdge,
 ) -> None:
