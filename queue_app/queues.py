@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import DatabaseError, transaction
+from django.db.models import Q
 
 from foundation import audit
 
 from . import quotas, registry
 from .broker import topology
 from .conf import conf
-from .models import Delivery, Job, Queue
+from .models import Delivery, Job, Queue, Tenant
 from .states import Turn
 
 _known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
@@ -185,7 +187,8 @@ def configure(
 ) -> Queue:
     """Change the policy of a queue, any of EDITABLE. Audited.
 
-    Raises Queue.DoesNotExist; BadLimit for a limit that cannot be one, or with broker delivery; BadPolicy for another value.
+    Raises Queue.DoesNotExist; BadLimit for a limit that cannot be one, or with broker delivery, and for the last one while
+    tenants have some of their own; BadPolicy for another value.
     """
     unknown = set(changes) - set(EDITABLE)
     if unknown:
@@ -193,7 +196,9 @@ def configure(
     with transaction.atomic():
         queue = Queue.objects.select_for_update().get(name=name)
         before = {key: getattr(queue, key) for key in changes}
-        quotas.check({key: changes.get(key, getattr(queue, key)) for key in (*LIMITS, "delivery")})
+        limits = {key: changes.get(key, getattr(queue, key)) for key in (*LIMITS, "delivery")}
+        quotas.check(limits)
+        check_tenants(queue, limits)
         if before != changes:
             vars(queue).update(changes)
             _check(queue)
@@ -202,6 +207,19 @@ def configure(
             trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
             audit.record(action="queue.configure", target=queue, before=before, after=changes, **trace)
     return queue
+
+
+def check_tenants(queue: Queue, limits: Mapping[str, Any]) -> None:
+    """A queue without limits hands out no turns, so it would let the jobs of a paused tenant run. Raises BadLimit."""
+    if not has_limits(queue) or has_limits(Queue(**limits)):
+        return
+    is_limited = Q(paused=True) | Q(max_concurrency__isnull=False) | Q(rate_count__isnull=False)
+    names = list(Tenant.objects.filter(is_limited, queue=queue.name).values_list("name", flat=True)[:3])
+    if names:
+        told = ", ".join(name or "(none)" for name in names)
+        raise quotas.BadLimit(
+            "is_fair", f"has to stay, or another limit: tenants have limits of their own ({told})"
+        )
 
 
 def pause(name: str, *, is_paused: bool, **trace: Any) -> Queue:

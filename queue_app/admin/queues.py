@@ -38,8 +38,11 @@ class QueueForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
         if not self.errors:
+            limits = {key: values[key] for key in (*queues.LIMITS, "delivery")}
             try:
-                quotas.check({key: values[key] for key in (*queues.LIMITS, "delivery")})
+                quotas.check(limits)
+                if self.instance.pk:
+                    queues.check_tenants(Queue.objects.get(name=self.instance.pk), limits)
             except quotas.BadLimit as error:
                 self.add_error(error.field, error.problem)
         return values

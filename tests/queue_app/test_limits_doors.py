@@ -85,6 +85,21 @@ def test_tenant__known_by_a_job_or_new__is_limited_and_makes_the_queue_fair() ->
     assert AuditEntry.objects.filter(action="tenant.configure").count() == 2
 
 
+def test_configure__last_limit_while_a_tenant_is_paused__is_refused() -> None:
+    """Its jobs ran then, as a queue without limits knows no turns."""
+    tenants.configure(NAME, "acme", paused=True, is_new=True, **WHO)
+    with pytest.raises(BadLimit, match=r"is_fair has to stay, or another limit: .* \(acme\)"):
+        queues.configure(NAME, is_fair=False, **WHO)
+    page = reverse("admin:queue_app_queue_change", args=[NAME])
+    answer = client_of(roles.OPERATOR).post(page, {})
+    assert "tenants have limits of their own (acme)" in answer.content.decode()
+    assert limits()["is_fair"] is True
+    queues.configure(NAME, is_fair=False, max_concurrency=9, **WHO)
+    tenants.configure(NAME, "acme", paused=False, weight=3, **WHO)
+    queues.configure(NAME, max_concurrency=None, **WHO)
+    assert not queues.has_limits(Queue.objects.get(name=NAME))
+
+
 def test_tenant__unknown__is_an_error_that_names_the_one_meant_and_changes_nothing() -> None:
     store(1, "acme-corp")
     with pytest.raises(tenants.UnknownTenant, match="did you mean 'acme-corp'"):
