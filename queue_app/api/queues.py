@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.http import Http404
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers, status
@@ -68,8 +69,10 @@ class QueueList(APIView):
         given.is_valid(raise_exception=True)
         policy = dict(given.validated_data)
         name, trace = policy.pop("name"), audit.by(request, "api")
-        queues.create_queue(name, actor=trace["actor"], source=trace["source"])
-        return Response(_whole(_configured(name, policy, trace)), status=status.HTTP_201_CREATED)
+        with transaction.atomic():  # no queue where its policy is refused
+            queues.create_queue(name, actor=trace["actor"], source=trace["source"])
+            made = _configured(name, policy, trace)
+        return Response(_whole(made), status=status.HTTP_201_CREATED)
 
 
 class QueueDetail(APIView):

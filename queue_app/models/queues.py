@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
+
+_MOST_RETRIES = 100
+_NOT_BELOW_0 = ("backoff_base_s", "backoff_max_s", "retention_s", "dead_retention_s")
+_ABOVE_0 = ("soft_time_limit_s", "time_limit_s")
 
 
 class Delivery(models.TextChoices):
@@ -103,7 +108,7 @@ class Queue(models.Model):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(max_retries__isnull=True) | models.Q(max_retries__lte=100),
+                condition=models.Q(max_retries__isnull=True) | models.Q(max_retries__lte=_MOST_RETRIES),
                 name="queue_max_retries_at_most_100",
             ),
             models.CheckConstraint(
@@ -139,6 +144,17 @@ class Queue(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """What the constraints say, by its field: an error that names a constraint helps nobody."""
+        values = {name: getattr(self, name) for name in (*_NOT_BELOW_0, *_ABOVE_0, "max_retries")}
+        known = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        wrong = {name: "is below 0" for name in _NOT_BELOW_0 if known.get(name, 0) < 0}
+        wrong |= {name: "is not above 0" for name in _ABOVE_0 if known.get(name, 1) <= 0}
+        if known.get("max_retries", 0) > _MOST_RETRIES:
+            wrong["max_retries"] = f"is above {_MOST_RETRIES}"
+        if wrong:
+            raise ValidationError(wrong)
 
 
 class Tenant(models.Model):

@@ -408,7 +408,8 @@ def test_queues__made_changed_paused_purged_deleted__by_their_roles(operator, ad
 
 @pytest.mark.parametrize(
     ("changes", "pointer"),
-    [({"max_retries": 101}, "/policy"), ({"time_limit_s": -1}, "/policy"), ({"max_retries": "x"}, "/max_retries"),
+    [({"max_retries": 101}, "/max_retries"), ({"time_limit_s": 0}, "/time_limit_s"), ({"max_retries": "x"}, "/max_retries"),
+     ({"dead_retention_s": -1}, "/dead_retention_s"), ({"backoff_base_s": -1}, "/backoff_base_s"),
      ({"pausd": True}, "/pausd"), ({"delivery": "pigeon"}, "/delivery")],
 )  # fmt: skip
 def test_queue__bad_policy__problem_and_nothing_changed(operator, changes, pointer):
@@ -423,6 +424,12 @@ def test_queue__bad_policy__problem_and_nothing_changed(operator, changes, point
 def test_queues__bad_name_or_one_that_is_there__problem(admin, name):
     queues.create_queue("email_queue")
     problem(admin.post(QUEUES, {"name": name}, "application/json"), 400)
+
+
+def test_queues__made_with_a_bad_policy__is_not_made(admin):
+    problem(admin.post(QUEUES, {"name": "half", "dead_retention_s": -1}, "application/json"), 400)
+    problem(admin.get(f"{QUEUES}/half"), 404)
+    assert not AuditEntry.objects.filter(action="queue.create").exists()
 
 
 def test_payload__edited__diff_is_the_answer_and_the_refused_one_changes_nothing(operator):
