@@ -172,7 +172,8 @@ def find(name: str) -> Queue:
         return create_queue(name)
     names = declared() | set(Queue.objects.values_list("name", flat=True))
     close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "create it first: queue_app.queues.create_queue(name)"
+    make = "create it first: `manage.py queue policy NAME --new`, or queue_app.queues.create_queue(name)"
+    hint = f"did you mean {close[0]!r}?" if close else make
     raise UnknownQueue(f"no queue is called {name!r}; {hint}")
 
 

@@ -16,6 +16,7 @@ from queue_app.management.alert_verbs import AlertVerbs
 from queue_app.management.autoscale_verb import AutoscaleVerb
 from queue_app.management.job_verbs import JobVerbs, positive
 from queue_app.management.limit_verbs import LimitVerbs
+from queue_app.management.policy_verb import PolicyVerb
 from queue_app.management.queue_verbs import QueueVerbs
 from queue_app.management.schedule_verbs import ScheduleVerbs
 from queue_app.management.stats_verbs import StatsVerb
@@ -63,6 +64,7 @@ class Command(BrainCommand):
         jobs = JobVerbs(self)
         jobs.define()
         QueueVerbs(self, jobs).define()
+        PolicyVerb(self).define()
         ScheduleVerbs(self, trace).define()
         workflow_verbs.WorkflowVerbs(self).define()
         StatsVerb(self).define()
