@@ -16,7 +16,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_json, asking, done
-from queue_app import alert_rules, clock, silences
+from queue_app import alert_rules, alerts_told, clock, notices, silences
 from queue_app.alerts import State
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
@@ -71,7 +71,12 @@ class AlertAdmin(ReadOnlyModelAdmin):
     ]  # fmt: skip
     readonly_fields = [name for row in fields for name in ([row] if isinstance(row, str) else row)]
     actions_list = ["to_rules", "to_silences", "to_notices"]
+    list_before_template = "admin/queue_app/alert/told.html"
     actions_detail = ["silence_this", "unsilence_this"]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        told = {"channels": [one.name for one in notices.channels()], "looked_at": alerts_told.looked_at()}
+        return super().changelist_view(request, {**(extra_context or {}), **told})
 
     @display(description="rule", ordering="name")
     def rule_name(self, alert: Alert) -> str:

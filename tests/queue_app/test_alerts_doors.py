@@ -256,6 +256,19 @@ def test_admin__alert__says_what_fires_and_offers_what_can_be_done():
     assert client.get(reverse("admin:queue_app_alert_to_rules")).status_code == 302
 
 
+def test_admin__alerts__say_who_is_told_and_when_somebody_looked(settings):
+    client, listed = client_of(roles.VIEWER), reverse("admin:queue_app_alert_changelist")
+    shown = client.get(listed).content.decode()
+    assert "Nobody is told of what fires" in shown
+    assert "never looked at yet" in shown
+    conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=("https://example.com/secret",))
+    alerting.look()
+    shown = client.get(listed).content.decode()
+    assert "mail are told of what fires" in shown
+    assert "looked at last on 20" in shown
+    assert "/secret" not in shown
+
+
 def test_admin__rule_added_changed_deleted__through_the_noun_and_audited():
     client = client_of(roles.ADMIN)
     assert client.post(reverse("admin:queue_app_alertrule_add"), form()).status_code == 302
