@@ -28,7 +28,7 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, SlotNotCoveredError
 from redis.retry import Retry
 
 from . import addresses
@@ -117,6 +117,20 @@ def _made_pool(servers: Servers, extra: Mapping[str, Any]) -> redis.BlockingConn
     return redis.BlockingConnectionPool.from_url(url=servers.url, **options)
 
 
+class _Cluster(RedisCluster):
+    """When no node answers redis-py raises what is no RedisError: nobody who is ready for an outage is ready for that."""
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().execute_command(*args, **kwargs)
+        except RedisClusterException as error:
+            if isinstance(error.__cause__, redis.RedisError | OSError) or isinstance(
+                error, SlotNotCoveredError
+            ):
+                raise redis.ConnectionError(str(error)) from error
+            raise  # a command that has to be written differently for a cluster
+
+
 def _made_client(key: tuple[str, str], purpose: str, extra: Mapping[str, Any]) -> redis.Redis:
     servers = addresses.parse(key[0])
     if servers.kind != CLUSTER:
@@ -126,7 +140,7 @@ def _made_client(key: tuple[str, str], purpose: str, extra: Mapping[str, Any]) -
         if found is not None:
             return found
         try:
-            return RedisCluster(
+            return _Cluster(
                 url=servers.url,
                 startup_nodes=[ClusterNode(host, port) for host, port in servers.nodes],
                 connection_pool_class=redis.BlockingConnectionPool,

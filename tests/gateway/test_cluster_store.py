@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from redis.crc import key_slot
 
 from cache_app import connections as store
 from cache_app import health
 from gateway import board, bucket, changes, limiter, traffic
 from gateway.conf import GatewayConf, conf
+from gateway.errors import TrafficUnavailable
 from gateway.limiter import Limiter
 from gateway.policy import Policy
 from tests import servers
@@ -153,3 +155,22 @@ def test_primary__killed__its_replica_serves_and_everything_goes_on(
     assert eventually(lambda: all(edge.targets[0].health.checked_at > before for edge in edges), within_s=5)
     statuses(edges, "/open/x", 4)
     assert eventually(lambda: counted("/open") == 8, within_s=5)
+
+
+def test_cluster__every_node_dead__edges_serve_and_everybody_else_is_told_so(
+    cluster: ValkeyCluster, edges: list[RunningEdge]
+) -> None:
+    client = store.client()
+    client.set("known", 1)
+    for node in cluster.nodes:
+        with contextlib.suppress(ProcessLookupError):  # the one that has died already
+            os.kill(node.pid, signal.SIGKILL)
+    assert eventually(lambda: health.check().state == "down")
+    with pytest.raises(redis.ConnectionError):  # redis-py has another family for it
+        client.get("known")
+    assert statuses(edges, "/open/x", 2) == [200, 200]
+    assert statuses(edges, "/one/x", 2)[0] in (200, 429)
+    assert board.read() is None
+    with pytest.raises(TrafficUnavailable):
+        counted("/open")
+    changes.announce(8)
