@@ -65,8 +65,8 @@ class Edge(asyncio.Protocol):
     __slots__ = (
         "_advancing", "_body_bytes", "_head_bytes", "_headers", "_preamble", "_rest", "_trailers", "_tries", "_url", "client_ip",
         "deadline", "deaf", "draining", "early", "exchange", "fault", "forwarded", "good_host", "head_started", "held",
-        "is_behind_proxy", "known", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state",
-        "stalled", "told", "transport", "tunnel", "unsent", "waiting",
+        "is_behind_proxy", "known", "last_seen", "limits", "lingering", "loop", "moved_at", "parser", "peer", "reading", "server_state",
+        "stalled", "told", "transport", "tunnel", "waiting",
     )  # fmt: skip
     worker: ClassVar[Worker]
 
@@ -87,7 +87,7 @@ class Edge(asyncio.Protocol):
         self.deadline = 0.0  # of a connection that is being closed
         self.tunnel: asyncio.Transport | None = None
         self.early = self.good_host = b""
-        self.unsent = 0  # bytes, at the last look at a client that was stalled
+        self.last_seen = 0  # bytes, at the last look at whoever may be slow but not silent
         self.known: Known | None = None
         self._tries, self._rest = TRIES, 0
         self._body_bytes = 0  # of all requests
@@ -312,15 +312,17 @@ class Edge(asyncio.Protocol):
             return True
         if self.stalled:
             unsent = self.transport.get_write_buffer_size()
-            if unsent != self.unsent:  # it does read, if slowly
-                self.unsent, self.moved_at = unsent, now
+            if unsent != self.last_seen:  # it does read, if slowly
+                self.last_seen, self.moved_at = unsent, now
             return now - self.moved_at > limits.WRITE_TIMEOUT_S
         if exchange is None:
             if self.head_started:
                 return now - self.head_started > limits.HEADER_TIMEOUT_S
             return now - self.moved_at > limits.IDLE_TIMEOUT_S
         if self.tunnel is not None:
-            return False
+            return (
+                limits.TUNNEL_IDLE_S > 0 and now - self._tunnel_moved_at(exchange, now) > limits.TUNNEL_IDLE_S
+            )
         is_ours = exchange.sent or (self.held and not exchange.over)
         return (
             now - self.moved_at > (exchange.wait_s if is_ours else limits.BODY_TIMEOUT_S)
@@ -339,10 +341,20 @@ class Edge(asyncio.Protocol):
                 self.transport.close()
         elif exchange.over:
             self.transport.close()
+        elif self.tunnel is not None:
+            exchange.code = "tunnel_idle"
+            self.transport.close()
         elif exchange.sent or self.held or time.monotonic() >= exchange.deadline:
             exchange.timed_out(time.monotonic())
         else:
             self.fail(BadRequest("body_timeout", "The request's body did not arrive in time.", 408))
+
+    def _tunnel_moved_at(self, exchange: Exchange, now: float) -> float:
+        """Looked at now and then, so that no frame costs more for it."""
+        carried = exchange.bytes_in + (exchange.up.carried if exchange.up is not None else 0)
+        if carried != self.last_seen:
+            self.last_seen, self.moved_at = carried, now
+        return self.moved_at
 
     def _has_hung_up(self) -> bool:
         """Whether the client is gone while nothing is read of it, and so nobody has heard of it."""

@@ -361,10 +361,25 @@ def test_edge__client_that_reads_slowly__is_not_one_that_does_not_read() -> None
     transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes))
     limits = SimpleNamespace(WRITE_TIMEOUT_S=1.0)
     slow: Any = SimpleNamespace(
-        exchange=None, held=False, limits=limits, lingering=False, stalled=True, tunnel=None, unsent=9_500, moved_at=0.0,
+        exchange=None, held=False, limits=limits, lingering=False, stalled=True, tunnel=None, last_seen=9_500, moved_at=0.0,
         transport=transport,
     )  # fmt: skip
     assert [Edge.is_overdue(slow, now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
+
+
+def test_edge__tunnel_with_a_bound__goes_by_what_it_carried() -> None:
+    exchange = SimpleNamespace(bytes_in=0, up=SimpleNamespace(carried=5))
+    limits = SimpleNamespace(TUNNEL_IDLE_S=1.0)
+    one: Any = SimpleNamespace(
+        exchange=exchange, held=False, limits=limits, lingering=False, stalled=False, tunnel=object(), last_seen=0,
+        moved_at=0.0, _has_hung_up=lambda: False,
+    )  # fmt: skip
+    one._tunnel_moved_at = lambda exchange, now: Edge._tunnel_moved_at(one, exchange, now)
+    found = [Edge.is_overdue(one, 2.0)]
+    exchange.bytes_in = 1
+    found += [Edge.is_overdue(one, 4.0), Edge.is_overdue(one, 6.0)]
+    limits.TUNNEL_IDLE_S = 0.0
+    assert [*found, Edge.is_overdue(one, 8.0)] == [False, False, True, False]
 
 
 def test_edge__client_stalls_at_the_last_bytes__connection_that_is_no_longer_its_own_is_left_alone() -> None:

@@ -193,6 +193,20 @@ def test_edge__websocket__refused_without_credentials_and_answered_by_a_target_t
         assert client.ended()
 
 
+def test_edge__websocket__ends_by_its_own_bound_when_silent(
+    edge: RunningEdge, gateway_conf: Callable[..., None], behind: OddUpstream
+) -> None:
+    gateway_conf(TUNNEL_IDLE_S=0.1)
+    with edge.client() as client:
+        client.send(request("/api/websocket", *UPGRADE))
+        assert client.answer(head=True) is not None
+        client.reader.read(5)
+        assert client.ended()
+    assert eventually(lambda: (edge.inflight(), edge.worker.tally.tunnels) == (0, 0))
+    assert eventually(lambda: "websocket closed" in behind.seen)
+    assert edge.targets[0].failures == 0
+
+
 def test_edge__websocket__idle_one_outlives_the_timeouts(
     edge: RunningEdge, gateway_conf: Callable[..., None]
 ) -> None:
