@@ -411,8 +411,11 @@ def unpublish(ids: Collection[UUID]) -> None:
     waiting().filter(id__in=ids).update(published_at=None, turn=NO_TURN)
 
 
-def prune(queue: str, state: State, older_than_s: float) -> int:
-    """Delete the queue's jobs that ended in `state` this long ago, a bounded number of them. Returns how many."""
+def prune(queue: str, state: State, older_than_s: float, *, upto: UUID | None = None) -> int:
+    """Delete the queue's jobs that ended in `state` this long ago, BATCH of them at most. Returns how many.
+
+    upto: of the ids up to there alone, by which an index leads to old jobs; without it all that are over are looked at.
+    """
     since = Clock() - timedelta(seconds=older_than_s)
     # A unique key's window is kept by its row.
     is_free = Q(unique_key=None) | Q(unique_until=None) | Q(unique_until__lte=Clock())
@@ -421,6 +424,7 @@ def prune(queue: str, state: State, older_than_s: float) -> int:
     if state != State.DEAD_LETTER:
         is_wanted |= Q(_is_called_back())
     over = Job.objects.filter(is_free, ~is_wanted, queue=queue, state=state, finished_at__lt=since)
+    over = over if upto is None else over.filter(id__lte=upto)
     old = list(over.order_by("id").values_list("id", flat=True)[:BATCH])
     if not old:
         return 0

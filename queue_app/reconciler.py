@@ -7,15 +7,30 @@ once: a leader who does not know yet that another took over does no harm.
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
-from . import bulk, census, governor, leases, ledger, queues, releasing, rollups, tenants, wakeup
+from . import (
+    bulk,
+    census,
+    clock,
+    finding,
+    governor,
+    leases,
+    ledger,
+    queues,
+    releasing,
+    rollups,
+    tenants,
+    wakeup,
+)
 from .conf import conf
 from .governor import Governor
-from .models import Job
+from .models import Job, Queue
 from .states import State
 from .worker.engine import Engine
 
@@ -25,6 +40,10 @@ NAME = "reconciler"
 _ADOPT_S = 15.0  # three times the longest QUEUE_REFRESH_S
 _BATCHES = 10  # of due jobs in one look
 _PRUNE_S = 30.0  # between two looks for jobs past their retention, and for what a workflow has missed
+_PRUNE_LOOK_S = 0.5  # of deleting at one look; more is left to the next one, a moment later
+# Ids tell when a job was made (uuid7), but for those of other programs' Celery tasks, and of callers whose clock was ahead: looking
+# for these reads every job that is over.
+_THOROUGH_S = 3600.0
 
 
 class Reconciler:
@@ -37,7 +56,9 @@ class Reconciler:
             str, float
         ] = {}  # queues with limits, and until when their old jobs are looked for
         self._unheld: set[UUID] = set()
-        self._pruned_at = time.monotonic()
+        self._pruned_at = self._told_at = time.monotonic()
+        self._thorough_at = float("-inf")
+        self._pruning: Pruning | None = None
         self._counter = rollups.Counter()
         self._census = census.Keeper()
         self._leadership = leases.Leadership(NAME, lambda: engine.worker_id, lease_s=lambda: conf().LEASE_S)
@@ -62,12 +83,27 @@ class Reconciler:
         self._look_after_turns()
         self._census.look()
         is_counted = self._counter.look()
-        if time.monotonic() - self._pruned_at > _PRUNE_S:
-            self._pruned_at = time.monotonic()
+        now = time.monotonic()
+        if now - self._told_at > _PRUNE_S:
+            self._told_at = now
             tell_workflows()
-            if is_counted:  # what is deleted with its history cannot be counted any more
-                prune(at_least_s=rollups.SETTLE_S)
+        if now - self._pruned_at > _PRUNE_S:
+            # What is deleted with its history cannot be counted any more.
+            if not is_counted or self._prune():
+                self._pruned_at = time.monotonic()  # else the next look goes on
+            if is_counted:
                 rollups.compact()  # no sooner: steps of spans that are summed up already cost more to count
+
+    def _prune(self) -> bool:
+        """Whether all is gone that may go."""
+        if self._pruning is None:
+            is_thorough = time.monotonic() - self._thorough_at > _THOROUGH_S
+            self._thorough_at = time.monotonic() if is_thorough else self._thorough_at
+            self._pruning = Pruning(rollups.SETTLE_S, is_thorough=is_thorough)
+        if not self._pruning.go_on():
+            return False
+        self._pruning = None
+        return True
 
     def _look_after_turns(self) -> None:
         """A queue that has just got limits has jobs without turns, and other processes store some until they know."""
@@ -135,18 +171,55 @@ def tell_workflows() -> None:
 
 def prune(*, at_least_s: float = 0.0) -> None:
     """Delete jobs that ended longer ago than their queue keeps them, which is `at_least_s` in any case."""
-    for name, policy in queues.policies().items():
-        keep_s = conf().RETENTION_S if policy.retention_s is None else policy.retention_s
-        keep_s = max(keep_s, at_least_s)
-        gone = ledger.prune(name, State.COMPLETED, keep_s) + ledger.prune(name, State.CANCELLED, keep_s)
-        dead_s = policy.dead_retention_s
-        dead_s = max(keep_s, conf().DEAD_RETENTION_S) if dead_s is None else max(dead_s, at_least_s)
-        gone += ledger.prune(name, State.DEAD_LETTER, dead_s)
-        if gone:
-            log.info("jobs_pruned", queue=name, jobs=gone)
-    releasing.prune(conf().RETENTION_S)
-    bulk.prune(conf().BULK_RETENTION_S)
-    tenants.prune()
+    pruning = Pruning(at_least_s, is_thorough=True)
+    while not pruning.go_on():
+        pass
+
+
+class Pruning:
+    """A round of deleting what is past its retention: batches of each queue and state in turns, so that none waits for a large one.
+
+    is_thorough: also jobs whose ids say that they are younger.
+    """
+
+    def __init__(self, at_least_s: float, *, is_thorough: bool) -> None:
+        self._left = deque(
+            (name, state, keep_s, None if is_thorough else _newest_old(keep_s))
+            for name, policy in queues.policies().items()
+            for state, keep_s in _kept_s(policy, at_least_s).items()
+        )
+        self._gone = Counter[str]()
+
+    def go_on(self) -> bool:
+        """Delete for a bounded time. Whether all is gone that may go."""
+        began = time.monotonic()
+        while self._left and time.monotonic() - began < _PRUNE_LOOK_S:
+            name, state, keep_s, upto = self._left.popleft()
+            gone = ledger.prune(name, state, keep_s, upto=upto)
+            self._gone[name] += gone
+            if gone == ledger.BATCH:
+                self._left.append((name, state, keep_s, upto))
+        if self._left or releasing.prune(conf().RETENTION_S) == ledger.BATCH:
+            return False
+        bulk.prune(conf().BULK_RETENTION_S)
+        tenants.prune()
+        for name, jobs in self._gone.items():
+            if jobs:
+                log.info("jobs_pruned", queue=name, jobs=jobs)
+        return True
+
+
+def _newest_old(keep_s: float) -> UUID:
+    """The largest id of a job that may be past its retention, if its id tells when it was made."""
+    now = clock.now()
+    return finding.newest_until(now - timedelta(seconds=min(keep_s, now.timestamp())))
+
+
+def _kept_s(policy: Queue, at_least_s: float) -> dict[State, float]:
+    keep_s = conf().RETENTION_S if policy.retention_s is None else policy.retention_s
+    keep_s, dead_s = max(keep_s, at_least_s), policy.dead_retention_s
+    dead_s = max(keep_s, conf().DEAD_RETENTION_S) if dead_s is None else max(dead_s, at_least_s)
+    return {State.COMPLETED: keep_s, State.CANCELLED: keep_s, State.DEAD_LETTER: dead_s}
 
 
 def _publish(wakeups: Sequence[ledger.Wakeup]) -> bool:

@@ -10,10 +10,12 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
-from queue_app import enqueue, ledger, workers
+from queue_app import enqueue, enqueue_many, finding, ledger, workers
+from queue_app import reconciler as reconciling
 from queue_app.conf import conf
-from queue_app.models import Job, Lease
-from queue_app.reconciler import NAME, Reconciler
+from queue_app.models import Job, JobEvent, Lease
+from queue_app.reconciler import NAME, Pruning, Reconciler
+from queue_app.states import State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,3 +63,47 @@ def test_look__leader_was_killed__the_next_one_leads_when_its_lease_is_over(due:
     )  # SQLite counts milliseconds
     assert other.look() == conf().RECONCILE_S
     assert is_published(due)
+
+
+# --- retention -------------------------------------------------------------------------------------------------------
+def over(queue: str, count: int = 1) -> list[UUID]:
+    """Jobs that were made now and ended 100 days ago."""
+    ids = [job.id for job in enqueue_many(queue, [{}] * count)]
+    ended = timezone.now() - timedelta(days=100)
+    Job.objects.filter(id__in=ids).update(state=State.COMPLETED, finished_at=ended)
+    return ids
+
+
+def test_prune__more_than_a_batch__all_go_in_one_round(
+    own_queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch each half minute was 17 jobs a second: with more work than that the table grew for ever."""
+    monkeypatch.setattr(ledger, "BATCH", 2)
+    over(own_queue, 5)
+    kept = enqueue(own_queue, {})
+    Pruning(0, is_thorough=True).go_on()
+    assert [job.id for job in Job.objects.filter(queue=own_queue)] == [kept.id]
+
+
+def test_prune__takes_long__the_next_look_goes_on_with_the_other_queues(
+    own_queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over(own_queue)
+    monkeypatch.setattr(reconciling, "_PRUNE_LOOK_S", -1.0)
+    pruning = Pruning(0, is_thorough=True)
+    assert not pruning.go_on()
+    assert Job.objects.filter(queue=own_queue).exists()
+    monkeypatch.setattr(reconciling, "_PRUNE_LOOK_S", 10.0)
+    assert pruning.go_on()
+    assert not Job.objects.filter(queue=own_queue).exists()
+
+
+def test_prune__by_the_ids__younger_ones_are_looked_at_when_it_is_thorough(own_queue: str) -> None:
+    """What is over is not read as a whole each time to find that nothing of it is old."""
+    young, old = over(own_queue, 2)
+    JobEvent.objects.filter(job=old).delete()
+    Job.objects.filter(id=old).update(id=finding.newest_until(timezone.now() - timedelta(days=101)))
+    assert Pruning(0, is_thorough=False).go_on()
+    assert [job.id for job in Job.objects.filter(queue=own_queue)] == [young]
+    assert Pruning(0, is_thorough=True).go_on()
+    assert not Job.objects.filter(queue=own_queue).exists()
