@@ -25,6 +25,7 @@ from rich.table import Table
 
 OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what a shell reports for SIGINT
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 _LEAST_WIDTH = 24  # of a table's last column on a terminal; below that its rows are shown one below another
 _NO_VERB = re.compile(r"argument : invalid choice: (?P<given>'[^']*') \(choose from (?P<known>.*)\)")
 _UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
@@ -93,7 +94,8 @@ class BrainCommand(BaseCommand):
     # --- speaking ----------------------------------------------------------------------------------------------------
     def line(self, text: str, style: str = "") -> None:
         if not self.is_json:
-            self.console.print(text, style=style, markup=False, soft_wrap=True)  # a command stays one line
+            # A command stays one line.
+            self.console.print(_printable(text), style=style, markup=False, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
         """A table for a human; under --json its rows are the document, unless `document` says otherwise."""
@@ -102,7 +104,7 @@ class BrainCommand(BaseCommand):
                 self._result = [dict(zip(columns, row, strict=True)) for row in rows]
             return
         names = [column.replace("_", " ") for column in columns]
-        cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+        cells = [["-" if cell is None else _printable(str(cell)) for cell in row] for row in rows]
         room = self._room_for_the_last(names, cells)
         if room < min(_LEAST_WIDTH, max((cell_len(row[-1]) for row in cells), default=0)):
             self._records(names, cells, title)
@@ -249,6 +251,11 @@ def _told(complaint: str) -> str:
     near = get_close_matches(found["given"].strip("'"), known, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no subcommand {found['given']}{meant} (known: {', '.join(known)})"
+
+
+def _printable(text: str) -> str:
+    """What a terminal would obey stands as an escape: an error's message may come from anybody."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _first_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ class Command(BrainCommand):
         self.verb("break", self.break_down, help="Meet a dead database.")
         self.verb("misread", self.misread, help="Meet wrong settings.").add_argument("text")
         self.verb("degrade", self.degrade, help="Print, and say that it is degraded.")
+        self.verb("quote", self.quote, help="Print what somebody wrote.")
         self.verb("tell", self.tell, help="Print a document.")
         self.verb("list", self.list, help="Print what is wide.")
 
@@ -49,6 +50,10 @@ class Command(BrainCommand):
     def list(self, **options: Any) -> None:
         self.table(["key", "path", "text"], [["k" * 20, "/p" * 20, "word " * 12], ["k2", None, "short"]])
 
+    def quote(self, **options: Any) -> None:
+        self.line("told:\t\x1b[2Jgone\x9b31m\nü")
+        self.table(["message"], [["\x1b]0;title\x07"]])
+
     def tell(self, **options: Any) -> None:
         self.table(["a"], [[1]])
         self.document({"all": [1, 2]})
@@ -73,6 +78,14 @@ def test_bare__plain_pipe__text_without_colour_uncut():
     assert "ä[b]" in out
     assert "b" * 300 in out
     assert "\x1b" not in out
+
+
+def test_quote__what_a_terminal_would_obey__stands_as_an_escape():
+    code, out, _ = run("quote")
+    assert (code, out.split("\n")[1]) == (0, "ü")
+    assert "\\x1b[2Jgone\\x9b31m" in out
+    assert "\\x1b]0;title\\x07" in out
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
 
 
 def test_bare__json__rows_are_the_one_document():
