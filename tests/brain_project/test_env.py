@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from brain_project.env import BadVariable, Env
@@ -60,3 +63,16 @@ def test_pairs__list_of_them__a_dict_and_half_a_pair_is_refused():
     assert Env({"APPS": "billing=orders, wiki = docs"}).pairs("APPS") == {"billing": "orders", "wiki": "docs"}
     with pytest.raises(BadVariable, match="'wiki' is no pair"):
         Env({"APPS": "billing=orders,wiki"}).pairs("APPS")
+
+
+def test_variables__those_that_settings_read__stand_on_the_page_and_in_the_example_file():
+    root = Path(__file__).resolve().parents[2]
+    read = set(
+        re.findall(r'\benv\.\w+\(\s*"([A-Z_]+)"', (root / "brain_project" / "settings.py").read_text())
+    )
+    example = (root / ".env.example").read_text()
+    shown = set(re.findall(r"^#([A-Z_]+)=", example, re.M))
+    told = set(re.findall(r"`([A-Z_]{5,})`", (root / "docs" / "settings.md").read_text()))
+    assert len(read) > 30
+    assert (read - told, read - shown - {"WEB_CONCURRENCY"}, shown - read) == (set(), set(), set())
+    assert not re.findall(r"^#[A-Z_]+=.*#.*$", example, re.M)  # systemd takes it for a part of the value
