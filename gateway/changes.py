@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -184,7 +185,8 @@ def _count_up() -> int:
 def announce(version: int) -> None:
     """Best effort: an edge that does not hear it finds it when it polls."""
     try:
-        nodes = store.link(store.default_url()).primaries()
+        # Told seldom, so each time is worth a try: a breaker would still be open when a new primary is there already.
+        nodes = store.link(store.default_url(), failures=sys.maxsize).primaries()
         random.shuffle(nodes)
         for node in nodes[:2]:  # of a cluster, whose nodes tell each other; the first may have died
             try:

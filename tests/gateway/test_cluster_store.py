@@ -174,3 +174,21 @@ def test_cluster__every_node_dead__edges_serve_and_everybody_else_is_told_so(
     with pytest.raises(TrafficUnavailable):
         counted("/open")
     changes.announce(8)
+
+
+def test_sentinel__primary_killed__limits_and_changes_go_on_with_the_new_one(
+    behind: OddUpstream, monkeypatch: pytest.MonkeyPatch, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(SNAPSHOT_POLL_S=60.0, LIMITER_RETRY_S=0.2)
+    with servers.valkey_sentinels() as group, contextlib.ExitStack() as stack:
+        monkeypatch.setattr(store, "default_url", lambda: group.url)
+        routes = [
+            route(f"/{name}", [target(behind.port)], auth_required=False, limits=FIVE) for name in ("x", "y")
+        ]
+        pair = [stack.enter_context(serving(routes, "test:sentinel:")) for _ in range(2)]
+        assert statuses(pair, "/x/1", 6) == [200] * 5 + [429]
+        os.kill(group.primary.pid, signal.SIGKILL)
+        assert eventually(lambda: bool(statuses(pair, "/x/1", 2)) and not are_up(pair))
+        assert eventually(lambda: bool(statuses(pair, "/x/1", 2)) and are_up(pair), within_s=10)
+        assert arrival_s(pair, monkeypatch) < 1.0
+        assert statuses(pair, "/y/1", 6) == [200] * 5 + [429]

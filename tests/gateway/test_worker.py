@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
+import structlog
 
 from cache_app import connections as store
 from gateway import board, changes, hooks, watch
@@ -101,6 +103,62 @@ async def test_follow__nothing_told__looked_for_all_the_same(
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     assert looked >= 3
+
+
+async def test_follow__look_that_fails__told_and_looked_again(
+    gateway_conf: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway_conf(SNAPSHOT_POLL_S=0.05)
+    monkeypatch.setattr(store, "aclient", _odd)
+    looked = 0
+
+    async def refresh() -> None:
+        nonlocal looked
+        looked += 1
+        raise TypeError("a bug")
+
+    with structlog.testing.capture_logs() as lines:
+        following = asyncio.ensure_future(watch.follow(refresh))
+        async with asyncio.timeout(5):
+            while looked < 3:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    told = [line["event"] for line in lines]
+    assert sorted(told) == ["configuration_channel_failed", "refresh_failed"]  # once for all of them
+
+
+class Scripted:
+    """A channel that says this, in turn."""
+
+    def __init__(self, *messages: str) -> None:
+        self.messages, self.pings = list(messages), 0
+
+    async def get_message(self, timeout: float) -> dict[str, str] | None:
+        said = self.messages.pop(0)
+        return {"type": said} if said else None
+
+    async def ping(self) -> None:
+        self.pings += 1
+
+
+async def test_hear__silence_after_a_question__the_server_is_left() -> None:
+    told = asyncio.Event()
+    quiet = Scripted("subscribe", "", "pong", "", "message", "", "")
+    with pytest.raises(redis.ConnectionError, match="silent"):
+        await watch._hear(quiet, told)
+    assert (quiet.pings, quiet.messages, told.is_set()) == (3, [], True)
+
+
+async def test_hear__pong__is_no_news() -> None:
+    told = asyncio.Event()
+    with pytest.raises(redis.ConnectionError):
+        await watch._hear(Scripted("", "pong", "", ""), told)
+    assert not told.is_set()
+
+
+def _odd(*_: Any, **__: Any) -> Any:
+    raise TypeError("a bug")
 
 
 def _away(*_: Any, **__: Any) -> Any:
