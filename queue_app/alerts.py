@@ -253,10 +253,10 @@ def words(rule: Rule, subject: str, value: float, *, schedule: str = "") -> str:
             f"{limit:.0%}",
         ),
         Condition.NEW_DEAD: lambda: (
-            f"{value:g} dead letters in the last {span(rule.window_s)}",
+            f"{_dead(value)} in the last {span(rule.window_s)}",
             f"{limit:g}",
         ),
-        Condition.DEAD: lambda: (f"{value:g} dead letters", f"{limit:g}"),
+        Condition.DEAD: lambda: (_dead(value), f"{limit:g}"),
         Condition.SCHEDULE: lambda: (
             f"{f'schedule {schedule!r}' if schedule else 'a schedule'} is {span(value)} late",
             span(limit),
@@ -264,6 +264,10 @@ def words(rule: Rule, subject: str, value: float, *, schedule: str = "") -> str:
         Condition.RECORDER: lambda: (f"the recorder is {span(value)} behind", span(limit)),
     }[rule.condition]()
     return f"{subject + ': ' if subject else ''}{told_[0]} (rule: {told_[1]})"
+
+
+def _dead(count: float) -> str:
+    return f"{count:g} dead letter{'' if count == 1 else 's'}"
 
 
 def document(notice_id: str, at: datetime, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _alerts() -> Iterator[Finding]:
         yield Finding(Level.OK, "alerts", "are switched off")
         return
     ways = ", ".join(channel.name for channel in notices.channels())
-    told = f"{ways or 'nobody'} is told of what fires"
+    told = f"what fires is told to {ways or 'nobody'}"
     hint = "" if ways else "Set BRAIN_ALERT_WEBHOOKS or BRAIN_ALERT_MAIL"
     last = alerts_told.looked_at()
     if last is not None and clock.now() - last > timedelta(seconds=max(_LATE_S, 5 * conf().ALERT_LOOK_S)):

@@ -186,6 +186,7 @@ def test_values__another_rule_names_the_queue__it_alone_is_about_it():
         (Condition.FAILURES, 0.5, "mail: 50% of the runs in the last 10 minutes failed"),
         (Condition.NEW_DEAD, 30.0, "mail: 30 dead letters in the last 10 minutes (rule: 30)"),
         (Condition.DEAD, 31.0, "mail: 31 dead letters (rule: 30)"),
+        (Condition.DEAD, 1.0, "mail: 1 dead letter (rule: 30)"),
     ],
 )
 def test_words__each_condition__need_no_other_line(condition, value, expected):

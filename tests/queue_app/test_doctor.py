@@ -76,7 +76,7 @@ def test_schedules__late_refused_or_stopped__named() -> None:
 
 def test_alerts__nobody_looks_or_a_channel_takes_nothing__named(settings) -> None:
     (alone,) = found("alert")
-    assert (alone.level, alone.told) == (Level.OK, "nobody is told of what fires")
+    assert (alone.level, alone.told) == (Level.OK, "what fires is told to nobody")
     assert "BRAIN_ALERT_MAIL" in alone.hint
     conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=("https://example.com/secret",))
     now = clock.now()
