@@ -52,7 +52,8 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             raise redis.ConnectionError("away")
 
-    monkeypatch.setattr(store, "client", lambda *_: Away())
+    for way in ("client", "link"):
+        monkeypatch.setattr(store, way, lambda *_: Away())
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
