@@ -12,7 +12,7 @@ from django.db.models import Count, Sum
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from . import firing, rollups, stats, workers
+from . import firing, rollups, stats, tenants, workers
 from .alerts import WINDOWED, Condition, Minute, Rule, Sight
 from .broker import recorder
 from .conf import conf
@@ -41,7 +41,8 @@ def see(rules: Collection[Rule], now: datetime) -> Sight:
 
 def _waited_s() -> dict[str, float]:
     paused = set(Queue.objects.filter(paused=True).values_list("name", flat=True))
-    return {queue: waited for queue, waited in stats.oldest_due_s().items() if queue not in paused}
+    waited = stats.oldest_due_s(but=tenants.paused_jobs())
+    return {queue: waited_s for queue, waited_s in waited.items() if queue not in paused}
 
 
 def _minutes(since: datetime) -> dict[str, list[Minute]]:

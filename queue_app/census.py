@@ -80,9 +80,10 @@ def count() -> Census:
     return Census(list(open_), oldest_due())
 
 
-def oldest_due() -> dict[str, Due]:
-    """Of each queue that has due jobs."""
+def oldest_due(*, but: Q | None = None) -> dict[str, Due]:
+    """Of each queue that has due jobs. but: jobs that do not count."""
     due = backlog().filter(is_due()).order_by().values_list("queue")
+    due = due.exclude(but) if but else due
     oldest = due.annotate(since=Min(Coalesce("run_after", "created_at")), now=Max(Clock()))
     return {queue: Due(since, now) for queue, since, now in oldest}
 

@@ -24,11 +24,10 @@ from django.db import DatabaseError, connections
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from . import queues, stats, turns, wakeup, workers
+from . import queues, stats, tenants, turns, wakeup, workers
 from .autoscale import Autoscaler, Sight
 from .conf import conf
 from .ledger import backlog, is_due
-from .models import Tenant
 from .states import Turn
 
 log = structlog.get_logger(__name__)
@@ -183,12 +182,13 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
     chosen = set(names) or queues.consumable()
     paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
     chosen -= paused
-    held_back = _held_back(chosen)
+    held_back, paused_jobs = _held_back(chosen), tenants.paused_jobs()
     due = (
         backlog().filter(is_due(), queue__in=chosen).exclude(queue__in=held_back, turn=Turn.WAITS).order_by()
     )
+    due = due.exclude(paused_jobs) if paused_jobs else due
     counted = len(due.values_list("id", flat=True)[:_MOST_COUNTED])
-    oldest = stats.oldest_due_s()
+    oldest = stats.oldest_due_s(but=paused_jobs)
     # In one look: a worker that comes up between two would count as one that starts and as one that is there.
     living = workers.living().exclude(host=socket.gethostname(), pid__in=gone)
     there = list(living.values_list("host", "pid", "ended"))
@@ -203,19 +203,13 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
 
 
 def _held_back(names: Collection[str]) -> set[str]:
-    """Those whose jobs wait for their limits, or for paused tenants, while slots are free: more workers would wait with them."""
+    """Those whose jobs wait for their limits while slots are free: more workers would wait with them."""
     slots = workers.slots()
-    limited = (name for name in names if name in queues.governed())
-    return {name for name in limited if _is_held_back(name, slots.get(name, 0))}
-
-
-def _is_held_back(name: str, slots: int) -> bool:
-    waiting = set(turns.tenants(name))
-    paused = Tenant.objects.filter(queue=name, paused=True).values_list("name", flat=True)
-    if not waiting - set(paused):
-        return bool(waiting)
+    limited = (name for name in names if name in queues.with_few_turns() and turns.is_awaited(name))
     # The governor gives turns to all slots and a few more, where the limits let it.
-    return name in queues.with_few_turns() and sum(held.jobs for held in turns.held(name).values()) < slots
+    return {
+        name for name in limited if sum(held.jobs for held in turns.held(name).values()) < slots.get(name, 0)
+    }
 
 
 def _messages(names: Collection[str]) -> int:

@@ -261,6 +261,6 @@ def _limit_families() -> Iterator[Metric]:
     yield turns
 
 
-def oldest_due_s() -> dict[str, float]:
-    """How long the oldest job that is due has waited, by queue."""
-    return {queue: due.waited_s for queue, due in census.oldest_due().items()}
+def oldest_due_s(*, but: Q | None = None) -> dict[str, float]:
+    """How long the oldest job that is due has waited, by queue. but: jobs that do not count."""
+    return {queue: due.waited_s for queue, due in census.oldest_due(but=but).items()}

@@ -103,6 +103,15 @@ def is_limited(row: Tenant) -> bool:
     return any(getattr(row, key) is not None for key in EDITABLE)
 
 
+def paused_jobs() -> Q:
+    """The jobs of paused tenants: they may wait, as those of a paused queue. Empty, and so false, when there is none."""
+    found = Q()
+    rows = Tenant.objects.filter(paused=True, queue__in=queues.governed_now())
+    for queue, name in rows.values_list("queue", "name"):
+        found |= Q(queue=queue, tenant=name)
+    return found
+
+
 def prune() -> int:
     """Drop the positions of tenants that have been away for a day and have no limits of their own. How many."""
     away = Tenant.objects.filter(seen_at__lt=Clock() - timedelta(seconds=_KEPT_S))

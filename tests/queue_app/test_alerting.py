@@ -24,6 +24,7 @@ from queue_app import (
     queues,
     schedules,
     silences,
+    tenants,
     workers,
 )  # fmt: skip
 from queue_app.broker import stream
@@ -70,6 +71,18 @@ def test_look__queue_is_paused__its_jobs_may_wait():
     queues.configure(QUEUE, paused=True, **WHO)
     alerting.look()
     assert standing() == []
+
+
+def test_look__tenant_is_paused__its_jobs_may_wait_and_no_others():
+    rule()
+    job = late_job()
+    Job.objects.filter(id=job.id).update(tenant="acme")
+    tenants.configure(QUEUE, "acme", paused=True, **WHO)
+    alerting.look()
+    assert standing() == []
+    late_job()
+    alerting.look()
+    assert standing() == [("latency", QUEUE, "firing")]
 
 
 def test_look__no_living_worker_consumes__fires_until_one_does():
@@ -317,6 +330,7 @@ def test_watch__switched_off__looks_at_nothing(settings):
 def test_prune__old__resolved_alerts_and_sent_notices_and_ended_silences_go(hook):
     rule()
     late_job()
+    queues.create_queue("pay")
     silences.silence(until=later(60), reason="known", queue="pay", **WHO)
     alerting.look()
     notices.send_due()

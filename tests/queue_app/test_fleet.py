@@ -206,7 +206,10 @@ def test_sight_of__jobs_that_more_workers_could_not_run__do_not_count(empty_valk
     queues.configure("traces", **none, actor=None, source="system")
     assert sight_of(["traces"]).backlog == 3
     tenants.configure("traces", "a", paused=True, actor=None, source="system")
-    assert sight_of(["traces"]).backlog == 1
+    assert sight_of(["traces"]).backlog == 0
+    enqueue_many(tasks.trace, [{"file": str(file), "number": 3}], tenant="b")
+    sight = sight_of(["traces"])
+    assert (sight.backlog, sight.oldest_s < 60) == (1, True)
 
 
 def test_sight_of__many_queues__asks_the_broker_by_one_connection(
