@@ -9,10 +9,7 @@ import time
 from typing import Any
 
 import pytest
-import redis
 from django.urls import reverse
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from brain_project import overview
 from foundation import roles
@@ -94,8 +91,8 @@ def test_page__nothing_or_nonsense__says_so(counted: Any) -> None:
 
 
 def test_page__redis_away__says_so(counted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = redis.Redis(unix_socket_path="/nonexistent.sock", retry=Retry(NoBackoff(), 0))
-    monkeypatch.setattr(traffic.store, "client", lambda *_: nowhere)
+    nowhere = traffic.store.link("unix:///nonexistent.sock")
+    monkeypatch.setattr(traffic.store, "link", lambda *_: nowhere)
     client = client_of(roles.VIEWER)
     for name in (PAGE, LIVE):
         answer = client.get(reverse(name))
