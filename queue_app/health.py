@@ -26,8 +26,15 @@ def check() -> Health:
     except (KombuError, OSError, *broker.connection_errors) as error:
         return Health("broker", False, f"{kind} does not answer: {type(error).__name__}", _since_ms(began))
     took_ms = _since_ms(began)
-    count = workers.alive()
-    return Health("broker", True, f"{kind} answers; {count} worker{'' if count == 1 else 's'} alive", took_ms)
+    return Health("broker", True, f"{kind} answers; {_workers()}", took_ms)
+
+
+def _workers() -> str:
+    try:
+        count = workers.alive()
+    except DatabaseError:  # away, or not migrated yet: what that comes to is not for the broker to say
+        return "the workers' rows cannot be read"
+    return f"{count} worker{'' if count == 1 else 's'} alive"
 
 
 def check_recorder() -> Health:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from django.core.management import load_command_class
+from django.db import OperationalError
 from django.test import Client
 
 from brain_project import health as site
 from foundation.commands import DEGRADED
-from queue_app import health, wakeup
+from queue_app import health, wakeup, workers
 from queue_app.broker import stream
 from queue_app.conf import conf
 from queue_app.transport import transport_url
@@ -61,6 +62,18 @@ def test_check_recorder__stream_cannot_be_read__is_degraded(monkeypatch: pytest.
         found, broker = health.check_recorder(), health.check()
     assert (found.state, broker.state) == ("degraded", "down")
     assert "cannot be looked at" in found.detail
+
+
+def test_check__tables_are_not_there_yet__the_broker_answers_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> int:
+        raise OperationalError("no such table: queue_app_worker")
+
+    monkeypatch.setattr(workers, "alive", missing)
+    found = health.check()
+    assert (found.ok, found.state) == (True, "ok")
+    assert found.detail.endswith("answers; the workers' rows cannot be read")
 
 
 def test_doctor__recorder_is_behind__names_it(capsys: pytest.CaptureFixture[str]) -> None:
