@@ -105,10 +105,13 @@ def is_limited(row: Tenant) -> bool:
 
 def paused_jobs() -> Q:
     """The jobs of paused tenants: they may wait, as those of a paused queue. Empty, and so false, when there is none."""
-    found = Q()
+    names: dict[str, list[str]] = {}
     rows = Tenant.objects.filter(paused=True, queue__in=queues.governed_now())
     for queue, name in rows.values_list("queue", "name"):
-        found |= Q(queue=queue, tenant=name)
+        names.setdefault(queue, []).append(name)
+    found = Q()
+    for queue, paused in names.items():  # a condition for each tenant would be deeper than SQLite parses
+        found |= Q(queue=queue, tenant__in=paused)
     return found
 
 

@@ -100,6 +100,15 @@ def test_configure__last_limit_while_a_tenant_is_paused__is_refused() -> None:
     assert not queues.has_limits(Queue.objects.get(name=NAME))
 
 
+def test_paused_jobs__of_very_many_tenants__are_left_out_by_one_condition(queue: Queue) -> None:
+    queues.configure(NAME, is_fair=True, **WHO)
+    Tenant.objects.bulk_create(Tenant(queue=queue, name=f"t{n}", paused=True) for n in range(2000))
+    store(1, "t1999")
+    assert stats.oldest_due_s(but=tenants.paused_jobs()) == {}
+    store(1, "t2000")
+    assert list(stats.oldest_due_s(but=tenants.paused_jobs())) == [NAME]
+
+
 def test_tenant__unknown__is_an_error_that_names_the_one_meant_and_changes_nothing() -> None:
     store(1, "acme-corp")
     with pytest.raises(tenants.UnknownTenant, match="did you mean 'acme-corp'"):
