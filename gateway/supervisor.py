@@ -54,6 +54,8 @@ class Workers:
         self._listener, self._count, self._options = listener, count, options
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopping = threading.Event()
+        # Held for as long as this process lives, however it ends: none of them outlives it, to keep the port from the next.
+        self._cord = os.pipe()
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,7 +78,11 @@ class Workers:
         # Ignored until the worker listens to it: one that is still starting must not die of it.
         hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN) if self._options else None
         try:
-            return subprocess.Popen(command, pass_fds=[number, *_lifeline()])
+            return subprocess.Popen(
+                command,
+                pass_fds=[number, self._cord[0]],
+                env={**os.environ, lifeline.VARIABLE: str(self._cord[0])},  # noqa: TID251  (the workers' own)
+            )
         finally:
             if hang_up is not None:
                 signal.signal(signal.SIGHUP, hang_up)
@@ -102,9 +108,3 @@ class Workers:
                 process.wait()
         # One that was still starting ends by the signal itself.
         return 0 if all(process.returncode in (0, -signal.SIGTERM) for process in self._processes) else 1
-
-
-def _lifeline() -> list[int]:
-    """The supervisor's pipe goes on to the workers, so that none outlives a supervisor that was killed."""
-    number = os.environ.get(lifeline.VARIABLE)  # noqa: TID251  (the parent process set it)
-    return [int(number)] if number and number.isdecimal() else []

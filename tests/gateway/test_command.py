@@ -133,6 +133,35 @@ def test_gateway__workers__figures_of_all_in_one_answer(data_dir: dict[str, str]
     assert said.count("edge_stopped") == 2
 
 
+SUPERVISE = """
+import sys, time
+from foundation import lifeline
+from gateway import supervisor
+if "gateway" in sys.argv:  # a worker
+    lifeline.follow()
+    time.sleep(60)
+supervisor.Workers(supervisor.listen("127.0.0.1", {port}), 2).run()
+"""
+
+
+def test_gateway__supervisor_killed__no_worker_keeps_the_port_from_the_next(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = tmp_path / "supervise.py"
+    script.write_text(SUPERVISE.format(port=port))
+    process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        assert eventually(lambda: len(children(process.pid)) == 2 and not refuses(port))
+    finally:
+        process.kill()
+        process.wait()
+    assert eventually(lambda: refuses(port))
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 def test_gateway__busy_port__one_line_and_exit_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])

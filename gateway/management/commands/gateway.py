@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from foundation import lifeline
 from foundation.commands import USAGE, BrainCommand, Failed
 from gateway import supervisor
 from gateway.management.document_verbs import DocumentVerbs
@@ -48,6 +49,7 @@ class Command(BrainCommand):
             raise Failed("--workers is at least 1", code=USAGE)
         certificate = _certificate(options["tls_cert"], options["tls_key"])
         if options["fd"] is not None:
+            lifeline.follow()
             listener = socket.socket(fileno=options["fd"])
         else:
             listener = supervisor.listen(options["host"], options["port"])
