@@ -370,6 +370,7 @@ def test_command__test__sends_one_to_the_channel_that_is_named(run, settings):
         (["set", "latency", "--queue", "nobody"], "no queue is called"),
         (["silence", "--for", "soon", "--reason", "x"], "not a span"),
         (["silence", "--for", "2h", "--reason", " "], "say why"),
+        (["silence", "--for", "2h", "--reason", "x", "--queue", "email_quue"], "did you mean 'email_queue'"),
         (["silence", "--rule", "nobody", "--for", "2h", "--reason", "x"], "no rule 'nobody'"),
         (["unsilence", "99999"], "no silence 99999"),
         (["delete", "nobody", "--yes"], "no rule 'nobody'"),
