@@ -224,7 +224,11 @@ class JobVerbs:
         """On a terminal only: a script has said what it wants. Raises Failed."""
         if is_sure or self._command.is_json or not sys.stdin.isatty():
             return
-        if input(f"{told}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input(f"{told}. Go on? [y/N] ")
+        except EOFError:  # Ctrl-D
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             raise Failed("nothing was changed")
 
     def _report(self, done: str, count: int, problems: list[str], *, passed_over: int = 0) -> int:

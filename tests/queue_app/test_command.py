@@ -353,3 +353,23 @@ def test_bulk__stop__goes_no_further(run):
     assert run("bulk", "--stop", started, "--json")[1][0]["finished_at"] is not None
     with pytest.raises(Failed, match="over already"):
         run("bulk", "--stop", started)
+
+
+# --- asked first ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("answer", ["n", "", None], ids=["no", "nothing", "Ctrl-D"])
+def test_replay_all__on_a_terminal_and_not_sure__changes_nothing(run, monkeypatch, answer):
+    dead = job()
+
+    def ask(question: str) -> str:
+        assert question == "1 jobs to replay. Go on? [y/N] "
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("builtins.input", ask)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    with pytest.raises(Failed, match="nothing was changed"):
+        run("replay", "--all")
+    assert standing(dead) == [State.DEAD_LETTER]
+    assert run("replay", "--all", "--yes")[0] == OK
+    assert standing(dead) == [State.PENDING]
