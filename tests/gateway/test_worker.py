@@ -13,6 +13,7 @@ import redis
 import structlog
 
 from cache_app import connections as store
+from cache_app import seldom
 from gateway import board, changes, hooks, watch
 from gateway.transforming import Transforms
 
@@ -63,6 +64,32 @@ def test_worker__fleet__every_worker_knows_how_many_there_are(start_edge: Callab
 
         assert eventually(lambda: views() == 2, within_s=5)
         assert eventually(lambda: second.worker.limiter.accounts.nodes >= 2, within_s=5)
+
+
+def test_worker__store_that_fails_in_an_unknown_way__requests_are_served_and_every_timer_lives(
+    start_edge: Callable[..., RunningEdge], gateway_conf: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway_conf(TRAFFIC_FLUSH_S=0.05, METRICS_PUBLISH_S=0.05, LAST_USED_S=0.1, SNAPSHOT_POLL_S=0.05)
+    policy = replace(SENSITIVE, health_enabled=True, health_interval_s=0.2)
+    seldom.forget()
+    with running() as (one,), structlog.testing.capture_logs() as lines:
+        for name in ("client", "aclient", "link", "alink"):
+            monkeypatch.setattr(store, name, _odd)
+        edge = start_edge([route("/api", service([target(one.port)], policy=policy))])
+        assert edge.ask(request("/api/x")).status == 200  # it has started
+        monkeypatch.setattr(edge.worker.holder, "refresh", _odd)
+        told = {
+            "board_failed", "traffic_failed", "prober_alone", "refresh_failed", "configuration_channel_failed",
+        }  # fmt: skip
+
+        def known() -> set[str]:
+            edge.ask(request("/api/x"))
+            return told & {line["event"] for line in lines}
+
+        assert eventually(lambda: known() == told, within_s=5), known()
+        assert edge.ask(request("/api/x")).status == 200
+        assert eventually(lambda: edge.targets[0].health.state == "healthy", within_s=5)
+    assert not [line for line in lines if line["event"] == "edge_timers_failed"]
 
 
 async def test_follow__told_change__looked_for_at_once(gateway_conf: Callable[..., None]) -> None:
