@@ -137,6 +137,7 @@ async def test_follow__look_that_fails__told_and_looked_again(
 ) -> None:
     gateway_conf(SNAPSHOT_POLL_S=0.05)
     monkeypatch.setattr(store, "aclient", _odd)
+    seldom.forget()
     looked = 0
 
     async def refresh() -> None:
