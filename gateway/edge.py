@@ -463,7 +463,7 @@ class Edge(asyncio.Protocol):
         try:
             while (done := self.exchange) is not None and done.over:
                 if not done.keep or self.draining:
-                    self._farewell(read_to_the_end=done.sent and not self.fault)
+                    self._farewell(read_to_the_end=done.sent and not self.fault and not self.deaf)
                     return
                 if not done.sent:
                     return  # its body is still coming; end() calls again

@@ -293,6 +293,21 @@ def test_edge__pipelined_for_two_hosts__each_target_hears_of_its_own(edge: Runni
             assert answer.json()["headers"]["x-forwarded-host"] == [host]
 
 
+def test_edge__closes_while_its_client_goes_on_to_send__answer_is_not_lost_to_a_reset(
+    edge: RunningEdge, behind: OddUpstream
+) -> None:
+    before = behind.requests
+    with edge.client(receive_buffer=4096) as client:
+        pad = "X-Pad: " + "p" * 30_000  # comes back, and stays in the edge's kernel for the most part
+        client.send(request("/api/x", "Connection: Upgrade", "Upgrade: h2c", pad))
+        assert eventually(lambda: behind.requests > before and edge.inflight() == 0)
+        with contextlib.suppress(OSError):
+            client.send(b"x" * 100_000)
+        answer = client.answer()
+        assert answer is not None
+        assert (answer.status, answer.json()["headers"]["x-pad"]) == (200, ["p" * 30_000])
+
+
 def test_edge__pipelined_in_one_piece_with_the_beginning_of_another__bounds_go_by_each_request(
     edge: RunningEdge,
 ) -> None:
