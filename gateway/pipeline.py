@@ -272,6 +272,11 @@ def _account(call: Call, route: Route, identity: Identity | None, accounts: Acco
 
 def _limited(call: Call, route: Route, account: Account, now: float) -> Refusal:
     call.recorder.limited(route.name)
+    if any(
+        limit.capacity < route.cost for limit in account.limits
+    ):  # a consumer's own plan, on an expensive route
+        detail = "This request costs more than the limits of its caller ever hold."
+        return _refuse(call, now, 429, "rate_limited", detail)
     wait_s = account.retry_after_s(route.cost)
     detail = f"Too many requests: try again in {wait_s} s."
     return _refuse(call, now, 429, "rate_limited", detail, (("Retry-After", str(wait_s)),))

@@ -109,7 +109,8 @@ def test_steps__refusals__status_code_and_nothing_taken(
 
 def test_steps__limit__asked_before_a_target_is_taken() -> None:
     (a,) = targets(1)
-    one = call(through(a, limits=(MINUTE,), cost=3))
+    three = (bucket.per_window("minute", 60, 60, capacity=3),)
+    one = call(through(a, limits=three, cost=3))
     running = steps(one)
     ask = next(running)
     ask.account.levels = (0.25,)  # as the limiter does, which has them from the store
@@ -227,6 +228,15 @@ def test_answered__client_was_given_another_status__the_targets_own_counts(
     pipeline.answered(one, told, 1.0, said)
     assert (a.breaker.failures, one.status, a.inflight) == (failures, told, 0)
     assert recorded(one) == [("/x", "odd", a.name, told // 100, 1)]
+
+
+def test_steps__costs_more_than_the_consumers_plan_holds__429_and_nobody_is_told_to_come_back() -> None:
+    hour = (bucket.per_window("consumer-hour", 5, 3600),)
+    one = call(through(*targets(1), cost=6))
+    refusal = play(one, bucket.Taken(False, (5.0,)), who=callers(limits=hour))[-1]
+    assert (refusal.status, refusal.code) == (429, "rate_limited")
+    assert "Retry-After" not in dict(refusal.headers)
+    assert "costs more" in refusal.detail
 
 
 def test_steps__store_down_and_denied__503() -> None:
