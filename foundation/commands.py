@@ -6,18 +6,19 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage (argparse), 3 degraded. stdout carries
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connections
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -27,6 +28,7 @@ OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 _LEAST_WIDTH = 24  # of a table's last column on a terminal; below that its rows are shown one below another
+_PATIENCE_S = 3.0
 _NO_VERB = re.compile(r"argument : invalid choice: (?P<given>'[^']*') \(choose from (?P<known>.*)\)")
 _UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
 
@@ -48,6 +50,7 @@ class BrainCommand(BaseCommand):
     `line`, `table` and `progress`, which are silent under --json, and by `document`, which is silent without it.
     """
 
+    is_brief = False  # without a verb: it tells something and ends, as verbs do
     is_json: bool
     console: Console
     _result: Any
@@ -69,11 +72,13 @@ class BrainCommand(BaseCommand):
     def define(self, parser: CommandParser) -> None:
         """Declare options and verbs."""
 
-    def verb(self, name: str, run: Run, help: str) -> ArgumentParser:
-        """Add the subcommand `name`; returns its parser for its own arguments."""
+    def verb(self, name: str, run: Run, help: str, *, is_brief: bool = True) -> ArgumentParser:
+        """Add the subcommand `name`; returns its parser for its own arguments. is_brief: it does not go on by itself."""
         if self._verbs is None:
             self._verbs = self._parser.add_subparsers(title="subcommands", metavar="", dest="verb")
-        return self.action(self._verbs, name, run, help)
+        parser = self.action(self._verbs, name, run, help)
+        parser.set_defaults(is_brief=is_brief)
+        return parser
 
     def action(self, group: Any, name: str, run: Run, help: str) -> ArgumentParser:
         """The same in a verb's own group: `manage.py queue schedules create`. group: of the verb's add_subparsers."""
@@ -164,7 +169,9 @@ class BrainCommand(BaseCommand):
         self._result = None
         self.console = self._console(force_color=options.get("force_color", False))
         run: Run = options.pop("run", None) or self.bare
-        code = run(**options)
+        is_brief = options.pop("is_brief", self.is_brief) and self._called_from_command_line
+        with _impatient() if is_brief else nullcontext():
+            code = run(**options)
         if self.is_json and self._result is not None:
             self.stdout.write(json.dumps(self._result, cls=DjangoJSONEncoder, ensure_ascii=False))
         if code:
@@ -236,6 +243,30 @@ class BrainCommand(BaseCommand):
             highlight=False,
             emoji=False,  # `:key:` in a name stays what it is
         )
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Nobody else uses a command's pools: who waits for a connection waits for a server that is away, and the command
+    itself says so. MySQL's pool raises at once in that case."""
+    log = logging.getLogger("psycopg.pool")
+    level, patient = log.level, []
+    for alias in connections:
+        settings = connections.settings[alias]
+        pool = settings.get("OPTIONS", {}).get("pool")
+        if pool and settings["ENGINE"].endswith("postgresql"):
+            given = {} if pool is True else pool
+            patient.append((settings["OPTIONS"], pool))
+            settings["OPTIONS"]["pool"] = given | {
+                "timeout": min(given.get("timeout", _PATIENCE_S), _PATIENCE_S)
+            }
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for options, pool in patient:
+            options["pool"] = pool
 
 
 def _advance_nothing(steps: int = 1) -> None:

@@ -24,6 +24,7 @@ class AutoscaleVerb:
             "autoscale",
             self.run,
             "Run worker processes, as many as the queues need. Example: manage.py queue autoscale --min 1 --max 8",
+            is_brief=False,
         )
         scaling.add_argument("--min", type=int, default=1, help="processes at least (default 1)")
         scaling.add_argument("--max", type=int, default=8, help="processes at most (default 8)")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -164,6 +165,25 @@ def test_usage__a_misspelt_verb__the_one_that_was_meant(capsys):
 def test_traceback__before_or_after_the_verb__the_error_itself(argv):
     with pytest.raises(OperationalError):
         run(*argv)
+
+
+def test_brief__verbs_are_and_what_serves_is_not__its_waits_for_a_connection_are_short(monkeypatch):
+    waits: list[str] = []
+
+    @contextmanager
+    def impatient():
+        waits.append("short")
+        yield
+
+    monkeypatch.setattr("foundation.commands._impatient", impatient)
+    run("--count", "1")
+    assert waits == []
+    run("tell")
+    assert waits == ["short"]
+    call_command(
+        Command(), "tell", "--json", stdout=io.StringIO()
+    )  # in somebody's process, with pools of its own
+    assert waits == ["short"]
 
 
 class Terminal(io.StringIO):

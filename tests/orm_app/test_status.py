@@ -10,12 +10,11 @@ from django.db import connection, connections
 from django.test import Client
 from django.urls import path
 
-from foundation import roles
+from foundation import commands, roles
 from foundation.health import Health
 from orm_app import health, status
 from orm_app.api import standing
 from orm_app.databases import from_url
-from orm_app.management.commands import database as database_command
 from orm_app.models import User
 from tests.foundation.databases import second_database
 
@@ -83,7 +82,7 @@ def test_command__database_is_down__exit_code_1(monkeypatch):
 def test_command__postgresql_is_away__waits_three_seconds_instead_of_the_pools_ten(monkeypatch):
     entry = from_url("postgres://brain@127.0.0.1:9/brain")
     monkeypatch.setitem(connections.settings, "default", connections.settings["default"] | entry)
-    with database_command._impatient():
+    with commands._impatient():
         assert entry["OPTIONS"]["pool"]["timeout"] == 3
     assert entry["OPTIONS"]["pool"]["timeout"] == 10
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.db import connections
 
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import status
@@ -24,12 +20,12 @@ from orm_app.management import (
 )
 
 _EXIT_CODES = {"ok": OK, "degraded": DEGRADED, "down": FAILED}
-_PATIENCE_S = 3.0  # as the probe's of `health`
 _STYLES = {"ok": "green", "degraded": "yellow", "down": "red"}
 
 
 class Command(BrainCommand):
     help = "Show the databases: state, server, version, pool and pending migrations. Exits 1 if down, 3 if degraded."
+    is_brief = True
     requires_system_checks = ()  # its reader looks for what is wrong: a failing check must not hide it
 
     def define(self, parser: CommandParser) -> None:
@@ -40,10 +36,6 @@ class Command(BrainCommand):
         database_backups.define(self)
         database_shell.define(self)
         database_bench.define(self)
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        with _impatient():
-            super().handle(*args, **options)
 
     def bare(self, **options: Any) -> int:
         with self.progress("asking the databases"):
@@ -56,30 +48,6 @@ class Command(BrainCommand):
                 self.line(f"{one.alias}: {one.detail}", style=_STYLES[one.state])
         states = {one.state for one in found}
         return _EXIT_CODES[next((state for state in ("down", "degraded") if state in states), "ok")]
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Nobody else uses a command's pools: who waits for a connection waits for a server that is away, and is told so by
-    the command itself. MySQL's pool raises at once in that case."""
-    log = logging.getLogger("psycopg.pool")
-    level, patient = log.level, []
-    for alias in connections:
-        settings = connections.settings[alias]
-        pool = settings.get("OPTIONS", {}).get("pool")
-        if pool and settings["ENGINE"].endswith("postgresql"):
-            given = {} if pool is True else pool
-            patient.append((settings["OPTIONS"], pool))
-            settings["OPTIONS"]["pool"] = given | {
-                "timeout": min(given.get("timeout", _PATIENCE_S), _PATIENCE_S)
-            }
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        for options, pool in patient:
-            options["pool"] = pool
 
 
 def _row(one: status.Status) -> list[Any]:
