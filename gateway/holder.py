@@ -146,7 +146,7 @@ def _write(file: Path, rows: dict[str, Any]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(fresh, file)
-    except OSError as error:
-        log.warning("snapshot_copy_failed", error=error.strerror)
+    except (OSError, TypeError) as error:  # TypeError: a value that orjson does not write
+        log.warning("snapshot_copy_failed", error=getattr(error, "strerror", None) or str(error))
         with contextlib.suppress(OSError):
             fresh.unlink()

@@ -72,6 +72,9 @@ class JsonField(forms.JSONField):
     def __init__(self, *, rows: int = 6, **kwargs: Any) -> None:
         super().__init__(required=False, widget=_code(rows), **kwargs)
 
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return initial if self.disabled or data is None else data
+
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, str):  # as it was sent, when it is shown again with what is wrong
             return value
@@ -82,6 +85,8 @@ class JsonField(forms.JSONField):
             found = json.loads(value) if value and value.strip() else {}
         except ValueError as error:
             raise forms.ValidationError(f"This is not JSON: {error}") from error
+        except RecursionError as error:
+            raise forms.ValidationError("This is nested too deep.") from error
         if not isinstance(found, dict):
             raise forms.ValidationError("This is a JSON object: {…}")
         return found

@@ -4,6 +4,7 @@ would have to import ours."""
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Collection
 from typing import Any
@@ -37,6 +38,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _HASH_ON = re.compile(r"ip|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*")  # a path and its query, without a fragment
+_DEEPEST_JSON = 30  # below what a document may nest, as it has more around it
 _STATUSES = re.compile(r"[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*")
 
 
@@ -184,9 +186,27 @@ def header_value(value: str) -> None:
         raise ValidationError("Visible ASCII and spaces.")
 
 
+def plain_json(value: Any, at: str = "", depth: int = 0) -> None:
+    """What every database, a document and an edge's copy on disk can hold."""
+    if depth > _DEEPEST_JSON:
+        raise ValidationError("Nested too deep.")
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            plain_json(key, at, depth)
+            plain_json(item, f"{at}.{key}".removeprefix("."), depth + 1)
+    elif isinstance(value, str):
+        if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValidationError(f"{at!r}: a text has no NUL character and no half of one.")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValidationError(f"{at!r}: {value} is not a number that JSON has.")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValidationError(f"{at!r}: a whole number has 64 bits.")
+
+
 def edits_of(phase: str, spec: Any, route: Any) -> None:
     """One phase of a transformation. route: the row it belongs to, None for a whole service, whose routes differ in
     their placeholders."""
+    plain_json(spec)
     parameters = routing.placeholders(route.path, route.path_kind) if route and route.path else None
     wrong = edits.problems(spec, phase, parameters)
     if wrong:

@@ -161,6 +161,7 @@ class Transform(models.Model):
         checks.run({
             "request": (lambda spec: checks.edits_of("request", spec, route), self.request),
             "response": (lambda spec: checks.edits_of("response", spec, route), self.response),
+            "settings": (checks.plain_json, self.settings),
         })  # fmt: skip
         # One whose plugin was taken out of the settings can still be turned off.
         if self.plugin and self.enabled:

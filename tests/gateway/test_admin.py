@@ -306,6 +306,8 @@ def test_transform__specs__kept_as_json_and_told_what_is_wrong(made: dict[str, A
     for value, told in (
         ("{", "This is not JSON"),
         ("[1]", "a JSON object"),
+        ('{"a":' * 5_000, "nested too deep"),
+        ('{"body": {"add": {"a": NaN}}}', "is not a number that JSON has"),
         ('{"heders": {}}', "did you mean"),
         ('{"headers": {"set": {"X-Consumer-Id": "1"}}}', "x-consumer-"),
     ):

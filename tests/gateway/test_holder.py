@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway import changes, config
 from gateway.holder import Holder
-from gateway.models import Consumer, Route, Target
+from gateway.models import Consumer, Route, Target, Transform
 
-from .documents import EXAMPLE, put
+from .documents import EXAMPLE, FULL, put
 
 
 @pytest.mark.django_db
@@ -80,3 +82,12 @@ def test_holder__ranked_roles_and_disabled_rows() -> None:
     (route,) = holder.snapshot.routes
     assert route.roles == {"operator", "admin"}
     assert not holder.snapshot.keys
+
+
+@pytest.mark.django_db
+def test_holder__value_that_the_copy_cannot_hold__served_without_a_copy(tmp_path: Path) -> None:
+    put(FULL)
+    Transform.objects.update(settings={"depth": [2**70]})  # of a version that took it
+    holder = Holder(tmp_path / "copy.json")
+    assert holder.refresh()
+    assert not list(tmp_path.iterdir())

@@ -103,6 +103,21 @@ def test_wrong_value__row_api_and_yaml__refused_at_its_field(
     assert history.newest() == version
 
 
+@pytest.mark.parametrize(
+    "value",
+    [str(2**63), "1e400", r'"\u0000"', r'"\ud800"', '{"\\u0000": 1}', "[" * 40 + "]" * 40],
+    ids=["65 bits", "infinity", "NUL", "surrogate", "key", "deep"],
+)
+def test_json__what_a_database_or_a_copy_cannot_hold__refused_at_its_field(
+    stored: dict[str, Any], value: str
+) -> None:
+    where = f"{rows.BASE}/transforms/{stored['transforms'].pk}"
+    body = f'{{"plugin": "", "settings": {{"a": {value}}}}}'
+    answer = client_of(roles.ADMIN).patch(where, body, content_type="application/json")
+    (error,) = problem(answer, 400)["errors"]
+    assert error["pointer"].split("/")[1] == "settings"
+
+
 def test_document__the_same_with_good_values__loads() -> None:
     assert put(in_yaml("", "", None))
 
