@@ -28,7 +28,6 @@ def decide(
     attempts: int,
     freed: bool,
     policy: Policy,
-    idempotency_key: bool = False,
 ) -> str:
     """NO, FREE or BUDGETED.
 
@@ -38,7 +37,7 @@ def decide(
     """
     if answered or not replayable:
         return NO
-    repeatable = method in IDEMPOTENT or idempotency_key
+    repeatable = method in IDEMPOTENT
     if stale and repeatable and not freed:
         return FREE
     if attempts >= policy.retry_attempts or (written and not repeatable):

@@ -353,7 +353,6 @@ def decide(method: str = "GET", **values: Any) -> str:
         ({}, retry.BUDGETED),
         ({"method": "POST"}, retry.NO),
         ({"method": "POST", "written": False}, retry.BUDGETED),
-        ({"method": "POST", "idempotency_key": True}, retry.BUDGETED),
         ({"method": "PUT"}, retry.BUDGETED),
         ({"method": "PUT", "replayable": False}, retry.NO),
         ({"method": "POST", "written": False, "replayable": False}, retry.NO),
