@@ -20,6 +20,7 @@ from django.db.models import Exists, F, Lookup, Max, OuterRef, Q, QuerySet, Valu
 from django.db.models.functions import Least, Now
 
 from . import statements, states
+from .composition import Kind
 from .fingerprints import fingerprint
 from .models import Blob, Delivery, Job, JobEvent, Member, Tag, Worker, Workflow
 from .statements import Claimed, End
@@ -443,10 +444,10 @@ def prune(queue: str, state: State, older_than_s: float, *, upto: UUID | None = 
 
 def _is_called_back() -> Exists:
     """Its batch is over and has a callback that is still to read the results, a dead one's replay included."""
-    waits = Member.objects.filter(
-        workflow=OuterRef("workflow"), opens=None, outcome__in=["", str(State.DEAD_LETTER)]
-    )
-    return Exists(waits.exclude(role=""))
+    open_ = ["", str(State.DEAD_LETTER)]
+    waits = Member.objects.filter(workflow=OuterRef("id"), opens=None, outcome__in=open_).exclude(role="")
+    # By the batches, which are few: else PostgreSQL looks through the places of all jobs of all workflows.
+    return Exists(Workflow.objects.filter(Exists(waits), id=OuterRef("workflow"), kind=Kind.BATCH.value))
 
 
 # --- one job, one step -----------------------------------------------------------------------------------------------
