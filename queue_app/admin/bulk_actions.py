@@ -109,7 +109,10 @@ class BulkActionAdmin(ReadOnlyModelAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         row = get_object_or_404(BulkAction, pk=pk)
-        return render(request, "admin/queue_app/bulk/progress.html", {"original": row})
+        answer = render(request, "admin/queue_app/bulk/progress.html", {"original": row})
+        if row.finished_at is not None:
+            answer["HX-Refresh"] = "true"  # the page's fields and its Stop are of the time when it ran
+        return answer
 
     @display(description="action", label={action.value: "info" for action in Bulk})
     def badge(self, row: BulkAction) -> str:

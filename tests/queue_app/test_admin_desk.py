@@ -88,13 +88,17 @@ def test_start__asked_then_posted__is_on_the_desk_and_can_be_stopped():
     row = BulkAction.objects.get()
     assert (row.action, row.rate, row.wanted, row.actor) == ("replay", 5, 1, "some-operator")
     assert b"0 of 1" in client.get(reverse("admin:queue_app_desk_failures")).content
-    progress = client.get(reverse("admin:queue_app_bulkaction_progress", args=[row.pk])).content
-    assert b"0 of 1 looked at" in progress
+    progress = client.get(reverse("admin:queue_app_bulkaction_progress", args=[row.pk]))
+    assert b"0 of 1 looked at" in progress.content
+    assert "HX-Refresh" not in progress.headers
     stop = reverse("admin:queue_app_bulkaction_stop_this", args=[row.pk])
     client.get(stop)
     assert BulkAction.objects.get().finished_at is None
     client.post(stop, {"_form_submitted": "True"})
     assert BulkAction.objects.get().is_stopped
+    # Whose page is open sees all of it as it ended, and asks no more.
+    over = client.get(reverse("admin:queue_app_bulkaction_progress", args=[row.pk]))
+    assert over.headers["HX-Refresh"] == "true"
     assert client.get(reverse("admin:queue_app_bulkaction_changelist")).status_code == 200
 
 
