@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -93,8 +94,13 @@ class RouteVerbs:
 
 def _snapshot() -> Snapshot:
     """As an edge would load it now. Raises Failed."""
-    holder = Holder()
-    holder.refresh()
+    holder, log = Holder(), logging.getLogger("gateway.holder")
+    level = log.level
+    log.setLevel(logging.WARNING)  # that it was loaded is no news here
+    try:
+        holder.refresh()
+    finally:
+        log.setLevel(level)
     if holder.snapshot.version < 0:
         hint = "The lines above say why; `manage.py check --database default` may know more."
         raise Failed("the configuration cannot be loaded", hint=hint)

@@ -354,11 +354,13 @@ def test_key__begin_that_several_share__refused() -> None:
 # --- test ------------------------------------------------------------------------------------------------------------
 @pytest.mark.django_db
 def test_test__request__told_step_by_step_with_its_exit_code(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     code("apply", EXAMPLE)
     capsys.readouterr()
+    caplog.set_level("INFO")
     assert code("test", "GET", "/api/v1/tasks") == 1
+    assert [record for record in caplog.records if record.name == "gateway.holder"] == []
     said = capsys.readouterr().out
     assert "+ match         /api/v1/tasks: prefix /api/v1/tasks" in said
     assert "x authenticate  neither an API key nor a bearer token" in said
