@@ -54,14 +54,17 @@ class IssuerSerializer(RowSerializer):
         if secret := values.pop("secret", ""):
             changes.set_secret(row, secret)
         signs = values.pop("signs", row.signs if self.partial else False)
-        if signs:
-            self._take_over(row)
-        return super().written(row, {**values, "signs": True if signs else None})
-
-    def _take_over(self, row: JwtIssuer) -> None:
-        for other in JwtIssuer.objects.filter(signs=True).exclude(pk=row.pk):
-            other.signs = None
-            changes.save(other, **audit.by(self.context["request"], "api"))
+        for name, value in {**values, "signs": True if signs else None}.items():
+            setattr(row, name, value)
+        changes.look_up_names(row)
+        with changes.change(
+            **audit.by(self.context["request"], "api")
+        ) as writing:  # one, to be taken back as one
+            for other in JwtIssuer.objects.filter(signs=True).exclude(pk=row.pk) if signs else ():
+                other.signs = None
+                writing.save(other)
+            writing.save(row)
+        return row
 
     def _present(self) -> dict[str, Any]:
         """What fields have that are left out."""

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from foundation import roles
 from foundation.models import AuditEntry
-from gateway import issuers, tokens
+from gateway import history, issuers, tokens
 from gateway.holder import Holder
 from gateway.models import ApiKey, JwtIssuer, RevokedToken
 
@@ -195,6 +195,11 @@ def test_issuer__public_key_or_url__taken(admin: Client) -> None:
 def test_issuer__signs__taken_over_from_the_one_that_did(admin: Client) -> None:
     rows.issuer("old", signs=True)
     rows.issuer("new")
+    before = history.newest()
+    assert send(admin, "PATCH", "issuers/new", {"signs": True}).json()["signs"] is True
+    assert history.newest() == before + 1
+    send(admin, "POST", f"revisions/{before}/rollback")
+    assert dict(JwtIssuer.objects.values_list("name", "signs")) == {"old": True, "new": None}
     assert send(admin, "PATCH", "issuers/new", {"signs": True}).json()["signs"] is True
     assert dict(JwtIssuer.objects.values_list("name", "signs")) == {"old": None, "new": True}
     assert send(admin, "PATCH", "issuers/new", {"audience": "us"}).json()["signs"] is True
