@@ -51,6 +51,10 @@ class Slots:
         self._engine, self._site = engine, site
         self._threads = ThreadPoolExecutor(slots)
 
+    @property
+    def moved_at(self) -> float:
+        return time.monotonic()  # runs are short
+
     def submit(self, run: Run) -> None:
         self._threads.submit(self._run, run)
 
