@@ -79,7 +79,7 @@ class ExplanationSerializer(serializers.Serializer):
 class TesterView(APIView):
     """Which route, plan and transformations a request would meet, step by step. Nothing is sent, counted or stored."""
 
-    required_role = roles.OPERATOR
+    required_role = roles.VIEWER  # it looks, though it is a POST
 
     @extend_schema(summary="Test a request", request=TestedSerializer, responses=ExplanationSerializer)
     def post(self, request: Request) -> Response:

@@ -43,7 +43,7 @@ ACTS = [
     (O, "POST", "targets/{targets}/off", None),
     (O, "POST", "targets/{targets}/drain", None),
     (O, "POST", "apply?dry_run=true", {}),
-    (O, "POST", "test", {"url": "/invoices"}),
+    (V, "POST", "test", {"url": "/invoices"}),
 ]
 CONFIGURES = [
     (A, "GET", "export", None),
