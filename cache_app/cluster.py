@@ -74,9 +74,10 @@ class Slots:
 
     def sources(self) -> list[Node]:
         """Whom to ask, in turn: any node knows all, but one that has just died tells nothing."""
-        known = list(self._known)
+        known, first = list(self._known), list(self._first)
         random.shuffle(known)
-        return sorted(dict.fromkeys([*known, *self._first]), key=lambda node: node == self._suspect)
+        random.shuffle(first)
+        return sorted(dict.fromkeys([*known, *first]), key=lambda node: node == self._suspect)
 
     def learn(self, reply: Sequence[Any], told_by: Node) -> None:
         """A reply to CLUSTER SLOTS: [first slot, last slot, primary, replica …]; a node is [host, port, …]."""
@@ -125,14 +126,22 @@ Steps = Generator[Any, Any, Any]
 
 
 def refreshed(slots: Slots) -> Steps:
-    """Ask one node after the other for the slots. Raises the last one's error, unless an older answer is there."""
+    """Ask one node after the other for the slots. Raises the last one's error, unless an older answer is there.
+
+    Whoever called waits for this. One that is gone says so at once; when all of them hang, waiting for each in turn is in
+    vain: the others are asked the next time.
+    """
     failed: redis.RedisError | None = None
+    patience = 1 if slots.primaries else 2
     for node in slots.sources():
         try:
             slots.learn((yield Send(node, ("CLUSTER", "SLOTS"), is_read=True)), node)
             return
         except redis.RedisError as error:
             failed = error
+            patience -= isinstance(error, redis.TimeoutError)
+            if not patience:
+                break
     if failed is not None and not slots.primaries:
         raise failed
 

@@ -439,6 +439,20 @@ def test_refreshed__first_nodes_are_gone__asks_the_next_and_keeps_what_it_knew()
         drive(refreshed(Slots([A])), script({A: gone}))
 
 
+def test_refreshed__nodes_that_hang__not_waited_for_in_turn() -> None:
+    hangs = script({node: redis.TimeoutError("no reply") for node in (A, B, C)})
+    slots = Slots([A, B, C])
+    with pytest.raises(redis.TimeoutError):
+        drive(refreshed(slots), hangs)
+    assert len(hangs.sent) == 2
+    assert {Slots([A, B, C]).sources()[0] for _ in range(100)} == {A, B, C}  # the others have their turn
+    slots.learn([[0, 16383, [b"b", 2, b"id"]]], B)
+    slots.suspect(B)
+    drive(refreshed(slots), hangs)
+    assert len(hangs.sent) == 3
+    assert slots.owner(0) == B
+
+
 def test_is_due__within_half_a_second__the_nodes_are_left_in_peace() -> None:
     slots = known()
     slots.suspect(A)
