@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, Lookup, Max, OuterRef, Q, QuerySet, Value
+from django.db.models import Case, Exists, F, Lookup, Max, OuterRef, Q, QuerySet, Value, When
 from django.db.models.functions import Least, Now
 
 from . import statements, states
@@ -30,14 +30,6 @@ _NONE: Mapping[UUID, UUID] = MappingProxyType({})
 INSERT_ROWS, INSERT_BYTES = 1000, 2_000_000  # in one statement at most
 BATCH = 500  # rows a look of the reconciler takes at most, so that no transaction gets long
 
-_AFRESH = {  # of a job that is replayed
-    "delivery": str(Delivery.LEDGER),  # also where the broker's message is long gone
-    "attempt": 0,
-    "crash_count": 0,
-    "suspect": False,
-    "cancel_requested": False,
-    "cancel_forced": False,
-}
 # Beside every `published_at=None`: a job that comes back has given up its turn, and one without limits has none.
 NO_TURN = Least(F("turn"), int(Turn.LATER))
 
@@ -62,6 +54,18 @@ class Clock(Now):
 # to then: by it a queue's latency counts, and one that was made long ago has not waited since.
 TOLD: dict[str, Any] = {"published_at": Clock(), "turn": int(Turn.NONE)}
 IN_LINE: dict[str, Any] = {"published_at": None, "turn": int(Turn.WAITS)}
+
+
+_AFRESH = {  # of a job that is replayed
+    "delivery": str(Delivery.LEDGER),  # also where the broker's message is long gone
+    "attempt": 0,
+    "crash_count": 0,
+    "suspect": False,
+    "cancel_requested": False,
+    "cancel_forced": False,
+    # One that is past would cancel it at its claim: whoever replays it wants it to run.
+    "expires_at": Case(When(expires_at__gt=Clock(), then=F("expires_at"))),
+}
 
 
 class Condition(Lookup):

@@ -68,8 +68,10 @@ def die(jobs: list[Job], error: dict[str, str] = REFUSED) -> list[Job]:
 
 
 def claimed(jobs: list[Job]) -> list[UUID]:
+    """Those of them that a worker would run now."""
     worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
-    return [job.id for job in ledger.exchange(worker.id, [job.id for job in jobs], [])[0]]
+    found = ledger.exchange(worker.id, [job.id for job in jobs], [])[0]
+    return [job.id for job in found if not job.expired]
 
 
 def dead(count: int = 1, error: dict[str, str] = REFUSED) -> list[Job]:
@@ -186,6 +188,16 @@ def test_replay__dead_for_a_week__its_queue_is_no_week_behind() -> None:
     bulk.work_off(look_s=1)
     assert stats.oldest_due_s()["email_queue"] < 60
     assert {*claimed([by_hand, in_bulk])} == {by_hand.id, in_bulk.id}
+
+
+def test_replay__its_expiry_is_past__runs_all_the_same() -> None:
+    by_hand, in_bulk, ahead = die(enqueue_many("email_queue", [{}, {}, {}], expires=600))
+    Job.objects.exclude(id=ahead.id).update(expires_at=clock.now() - timedelta(days=7))
+    deadletter.replay(Job.objects.get(id=by_hand.id), **WHO)
+    bulk.start("replay", Selection(), **WHO)
+    bulk.work_off(look_s=1)
+    assert Job.objects.get(id=ahead.id).expires_at == ahead.expires_at
+    assert {*claimed([by_hand, in_bulk, ahead])} == {by_hand.id, in_bulk.id, ahead.id}
 
 
 def test_replay__arguments_not_recorded__passed_over() -> None:
