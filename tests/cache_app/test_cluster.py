@@ -16,7 +16,18 @@ from django.conf import LazySettings
 from django.core.cache import caches
 
 from cache_app import connections
-from cache_app.cluster import HOPS, Pause, Send, SendMany, Slots, pipelined, refreshed, routed, slot_of
+from cache_app.cluster import (
+    HOPS,
+    AsyncClusterLink,
+    Pause,
+    Send,
+    SendMany,
+    Slots,
+    pipelined,
+    refreshed,
+    routed,
+    slot_of,
+)
 from cache_app.redis_store import RedisStore
 from cache_app.steps import drive
 from cache_app.store import NEW, StoreFailed
@@ -437,6 +448,30 @@ def test_refreshed__first_nodes_are_gone__asks_the_next_and_keeps_what_it_knew()
     assert slots.owner(0) == B
     with pytest.raises(redis.ConnectionError):
         drive(refreshed(Slots([A])), script({A: gone}))
+
+
+@pytest.mark.parametrize(("tells", "asked"), [(True, "c"), (False, "a")])
+async def test_call__after_a_failover__goes_to_the_new_primary_if_the_nodes_tell_in_time(
+    tells: bool, asked: str
+) -> None:
+    class Told:
+        def __init__(self, node: tuple[str, int]) -> None:
+            self.host = node[0]
+
+        async def read(self, *command: Any) -> Any:
+            await asyncio.sleep(0 if tells else 60)
+            return [[0, 16383, [b"c", 3, b"id"]]]
+
+        async def call(self, *command: Any) -> str:
+            return self.host
+
+        async def aclose(self) -> None: ...
+
+    link = AsyncClusterLink([A, B], Told)  # type: ignore[arg-type]
+    link.slots.learn([[0, 16383, [b"a", 1, b"id"]]], A)
+    link.slots.suspect(A)
+    assert await link.call("SET", "k", 1) == asked
+    await link.aclose()
 
 
 def test_refreshed__nodes_that_hang__not_waited_for_in_turn() -> None:

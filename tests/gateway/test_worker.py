@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,6 +131,27 @@ async def test_follow__nothing_told__looked_for_all_the_same(
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     assert looked >= 3
+
+
+def test_announce__first_node_has_died__told_by_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Node:
+        def __init__(self, *, is_alive: bool) -> None:
+            self.is_alive = is_alive
+
+        def call(self, *command: Any) -> None:
+            if not self.is_alive:
+                raise redis.ConnectionError
+            told.append(command)
+
+        def primaries(self) -> list[Node]:
+            return [Node(is_alive=False), Node(is_alive=True), Node(is_alive=True)]
+
+    monkeypatch.setattr(store, "link", lambda *_, **__: Node(is_alive=True))
+    monkeypatch.setattr(random, "shuffle", lambda _: None)
+    changes.announce(7)
+    assert told == [("PUBLISH", changes.CHANNEL, 7)]
 
 
 async def test_follow__look_that_fails__told_and_looked_again(
