@@ -263,6 +263,18 @@ def all_good(replies: list[Any]) -> list[Any]:
     return replies
 
 
+def all_read(link: Any, commands: Sequence[Command]) -> list[Any]:
+    """The replies to commands that change nothing, by a Link or a ClusterLink; raises the first error among them.
+
+    Once more after a failure that came at once: a primary of a cluster may have been replaced long ago, and nobody here
+    has noticed.
+    """
+    try:
+        return all_good(link.pipeline(commands))
+    except redis.ConnectionError:
+        return all_good(link.pipeline(commands))
+
+
 def _make_ready(connection: Any) -> None:
     """Dialled, and not closed by the server since: then it is dialled again before anything is sent."""
     if connection.is_connected:

@@ -19,7 +19,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cache_app import connections as store
-from cache_app.link import all_good
+from cache_app.link import all_good, all_read
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .pool import Service, Target
@@ -113,7 +113,7 @@ def read(*, prefix: str = PREFIX) -> tuple[Standing, ...] | None:
     """Every target that a process knows, by service and name. None: Redis is away, so nobody can say. Blocks."""
     try:
         link, index = store.link(store.default_url()), _index(prefix)
-        processes = [_text(process) for process in link.read("ZRANGE", index, 0, -1)]
+        processes = [_text(process) for process in all_read(link, [("ZRANGE", index, 0, -1)])[0]]
         reports = link.read("MGET", *(f"{index}:{process}" for process in processes)) if processes else []
     except (RedisError, OSError):
         return None

@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cache_app import connections as store
-from cache_app.link import all_good
+from cache_app.link import all_good, all_read
 
 from .errors import TrafficUnavailable
 from .tally import RETIRED, Tally
@@ -170,7 +170,7 @@ def read(
     numbers = range(int(begin) // level.step_s, -(-int(end) // level.step_s))
     commands = [("HGETALL", key) for number in numbers for key in _keys(prefix, level, number)]
     try:
-        found = all_good(store.link(store.default_url()).pipeline(commands)) if commands else []
+        found = all_read(store.link(store.default_url()), commands) if commands else []
     except (RedisError, OSError) as error:
         raise TrafficUnavailable from error
     steps = [

@@ -28,6 +28,7 @@ from cache_app.cluster import (
     routed,
     slot_of,
 )
+from cache_app.link import all_read
 from cache_app.redis_store import RedisStore
 from cache_app.steps import drive
 from cache_app.store import NEW, StoreFailed
@@ -448,6 +449,19 @@ def test_refreshed__first_nodes_are_gone__asks_the_next_and_keeps_what_it_knew()
     assert slots.owner(0) == B
     with pytest.raises(redis.ConnectionError):
         drive(refreshed(Slots([A])), script({A: gone}))
+
+
+def test_all_read__primary_was_replaced_unnoticed__asks_the_new_one(
+    cluster: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{cluster.url}?client_name=unnoticed"
+    link: Any = connections.link(url)
+    assert link.call("SET", "{unnoticed}", 7)
+    gone = ("127.0.0.1", servers.free_port())
+    link.slots._owners = [gone] * len(link.slots._owners)
+    link.slots.asked(float("-inf"))  # it is long ago
+    assert all_read(link, [("GET", "{unnoticed}")]) == [b"7"]
+    link.call("DEL", "{unnoticed}")
 
 
 @pytest.mark.parametrize(("tells", "asked"), [(True, "c"), (False, "a")])
