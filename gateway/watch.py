@@ -50,6 +50,10 @@ async def _listen(told: asyncio.Event) -> None:
             async with store.aclient(url, pool="wait").pubsub() as channel:
                 await channel.subscribe(CHANNEL)
                 await _hear(channel, told)
+        except (
+            redis.ResponseError
+        ) as error:  # a user who may not listen, for example: nobody will mend that by waiting
+            seldom.warn(log, "configuration_channel_refused", error=str(error))
         except (redis.RedisError, OSError) as error:
             log.debug("configuration_channel_lost", error=type(error).__name__)
         except Exception as error:  # noqa: BLE001  (what is not told is found in the database)

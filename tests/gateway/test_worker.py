@@ -178,6 +178,28 @@ async def test_follow__look_that_fails__told_and_looked_again(
     assert sorted(told) == ["configuration_channel_failed", "refresh_failed"]  # once for all of them
 
 
+async def test_follow__channel_is_refused__said_in_the_log(
+    gateway_conf: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise redis.NoPermissionError("NOPERM No permissions to access a channel")
+
+    async def refresh() -> None: ...
+
+    monkeypatch.setattr(store, "aclient", refused)
+    seldom.forget()
+    with structlog.testing.capture_logs() as lines:
+        following = asyncio.ensure_future(watch.follow(refresh))
+        async with asyncio.timeout(5):
+            while not lines:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    (line,) = lines
+    assert line["event"] == "configuration_channel_refused"
+    assert "NOPERM" in line["error"]
+
+
 class Scripted:
     """A channel that says this, in turn."""
 
