@@ -182,7 +182,7 @@ async def test_follow__channel_is_refused__said_in_the_log(
     gateway_conf: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any, **__: Any) -> Any:
-        raise redis.NoPermissionError("NOPERM No permissions to access a channel")
+        raise redis.exceptions.NoPermissionError("NOPERM No permissions to access a channel")
 
     async def refresh() -> None: ...
 
