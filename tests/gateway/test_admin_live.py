@@ -11,11 +11,8 @@ from typing import Any
 
 import jwt
 import pytest
-import redis
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.urls import reverse
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from brain_project import overview
 from cache_app import connections as store
@@ -188,8 +185,7 @@ def test_board__real_processes__read_through_the_real_valkey(
     monkeypatch.setattr(fleet, "read", functools.partial(fleet.read, prefix=prefix))
     now = live.board().of_row(made["target"])
     assert (now.health, now.inflight, now.tone) == ("unhealthy", "3", "bad")
-    nowhere = redis.Redis(unix_socket_path="/nonexistent.sock", retry=Retry(NoBackoff(), 0))
-    monkeypatch.setattr(store, "client", lambda *_: nowhere)
+    monkeypatch.setattr(store, "default_url", lambda: "unix:///nonexistent.sock?db=0")
     assert not live.board().is_read
 
 
