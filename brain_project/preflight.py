@@ -73,7 +73,9 @@ def redis_answers() -> None:
     if not found.ok:
         raise Failed(
             f"REDIS_URL ({without_password(settings.REDIS_URL)}) does not answer: {found.detail}",
-            hint="Start that server, or unset REDIS_URL to use the embedded Valkey.",
+            hint="Start that server."
+            if settings.PRODUCTION
+            else "Start that server, or unset REDIS_URL to use the embedded Valkey.",
         )
 
 

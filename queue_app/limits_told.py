@@ -42,7 +42,10 @@ def gap(queue: Queue) -> str:
     """What goes past the limits, and what to do; empty where nothing does."""
     if queue.delivery or not has_limits(queue):
         return ""
-    return "Celery's .delay() goes past them: set the queue's delivery to ledger"
+    return (
+        "Celery's .delay() goes past them: set the queue's delivery to ledger"
+        f" (manage.py queue policy {queue.name} --delivery ledger)"
+    )
 
 
 def of_tenant(tenant: Tenant | None) -> str:
