@@ -182,9 +182,7 @@ class Edge(asyncio.Protocol):
         if authorization is None or known.preamble.names is not self.worker.holder.snapshot.names:
             return False
         method, uri = line.groups()
-        self.exchange = exchange = Exchange(
-            self, method.decode(), uri, known.preamble, True, True, authorization
-        )
+        self.exchange = exchange = Exchange(self, method.decode(), uri, known.preamble, authorization)
         exchange.start()
         return True
 
@@ -421,9 +419,9 @@ class Edge(asyncio.Protocol):
         names = self.worker.holder.snapshot.names
         preamble = RequestPreamble(headers, names, is_11, self.good_host)
         self._introduce(preamble)
-        keep = is_11 and parser.should_keep_alive() and not parser.should_upgrade()
-        self._preamble = preamble if keep else None
-        return Exchange(self, method, uri, preamble, is_11, keep)
+        preamble.keep = is_11 and parser.should_keep_alive() and not parser.should_upgrade()
+        self._preamble = preamble if preamble.keep else None
+        return Exchange(self, method, uri, preamble)
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)

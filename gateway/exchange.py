@@ -56,12 +56,10 @@ class Exchange(Request):
         method: str,
         uri: bytes,
         preamble: RequestPreamble,
-        http11: bool,
-        keep: bool,
         authorization: bytes | None = None,
     ) -> None:
         """Raises BadRequest."""
-        Request.__init__(self, edge, method, uri, preamble, http11, keep, authorization)
+        Request.__init__(self, edge, method, uri, preamble, authorization)
         self.head_sent = 0
         self.chunks_out = False
         self.upstream_name = ""

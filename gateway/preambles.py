@@ -41,7 +41,7 @@ class RequestPreamble:
 
     __slots__ = (
         "api_key", "authorization", "chunked", "client", "expects", "fields", "given_id", "given_trace", "hops", "host",
-        "is_plain", "length", "lines", "named", "names", "states", "takes_trailers", "told", "via", "wants_upgrade",
+        "http11", "is_plain", "keep", "length", "lines", "named", "names", "states", "takes_trailers", "told", "via", "wants_upgrade",
     )  # fmt: skip
     client: Sender
     told: bytes
@@ -49,7 +49,8 @@ class RequestPreamble:
     def __init__(self, fields: Headers, names: Names, http11: bool, good_host: bytes = b"") -> None:
         """good_host: a Host header that is known to be one. Raises BadRequest for what the parser lets through and we do
         not; each line has bitten somebody."""
-        self.fields, self.names = fields, names
+        self.fields, self.names, self.http11 = fields, names, http11
+        self.keep = http11  # the connection may carry another request; the edge knows more about it
         self.lines: list[bytes] = []
         lines = self.lines
         self.given_id: bytes | None = None
@@ -90,7 +91,7 @@ class RequestPreamble:
                 if value not in _CALM:
                     self.named |= heads.listed((value,))
             elif kind != heads.DROP:
-                self._note(kind, value, http11=http11)
+                self._note(kind, value)
         if host is None:
             if http11:
                 raise BadRequest("host_ambiguous", "A request has exactly one Host header.")
@@ -111,11 +112,11 @@ class RequestPreamble:
         kept = [pair for pair in self.fields if not names[pair[0]] and pair[0].lower() not in named]
         return kept + self.states
 
-    def _note(self, kind: int, value: bytes, *, http11: bool) -> None:
+    def _note(self, kind: int, value: bytes) -> None:
         """The rarer headers that the gateway reads."""
         self.is_plain = self.is_plain and kind in (heads.VIA, heads.TRACESTATE)
         if kind == heads.CODING:
-            if self.chunked or not http11 or value.strip(b" ").lower() != b"chunked":
+            if self.chunked or not self.http11 or value.strip(b" ").lower() != b"chunked":
                 raise BadRequest(
                     "coding_unsupported", "The only transfer coding is a single 'chunked', in HTTP/1.1."
                 )
@@ -123,7 +124,7 @@ class RequestPreamble:
         elif kind == heads.EXPECT:
             if self.expects or value.lower() != b"100-continue":
                 raise BadRequest("expectation_unknown", "The only expectation is 100-continue.", 417)
-            self.expects = http11
+            self.expects = self.http11
         elif kind == heads.VIA:
             # Some proxies write a line of their own: all of them count, and go on.
             value = b", ".join(given for name, given in self.fields if self.names[name] == kind)
@@ -131,7 +132,7 @@ class RequestPreamble:
                 raise BadRequest("loop_detected", "The request goes round in a circle of gateways.", 508)
             self.via = b"Via: %b, 1.1 brain\r\n" % value
         elif kind == heads.UPGRADE:
-            self.wants_upgrade = tunnel.is_asked_for(value, self.fields) and http11
+            self.wants_upgrade = tunnel.is_asked_for(value, self.fields) and self.http11
         elif kind == heads.TE:
             self.takes_trailers = b"trailers" in value.lower()
         elif kind == heads.HOPS:

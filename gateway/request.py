@@ -51,8 +51,6 @@ class Request(Call, ABC):
         method: str,
         uri: bytes,
         preamble: RequestPreamble,
-        http11: bool,
-        keep: bool,
         authorization: bytes | None = None,
     ) -> None:
         """authorization: where it is another than the preamble's. Raises BadRequest."""
@@ -68,7 +66,8 @@ class Request(Call, ABC):
         self.pending: list[bytes] | None = []
         self.wait_s = 30.0  # that whoever is waited for may be silent
         self._hops_line, self._end_of_chunks = b"", b"0\r\n\r\n"
-        self.edge, self.preamble, self.http11, self.keep = edge, preamble, http11, keep
+        self.edge, self.preamble = edge, preamble
+        self.http11, self.keep = preamble.http11, preamble.keep
         worker = edge.worker
         router = worker.holder.snapshot.router
         mark = uri.find(b"?")
