@@ -34,7 +34,7 @@ def test_threads__good_async_and_failing_job__reach_their_ends(start_worker: Sta
     assert (good.state, good.result, good.attempt) == ("COMPLETED", {"number": 7}, 1)
     assert (answered.state, answered.result) == ("COMPLETED", "jobs.async_trace 8")
     assert (bad.state, bad.attempt, bad.last_error["type"]) == ("DEAD_LETTER", 3, "ConnectionError")
-    assert file.read_text().split() == ["7", "9", "9", "9"]
+    assert sorted(file.read_text().split()) == ["7", "9", "9", "9"]  # slots run beside each other
     lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
     said = {line["event"]: line for line in lines if line.get("job_id") == str(good.id)}
     assert said["job_started"]["request_id"] == said["job_completed"]["request_id"] == "r-7"
