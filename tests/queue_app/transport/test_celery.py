@@ -131,11 +131,15 @@ def test_warm_shutdown__prefetched_tasks__go_back_at_once_and_in_order(
     assert at.unacked() == set()
     ran = {int(number) for number in traced(file)}
     assert len(ran) == len(traced(file))  # nothing twice
-    assert len(at.bodies("celery")) == 60 - len(ran)
+    left = len(at.bodies("celery"))
+    # A child's last result may come when stock Celery reads none any more: its task is given back as well, and runs again.
+    assert 60 - len(ran) <= left <= 60 - len(ran) + (2 if "prefork" in pool else 0)
     assert at.tokens("celery") == 1
     start_worker("-P", "solo", broker=transport_url(broker))
     until(lambda: idle(at), "the rest runs")
-    assert [int(number) for number in traced(file)[len(ran) :]] == sorted(set(range(60)) - ran)
+    rest = [int(number) for number in traced(file)[len(ran) :]]
+    assert rest == sorted(rest)
+    assert (len(rest), set(rest) | ran) == (left, set(range(60)))
 
 
 def test_cold_shutdown__running_and_prefetched_tasks__go_back(
