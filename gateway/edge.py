@@ -57,9 +57,8 @@ class Edge(asyncio.Protocol):
 
     held: reading is paused. stalled: the client does not read. deaf: what still arrives is thrown away. tunnel: what
     arrives goes there as it is; early: what came before there was one. good_host: a Host header that is known to be one.
-    peer: who is connected; forwarded, told: what targets are told of him, the latter with
-    good_host. known: the last request's bytes from the end of its
-    first line, and what they say, if it was all that had come: the next one may be like it.
+    peer: who is connected; forwarded, told: what targets are told of him, the latter with good_host. known: the last
+    request, if it was plain and all that had come: the next one may be like it.
     """
 
     __slots__ = (
@@ -228,14 +227,8 @@ class Edge(asyncio.Protocol):
             return
         client = forwarding.sender(self.peer.ip, self.peer.scheme, preamble.fields, self.worker.trusted)
         preamble.client = client
-        preamble.told = _told(self._chain(client, preamble.fields), client.host or preamble.host)
-
-    def _chain(self, sender: Sender, fields: Headers) -> bytes:
-        """What the proxies said, and then the last of them."""
-        given = b", ".join(value for name, value in fields if name.lower() == b"x-forwarded-for")
-        if not given or any(name.lower() == b"forwarded" for name, _ in fields):
-            given = sender.ip.encode()  # a proxy that writes Forwarded passes on whatever stands in the other
-        return _forwarded(given + b", " + self.peer.ip.encode(), sender.scheme)
+        addresses = forwarding.chain(self.peer.ip, client, preamble.fields, self.worker.trusted)
+        preamble.told = _told(_forwarded(addresses, client.scheme), client.host or preamble.host)
 
     def _bound_overhead(self, size_bytes: int, *, has_progress: bool) -> None:
         """The parser collects an unfinished header or trailer by itself: bound what it holds."""

@@ -71,13 +71,12 @@ def counted(ip: str, prefix: int) -> str:
     if ":" not in ip:
         return ip
     try:
-        address = ip_address(ip)
+        address = _address(ip)
     except ValueError:
         return ip
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        return str(mapped)
-    return str(IPv6Network((int(address), prefix), strict=False)) if prefix < 128 else str(address)
+    if isinstance(address, IPv4Address) or prefix >= 128:
+        return str(address)
+    return str(IPv6Network((int(address), prefix), strict=False))
 
 
 def sender(peer: str, scheme: bytes, headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> Sender:

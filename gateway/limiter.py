@@ -56,8 +56,8 @@ class Waiter:
 
 
 class Flight:
-    """One batch: what was asked for whom, at `sent`, for how many waiters each. replies: None for what has to be sent
-    again, as the store had not known the script."""
+    """One batch: what was asked for whom, at `sent`, for how many waiters each. replies: the first ones, where some of
+    them say that the store does not know the script; what got such a one is sent again."""
 
     __slots__ = ("asks", "counts", "due", "replies", "sent", "timer")
 

@@ -15,6 +15,7 @@ from . import headers as heads
 from . import routing, trace, tunnel
 from .calls import Call
 from .errors import BadRequest
+from .forwarding import bare_host
 from .headers import Headers
 from .pool import Target
 from .preambles import RequestPreamble
@@ -91,7 +92,7 @@ class Request(Call, ABC):
         self.authorization = authorization or preamble.authorization
         client = preamble.client
         if route is None:
-            asked = Asked(method, _bare_host(client.host or preamble.host), self.fields)
+            asked = Asked(method, bare_host(client.host or preamble.host), self.fields)
             route = router.match(self.path, asked)
         self.route, self.method, self.client_ip = route, method, client.ip
         self.api_key, self.recorder = preamble.api_key, worker.tally
@@ -142,7 +143,7 @@ class Request(Call, ABC):
 
     def takes(self) -> frozenset[str]:
         preamble = self.preamble
-        host = _bare_host(preamble.client.host or preamble.host)
+        host = bare_host(preamble.client.host or preamble.host)
         return self.edge.worker.snapshot.router.methods(self.path, Asked(self.method, host, self.fields))
 
     @property
@@ -266,11 +267,6 @@ def _split(uri: bytes, host: bytes) -> tuple[bytes, bytes]:
         return uri, routing.normalise(uri if mark < 0 else uri[:mark])
     except routing.BadPath as error:
         raise BadRequest("path_ambiguous", f"The path is ambiguous: {error}.") from error
-
-
-def _bare_host(host: bytes) -> str:
-    text = host.decode("latin-1").lower()
-    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _identity_lines(identity: Identity) -> bytes:
