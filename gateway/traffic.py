@@ -9,6 +9,7 @@ got lost is not added twice.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -167,7 +168,7 @@ def read(
     """
     level = _MINUTES if since >= wall - _MINUTES.kept_s else _HOURS
     begin, end = max(since, wall - level.kept_s), min(until, wall + level.step_s)
-    numbers = range(int(begin) // level.step_s, -(-int(end) // level.step_s))
+    numbers = range(int(begin) // level.step_s, math.ceil(end / level.step_s))
     commands = [("HGETALL", key) for number in numbers for key in _keys(prefix, level, number)]
     try:
         found = all_read(store.link(store.default_url()), commands) if commands else []

@@ -44,6 +44,16 @@ def requests(prefix: str, **values: Any) -> int:
     return read(NOW - 3600, NOW + 1, NOW, prefix=prefix, **values).total.requests
 
 
+def test_read__first_second_of_a_minute__that_minute_is_in_it(
+    tally: Tally, counted: Traffic, prefix: str
+) -> None:
+    minute = NOW // 60 * 60
+    request(tally, counted, "ann", "/tasks")
+    counted.collect(minute + 0.2)
+    assert counted.send()
+    assert read(minute - 3600, minute + 0.8, minute + 0.8, prefix=prefix).total.requests == 1
+
+
 def test_read__two_processes__routes_consumers_and_points_added_up(
     tally: Tally, counted: Traffic, prefix: str
 ) -> None:
