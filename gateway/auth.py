@@ -72,13 +72,18 @@ def by_claims(issuer: Issuer, claims: dict[str, Any]) -> Identity:
     if type(name) is not str or not 0 < len(name) <= MAX_NAME_CHARACTERS:
         name = subject
     return Identity(
-        # An issuer's name may hold a colon: without this, a sub could end in another issuer's subjects.
-        f"jwt:{issuer.name.replace(':', '%3A')}:{subject}",
+        of_token(issuer.name, subject),
         name,
         _roles(claims, issuer.roles_claim),
         _scopes(claims, issuer.scope_claim),
         expires_at=claims["exp"],
     )
+
+
+def of_token(issuer: str, subject: str) -> str:
+    """Identity.subject of a token. An issuer's name may hold a colon: escaped, as else a sub could end in another issuer's
+    subjects."""
+    return f"jwt:{issuer.replace(':', '%3A')}:{subject}"
 
 
 def subject_of(claims: dict[str, Any]) -> Any:

@@ -14,7 +14,8 @@ from .revoked import Revoked
 from .tokens import Issuer, Rejected, Verifier
 
 _SPELT = (b"Bearer ", b"bearer ")
-_Seen = tuple[float, Identity, Issuer, str]  # until when (wall), who, by whom signed, jti
+# Until when (wall), who, by whom signed, jti, iat.
+_Seen = tuple[float, Identity, Issuer, str, float | None]
 
 
 class Identities:
@@ -87,12 +88,12 @@ class Identities:
         same = {issuer: issuer for issuer in self._verifier.issuers}
         now_of = {id(issuer): same.get(issuer) for issuer in before._verifier.issuers}
         for theirs, ours in ((before._young, self._young), (before._old, self._old)):
-            for authorization, (until, identity, by, jti) in theirs.copy().items():
+            for authorization, (until, identity, by, jti, issued_at) in theirs.copy().items():
                 issuer = now_of.get(id(by))
                 if issuer is None or until <= wall or len(ours) >= self._half:
                     continue
-                if not self._is_revoked(issuer, jti, authorization):
-                    ours[authorization] = (until, identity, issuer, jti)
+                if not self._is_revoked(identity, issuer, jti, issued_at, authorization):
+                    ours[authorization] = (until, identity, issuer, jti, issued_at)
 
     def _by_key(self, api_key: bytes, wall: float) -> Identity | None:
         try:
@@ -126,11 +127,19 @@ class Identities:
         issuer, claims = self._verifier.verify(token, wall)
         identity = auth.by_claims(issuer, claims)
         jti: str = claims.get("jti", "")
-        if self._revoked and self._revoked.covers(issuer.name, jti, token):
-            raise Rejected("revoked")
-        return min(identity.expires_at, wall + self._longest_s), identity, issuer, jti
+        issued_at: float | None = claims.get("iat")
+        if self._revoked:
+            if self._revoked.covers(issuer.name, jti, token):
+                raise Rejected("revoked")
+            if self._revoked.cuts(identity.subject, issued_at):
+                raise Rejected("revoked, as all tokens of its subject that are not newer")
+        return min(identity.expires_at, wall + self._longest_s), identity, issuer, jti, issued_at
 
-    def _is_revoked(self, issuer: Issuer, jti: str, authorization: bytes) -> bool:
-        return bool(self._revoked) and self._revoked.covers(
-            issuer.name, jti, auth.bearer(authorization) or b""
+    def _is_revoked(
+        self, identity: Identity, issuer: Issuer, jti: str, issued_at: float | None, authorization: bytes
+    ) -> bool:
+        revoked = self._revoked
+        return bool(revoked) and (
+            revoked.covers(issuer.name, jti, auth.bearer(authorization) or b"")
+            or revoked.cuts(identity.subject, issued_at)
         )

@@ -1,4 +1,5 @@
-"""The tokens that were revoked before they expired, as a snapshot carries them. Rows: revocations.py."""
+"""The tokens that were revoked before they expired, one by one or all that a subject had, as a snapshot carries them.
+Rows: revocations.py, cuts.py."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MAX_REVOKED = 100_000  # about 40 MB in every process
+from . import auth
+
+MAX_REVOKED = 100_000  # about 40 MB in every process; as many cuts, about 25 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +23,23 @@ class Revocation:
     expires_at: float = 0.0
 
 
-class Revoked:
-    __slots__ = ("_digests", "_jtis")
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """All tokens of a subject that were issued up to a moment, or do not say when. issuer: its name with us; issued_until,
+    expires_at (from when on none of them can be alive): seconds since the epoch."""
 
-    def __init__(self, revocations: Iterable[Revocation] = (), now: float = 0.0) -> None:
+    issuer: str
+    subject: str
+    issued_until: float
+    expires_at: float = 0.0
+
+
+class Revoked:
+    __slots__ = ("_cuts", "_digests", "_jtis")
+
+    def __init__(
+        self, revocations: Iterable[Revocation] = (), now: float = 0.0, cuts: Iterable[Cut] = ()
+    ) -> None:
         """Those that are over at `now` are left out. Raises ValueError for far too many others: to forget some of
         them would let them in."""
         living = [one for one in revocations if one.expires_at > now]
@@ -31,15 +47,27 @@ class Revoked:
             raise ValueError(f"more than {2 * MAX_REVOKED} revoked tokens")
         self._jtis = frozenset((one.issuer, one.jti) for one in living if one.jti)
         self._digests = frozenset(one.digest for one in living if one.digest)
+        self._cuts: dict[str, float] = {}
+        for cut in cuts:
+            if cut.expires_at > now:
+                subject = auth.of_token(cut.issuer, cut.subject)
+                self._cuts[subject] = max(cut.issued_until, self._cuts.get(subject, cut.issued_until))
+        if len(self._cuts) > 2 * MAX_REVOKED:
+            raise ValueError(f"more than {2 * MAX_REVOKED} subjects whose tokens are cut")
 
     def __bool__(self) -> bool:
-        return bool(self._jtis or self._digests)
+        return bool(self._jtis or self._digests or self._cuts)
 
     def covers(self, issuer: str, jti: str, token: bytes) -> bool:
         """jti: "" for a token without one."""
         if jti and (issuer, jti) in self._jtis:
             return True
         return bool(self._digests) and digest(token) in self._digests
+
+    def cuts(self, subject: str, issued_at: float | None) -> bool:
+        """subject: of the token's Identity. issued_at: its iat; a token without one may be of any age."""
+        until = self._cuts.get(subject)
+        return until is not None and (issued_at is None or issued_at <= until)
 
 
 def digest(token: bytes) -> str:

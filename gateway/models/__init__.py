@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .configuration import Configuration, Revision
 from .consumer import ApiKey, Consumer, EndedKey
-from .issuer import JwtIssuer, RevokedToken
+from .issuer import JwtIssuer, RevokedToken, TokenCut
 from .plan import Plan
 from .route import Route, Transform
 from .service import Service, Target
@@ -22,5 +22,6 @@ __all__ = [
     "Route",
     "Service",
     "Target",
+    "TokenCut",
     "Transform",
 ]

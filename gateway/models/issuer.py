@@ -1,4 +1,4 @@
-"""Token issuers, and tokens that were taken back."""
+"""Token issuers, and tokens that were taken back: one by one, or all that a subject had."""
 
 from __future__ import annotations
 
@@ -137,3 +137,20 @@ class RevokedToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.issuer} {self.jti or self.digest[:12]}"
+
+
+class TokenCut(models.Model):
+    """The tokens of a subject that are refused whenever they expire: all that were issued up to a moment. expires_at: when
+    the last of them is over. Not unique: some databases do not tell subjects by their capitals (cuts.py does)."""
+
+    issuer = models.CharField(max_length=100)
+    subject = models.CharField(max_length=255, help_text="`sub`; of our own tokens the user's id.")
+    issued_until = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ("-pk",)
+        indexes = (models.Index(fields=("issuer", "subject"), name="gateway_cut_subject"),)
+
+    def __str__(self) -> str:
+        return f"{self.issuer} {self.subject}"

@@ -11,7 +11,7 @@ import pytest
 from gateway import auth, callers, keys, revoked
 from gateway.auth import Identity
 from gateway.identities import Identities
-from gateway.revoked import Revocation, Revoked
+from gateway.revoked import Cut, Revocation, Revoked
 from gateway.tokens import Issuer, Rejected, Verifier, sign
 
 from .conftest import SECRET
@@ -266,6 +266,44 @@ def test_identify__revoked_by_jti_or_digest__none_and_why() -> None:
     assert known.identify(bearer(jti="2"), None, NOW)
     assert known.identify(bearer(OTHER, jti="1"), None, NOW)  # another issuer's 1
     assert known.identify(bearer(), None, NOW)
+
+
+def cut_known(*cuts: Cut) -> Identities:
+    return Identities(KEYS, Counting(), Revoked((), NOW, cuts))
+
+
+def test_identify__subject_that_is_cut__older_tokens_are_refused_and_why() -> None:
+    known = cut_known(Cut("brain", "7", NOW - 10, math.inf))
+    for older in (bearer(iat=NOW - 11), bearer(iat=NOW - 10), bearer(jti="1")):
+        assert known.identify(older, None, NOW) is None
+        assert known.explain(older, None, NOW).startswith("revoked, as all tokens of its subject")
+    for good in (
+        bearer(iat=NOW - 9.5),
+        bearer(sub="8", iat=NOW - 11),
+        bearer(OTHER, iat=NOW - 11),
+    ):
+        assert known.identify(good, None, NOW)
+    assert cut_known(Cut("brain", "7", NOW, NOW)).identify(bearer(), None, NOW)
+
+
+def test_carry_over__subject_that_was_cut_meanwhile__newer_tokens_are_carried_over() -> None:
+    before = identities()
+    old, new, other = bearer(iat=NOW - 11), bearer(iat=NOW - 9), bearer(sub="8")
+    for token in (old, new, other):
+        assert before.identify(token, None, NOW)
+    after = cut_known(Cut("brain", "7", NOW - 10, math.inf))
+    after.carry_over(before, NOW)
+    assert list(after._young) == [new, other]
+    assert after.identify(old, None, NOW) is None
+
+
+def test_revoked__subject_cut_twice__the_later_counts() -> None:
+    found = Revoked((), NOW, [Cut("a:b", "7", NOW, math.inf), Cut("a:b", "7", NOW - 5, math.inf)])
+    assert found
+    assert found.cuts("jwt:a%3Ab:7", NOW)
+    assert not found.cuts("jwt:a:b:7", NOW)
+    with pytest.raises(ValueError, match="subjects"):
+        Revoked((), NOW, (Cut("i", f"{n}", NOW, math.inf) for n in range(2 * revoked.MAX_REVOKED + 1)))
 
 
 def test_carry_over__tokens_that_are_still_good__not_verified_again() -> None:

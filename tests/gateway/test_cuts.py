@@ -1,0 +1,91 @@
+"""Cutting off a subject: the row, its audit entry, its version, and until when it is kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from foundation.models import AuditEntry
+from gateway import cuts, revoked
+from gateway.holder import current_version
+from gateway.models import TokenCut
+
+pytestmark = pytest.mark.django_db
+
+BY: Any = {"actor": "ada", "source": "cli"}
+LATER = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def test_cut__row_audit_and_version() -> None:
+    version, before = current_version(), timezone.now()
+    row = cuts.cut("partner", "7", expires_at=LATER, **BY)
+    assert before <= row.issued_until <= timezone.now()
+    assert current_version() == version + 1
+    entry = AuditEntry.objects.get()
+    assert (entry.actor, entry.action) == ("ada", "tokencut.create")
+    found = revoked.Revoked((), 0.0, cuts.living())
+    assert found.cuts("jwt:partner:7", before.timestamp())
+    assert not found.cuts("jwt:partner:7", timezone.now().timestamp() + 1)
+
+
+def test_cut__again__only_ever_larger() -> None:
+    first = cuts.cut("partner", "7", expires_at=LATER, **BY)
+    hour = timedelta(hours=1)
+    again = cuts.cut("partner", "7", issued_until=first.issued_until - hour, expires_at=LATER - hour, **BY)
+    assert (again.pk, again.issued_until, again.expires_at) == (first.pk, first.issued_until, LATER)
+    later = cuts.cut("partner", "7", expires_at=LATER, ahead_s=30.0, **BY)
+    assert later.issued_until > first.issued_until + timedelta(seconds=29)
+    actions = list(AuditEntry.objects.order_by("pk").values_list("action", flat=True))
+    assert actions == ["tokencut.create", "tokencut.update"]
+
+
+def test_cut__subject_of_other_capitals_or_issuer__another_one() -> None:
+    for issuer, subject in (("partner", "ada"), ("partner", "Ada"), ("other", "ada")):
+        cuts.cut(issuer, subject, expires_at=LATER, **BY)
+    assert TokenCut.objects.count() == 3
+    assert not cuts.is_cut("partner", "ADA", None)
+
+
+@pytest.mark.parametrize("values", [{"subject": ""}, {"subject": "s" * 256}, {"issuer": ""}])
+def test_cut__what_no_token_has__refused(values: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        cuts.cut(**({"issuer": "own", "subject": "7"} | values), expires_at=LATER, **BY)
+    assert not TokenCut.objects.exists()
+
+
+def test_cut__of_tokens_to_come__refused() -> None:
+    with pytest.raises(ValueError, match="to come"):
+        cuts.cut("own", "7", issued_until=timezone.now() + timedelta(seconds=5), expires_at=LATER, **BY)
+
+
+def test_cut__too_many__refused_until_some_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "MAX_REVOKED", 2)
+    now = timezone.now()
+    TokenCut.objects.create(
+        issuer="own", subject="over", issued_until=now, expires_at=now - timedelta(seconds=1)
+    )
+    for subject in "12":
+        cuts.cut("own", subject, expires_at=LATER, **BY)
+    with pytest.raises(ValueError, match="another key"):
+        cuts.cut("own", "3", expires_at=LATER, **BY)
+    cuts.cut("own", "2", expires_at=LATER, **BY)
+    assert set(TokenCut.objects.values_list("subject", flat=True)) == {"1", "2"}
+
+
+def test_is_cut__by_row__until_it_is_over() -> None:
+    row = cuts.cut("own", "7", expires_at=LATER, **BY)
+    at = row.issued_until.timestamp()
+    assert cuts.is_cut("own", "7", at)
+    assert cuts.is_cut("own", "7", None)
+    assert not cuts.is_cut("own", "7", at + 0.001)
+    for issuer, subject in (("other", "7"), ("own", "8"), ("own", None)):
+        assert not cuts.is_cut(issuer, subject, at)
+    row.expires_at = timezone.now() - timedelta(seconds=1)
+    row.save()
+    assert not cuts.is_cut("own", "7", at)
+    assert not cuts.living()
+    assert cuts.prune() == 1
