@@ -6,40 +6,57 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from rest_framework_simplejwt.settings import api_settings
 
 from foundation import audit
 from orm_app import db
 
 from . import changes
-from .models import TokenCut
+from .callers import OWN_ISSUER
+from .conf import conf
+from .models import JwtIssuer, TokenCut
 from .revoked import MAX_REVOKED, Cut
+
+# From a cut of ours to its commit, and between the clocks of our own machines. Who signs in meanwhile waits (uncut_in_s).
+_COMMIT_S = 1.0
+# Of a cut of ours. The lifetimes of today may be shorter than those of a token that was signed before they were changed.
+_KEPT_DAYS = 31
+_SLACK_S = 600  # past the last exp: twice the largest leeway (conf.JWT_LEEWAY_S)
 
 
 def cut(
     issuer: str,
     subject: str,
     *,
-    expires_at: datetime,
     issued_until: datetime | None = None,
-    ahead_s: float = 0.0,
+    expires_at: datetime | None = None,
     actor: Any,
     source: str,
     **who: Any,
 ) -> TokenCut:
     """Refuse what this issuer (its name with us) issued to this subject up to `issued_until`, and what does not say when
-    it was issued. None: up to now, and `ahead_s` more, by which the issuer's clock may be ahead of ours. A cut that is
-    there already is only ever made larger.
+    it was issued. None: up to now, and as much more as the issuer's clock may be ahead of ours. A cut that is there
+    already is only ever made larger.
 
-    expires_at: when the last of these tokens is over; the row goes then. Raises ValueError for a moment that is to come
-    and where MAX_REVOKED are cut; ValidationError for a value that no row can hold. who: audit.record's request_id and ip.
+    expires_at: when the last of these tokens is over; the row goes then. Only of our own issuer it is known how long they
+    can live. Raises ValueError where it must be said, for an `issued_until` that is to come, and where MAX_REVOKED are
+    cut; ValidationError for a value that no row can hold. who: audit.record's request_id and ip.
     """
+    is_ours = issuer == own_issuer()
+    if expires_at is None and not is_ours:
+        raise ValueError(
+            f"say when the last token that {issuer} issued so far is over: until then the cut is kept"
+        )
     with db.transaction():
         changes.bump()  # first, as it may have to wait: the clock is looked at after that
         prune()
         now = timezone.now()
         if issued_until is not None and issued_until > now:
             raise ValueError("tokens can be cut up to now, not those to come")
-        until = issued_until or now + timedelta(seconds=ahead_s)
+        until = issued_until or now + timedelta(seconds=_COMMIT_S if is_ours else _leeway_s(issuer))
+        if is_ours:
+            expires_at = max(expires_at or now, now + _lifetime())
+        assert expires_at is not None  # noqa: S101  (looked at above)
         row = _stored(issuer, subject)
         if row is None:
             if TokenCut.objects.count() >= MAX_REVOKED:
@@ -65,6 +82,26 @@ def cut(
     return row
 
 
+def cut_user(user: Any, **trace: Any) -> TokenCut:
+    """All tokens that we signed for this user so far, those that renew others among them."""
+    return cut(own_issuer(), str(user.pk), **trace)
+
+
+def uncut_in_s(subject: str, at: datetime) -> float:
+    """How long to wait until a token of ours can be issued to this subject that a cut does not cover; 0.0 where one of
+    `at` is not covered."""
+    row = _stored(own_issuer(), subject)
+    if row is None or int(at.timestamp()) > row.issued_until.timestamp():  # iat has whole seconds
+        return 0.0
+    return max(0.001, int(row.issued_until.timestamp()) + 1 - timezone.now().timestamp())
+
+
+def own_issuer() -> str:
+    """The name of the issuer that signs our tokens."""
+    row = _signing()
+    return OWN_ISSUER if row is None else row.name
+
+
 def is_cut(issuer: str, subject: Any, issued_at: float | None) -> bool:
     """By the rows, for code that asks the database anyway. subject, issued_at: of the verified claims."""
     row = _stored(issuer, subject) if isinstance(subject, str) else None
@@ -85,6 +122,24 @@ def living() -> list[Cut]:
 def prune() -> int:
     """Drop the cuts none of whose tokens can be alive. Returns how many."""
     return TokenCut.objects.filter(expires_at__lte=timezone.now()).delete()[0]
+
+
+def _signing() -> JwtIssuer | None:
+    return JwtIssuer.objects.filter(signs=True, enabled=True).first()
+
+
+def _lifetime() -> timedelta:
+    """Of the tokens that we signed so far."""
+    row = _signing()
+    access = api_settings.ACCESS_TOKEN_LIFETIME if row is None else timedelta(seconds=row.expiry_s)
+    renewing = timedelta(seconds=conf().REFRESH_LIFETIME_S)
+    return max(access, renewing, timedelta(days=_KEPT_DAYS)) + timedelta(seconds=_SLACK_S)
+
+
+def _leeway_s(issuer: str) -> float:
+    row = JwtIssuer.objects.filter(name=issuer).first()
+    own_s = None if row is None else row.leeway_s
+    return conf().JWT_LEEWAY_S if own_s is None else own_s
 
 
 def _stored(issuer: str, subject: str) -> TokenCut | None:

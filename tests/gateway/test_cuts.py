@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from foundation.models import AuditEntry
 from gateway import cuts, revoked
+from gateway.conf import conf
 from gateway.holder import current_version
-from gateway.models import TokenCut
+from gateway.models import JwtIssuer, TokenCut
 
 pytestmark = pytest.mark.django_db
 
@@ -23,13 +24,14 @@ LATER = datetime(2200, 1, 1, tzinfo=UTC)
 def test_cut__row_audit_and_version() -> None:
     version, before = current_version(), timezone.now()
     row = cuts.cut("partner", "7", expires_at=LATER, **BY)
-    assert before <= row.issued_until <= timezone.now()
+    leeway = timedelta(seconds=conf().JWT_LEEWAY_S)  # by which the issuer's clock may be ahead
+    assert before <= row.issued_until - leeway <= timezone.now()
     assert current_version() == version + 1
     entry = AuditEntry.objects.get()
     assert (entry.actor, entry.action) == ("ada", "tokencut.create")
     found = revoked.Revoked((), 0.0, cuts.living())
     assert found.cuts("jwt:partner:7", before.timestamp())
-    assert not found.cuts("jwt:partner:7", timezone.now().timestamp() + 1)
+    assert not found.cuts("jwt:partner:7", row.issued_until.timestamp() + 1)
 
 
 def test_cut__again__only_ever_larger() -> None:
@@ -37,8 +39,8 @@ def test_cut__again__only_ever_larger() -> None:
     hour = timedelta(hours=1)
     again = cuts.cut("partner", "7", issued_until=first.issued_until - hour, expires_at=LATER - hour, **BY)
     assert (again.pk, again.issued_until, again.expires_at) == (first.pk, first.issued_until, LATER)
-    later = cuts.cut("partner", "7", expires_at=LATER, ahead_s=30.0, **BY)
-    assert later.issued_until > first.issued_until + timedelta(seconds=29)
+    later = cuts.cut("partner", "7", expires_at=LATER, **BY)
+    assert later.issued_until > first.issued_until
     actions = list(AuditEntry.objects.order_by("pk").values_list("action", flat=True))
     assert actions == ["tokencut.create", "tokencut.update"]
 
@@ -48,6 +50,31 @@ def test_cut__subject_of_other_capitals_or_issuer__another_one() -> None:
         cuts.cut(issuer, subject, expires_at=LATER, **BY)
     assert TokenCut.objects.count() == 3
     assert not cuts.is_cut("partner", "ADA", None)
+
+
+def test_cut__our_own_issuer__kept_for_as_long_as_a_token_of_ours_lives() -> None:
+    row = cuts.cut(cuts.own_issuer(), "7", **BY)
+    assert timedelta(days=31) < row.expires_at - timezone.now() < timedelta(days=32)
+    assert timedelta(0) < row.issued_until - timezone.now() <= timedelta(seconds=1)
+    JwtIssuer.objects.create(name="mine", signs=True, expiry_s=100 * 86_400, secret="x")
+    soon = timezone.now() + timedelta(hours=1)
+    row = cuts.cut("mine", "7", expires_at=soon, **BY)
+    assert row.expires_at - timezone.now() > timedelta(days=100)
+    with pytest.raises(ValueError, match="say when the last token"):
+        cuts.cut("partner", "7", **BY)
+
+
+def test_cut__issuer_with_a_leeway_of_its_own__reaches_as_far() -> None:
+    JwtIssuer.objects.create(name="exact", leeway_s=0.0, public_key="x", algorithm="RS256")
+    assert cuts.cut("exact", "7", expires_at=LATER, **BY).issued_until <= timezone.now()
+
+
+def test_uncut_in_s__right_after_a_cut__at_most_two_seconds() -> None:
+    assert cuts.uncut_in_s("7", timezone.now()) == 0.0
+    row = cuts.cut(cuts.own_issuer(), "7", **BY)
+    assert 0.0 < cuts.uncut_in_s("7", timezone.now()) <= 2.0
+    assert cuts.uncut_in_s("7", row.issued_until) > 0.0
+    assert cuts.uncut_in_s("7", row.issued_until + timedelta(seconds=1)) == 0.0
 
 
 @pytest.mark.parametrize("values", [{"subject": ""}, {"subject": "s" * 256}, {"issuer": ""}])
