@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from . import alert_sight, alerts, clock, leases, notices, silences
+from . import alert_sight, alerts, clock, leases, notice_channels, notices, silences
 from .alerts import Condition, Kind, Rule, Standing, State
 from .alerts_told import NAME
 from .conf import conf
@@ -107,7 +107,7 @@ def look(now: datetime | None = None) -> int:
             return 0
         changes = list(_changes(rules, sight, now))
         telling = [change for change in changes if change.kind is not None]
-        channels = notices.channels() if telling else ()
+        channels = notice_channels.channels() if telling else ()
         for change in telling if channels else ():
             _note(change, now)
         _store([change.row for change in changes])

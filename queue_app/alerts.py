@@ -5,8 +5,6 @@ One (rule, subject) is one alert, however often it is looked at. The subject is 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +46,6 @@ LONGEST_WINDOW_S = 86_400
 MOST_NAMED = 100  # alerts in one notice; the others are counted
 _HIGHEST = 1e12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,98}[A-Za-z0-9]|[A-Za-z0-9]")
-_RETRY_S = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 600.0, 900.0, 1200.0)  # an hour in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,24 +304,6 @@ def letter(body: Mapping[str, Any]) -> str:
     """A mail's text."""
     since = [f"  {one['rule']}: since {one['since']}" for one in body["alerts"]]
     return "\n".join([body["text"], *(["", *since] if since else []), "", f"notice {body['id']}"])
-
-
-# --- the way out ---------------------------------------------------------------------------------------------------------
-def retry_s(attempts: int) -> float | None:
-    """Seconds until a notice that failed this often is tried again; None: it is given up."""
-    return _RETRY_S[attempts - 1] if attempts <= len(_RETRY_S) else None
-
-
-def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """Over "<seconds since 1970>.<body>", so that an old message cannot be sent again as a new one."""
-    mac = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
-    return f"sha256={mac.hexdigest()}"
-
-
-def channel_name(url: str) -> str:
-    """Names a webhook without telling its path, which is a secret at many receivers."""
-    host = url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
-    return f"{host[-80:]}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 # --- what a rule may be ----------------------------------------------------------------------------------------------------

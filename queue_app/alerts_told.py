@@ -9,7 +9,7 @@ from django.db.models import Count
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from . import clock
+from . import clock, notices
 from .alerts import State
 from .models import Alert, Lease, Notice
 
@@ -42,3 +42,11 @@ def families() -> Iterator[Metric]:
     for channel, count in waiting.values_list("channel").annotate(Count("pk")):
         unsent.add_metric([channel], count)
     yield unsent
+    given_up = GaugeMetricFamily(
+        "brain_queue_notices_given_up",
+        "Notices of the last day that their channel has not taken, and that are not tried any more.",
+        labels=["channel"],
+    )
+    for found in notices.given_up():
+        given_up.add_metric([found.channel], found.number)
+    yield given_up

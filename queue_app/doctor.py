@@ -13,7 +13,19 @@ from typing import NamedTuple
 
 from django.utils import timezone
 
-from . import alerts_told, clock, firing, health, ledger, notices, queues, registry, stats, workers
+from . import (
+    alerts_told,
+    clock,
+    firing,
+    health,
+    ledger,
+    notice_channels,
+    notices,
+    queues,
+    registry,
+    stats,
+    workers,
+)
 from .conf import conf
 from .models import BulkAction, Job
 from .states import Asked
@@ -120,7 +132,7 @@ def _alerts() -> Iterator[Finding]:
     if not conf().ALERTS:
         yield Finding(Level.OK, "alerts", "are switched off")
         return
-    ways = ", ".join(channel.name for channel in notices.channels())
+    ways = ", ".join(channel.name for channel in notice_channels.channels())
     told = f"what fires is told to {ways or 'nobody'}"
     hint = "" if ways else "Set BRAIN_ALERT_WEBHOOKS or BRAIN_ALERT_MAIL"
     last = alerts_told.looked_at()
@@ -133,6 +145,10 @@ def _alerts() -> Iterator[Finding]:
     for channel, error in notices.failing(_LATE_S):
         hint = f"manage.py queue alerts test {channel}"
         yield Finding(Level.WARNING, f"alert channel {channel}", f"does not take its notices: {error}", hint)
+    for channel, number, error in notices.given_up():
+        told = f"{number} of its notices were given up within a day, the last with: {error}"
+        hint = "manage.py queue alerts resend " + shlex.quote(channel)
+        yield Finding(Level.WARNING, f"alert channel {channel}", told, hint)
 
 
 def _tasks() -> Iterator[Finding]:

@@ -1,54 +1,36 @@
 """The outbox of alerts: a notice is a row of the look that wrote it, and is sent outside of it until its channel took it.
 
-Every channel gets its notices in their order, at least once: a sender that dies between the sending and the note of it
-leaves it to another, and the id, which is the same then, tells the receiver.
+A channel gets what is told of one alert in its order, at least once: a sender that dies between the sending and the note
+of it leaves it to another, and the id, which is the same then, tells the receiver. Of other alerts nothing waits for it.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import structlog
-from django.conf import settings
-from django.core.mail import EmailMessage, get_connection
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from foundation import audit
 
-from . import alerts, clock, webhook
+from . import alerts, clock, notice_channels, notice_delivery
 from .alerts import Kind
-from .conf import conf
 from .models import Alert, Notice
+from .notice_channels import Channel, NotSent, channels
 from .uuid7 import uuid7
 
 log = structlog.get_logger(__name__)
 
-MAIL = "mail"
+# Nobody tries it any more, and its channel has not taken it; a test notice is tried once and told to whoever asked.
+GIVEN_UP = Q(next_at=None, sent_at=None) & ~Q(body__status="test")
 TAKEN_S = 60.0  # a sender that has not come back by then is taken for dead
 _LONGEST_ERROR = 200
 _LOOKED_AT = 500  # unsent notices at once
 _REST_S = 5.0  # between two looks for notices of others, as of a command that was killed
-
-
-class NotSent(Exception):
-    """The channel did not take it. The message holds no secret."""
-
-
-class Channel(NamedTuple):
-    """url: of a webhook; "" of the mail channel."""
-
-    name: str
-    url: str = ""
-
-
-def channels() -> tuple[Channel, ...]:
-    found = [Channel(alerts.channel_name(url), url) for url in dict.fromkeys(conf().ALERT_WEBHOOKS)]
-    return (*found, *([Channel(MAIL)] if conf().ALERT_MAIL else []))
 
 
 def write(to: Sequence[Channel], told: Sequence[tuple[Kind, Alert]], now: datetime) -> list[Notice]:
@@ -92,7 +74,7 @@ def test(name: str, *, actor: Any, source: str, **trace: Any) -> Notice:
             actor=actor, action="notice.test", target=row, after={"channel": name}, source=source, **trace
         )
     try:
-        _send(known[name], row)
+        notice_channels.send(name, row)
     except NotSent as error:
         Notice.objects.filter(id=id).update(last_error=str(error))
         raise
@@ -104,11 +86,13 @@ def send_due(*, for_s: float = 30.0) -> float:
     """Send what is due, for about so long. Seconds until something is due again, at most some."""
     until = time.monotonic() + for_s
     while time.monotonic() < until:
-        first = _first_of_each()
-        due = [row for row in first if _is_due(row)]
+        in_turn = _in_turn()
+        due = [row for row in in_turn if _is_due(row)]
         if not due:
-            return _wait_s(first)
-        for row in due:
+            return _wait_s(in_turn)
+        # One of each channel: a receiver that hangs costs the others one time-out, however much waits for it.
+        due.sort(key=_waits_since, reverse=True)
+        for row in {row.channel: row for row in due}.values():
             _attempt(row)
     return 0.0
 
@@ -124,28 +108,79 @@ def failing(older_than_s: float) -> list[tuple[str, str]]:
     return found
 
 
+class GivenUp(NamedTuple):
+    """error: of the last of so many."""
+
+    channel: str
+    number: int
+    error: str
+
+
+def given_up(within_s: float = 86_400.0) -> list[GivenUp]:
+    """By channel, how many of this age were not taken and are not tried any more."""
+    rows = Notice.objects.filter(GIVEN_UP, created_at__gte=clock.now() - timedelta(seconds=within_s))
+    found: dict[str, list[str]] = {}
+    for channel, error in rows.order_by("id").values_list("channel", "last_error"):
+        found.setdefault(channel, []).append(error)
+    return [GivenUp(channel, len(errors), errors[-1]) for channel, errors in sorted(found.items())]
+
+
+def send_again(rows: QuerySet[Notice], *, actor: Any, source: str, **trace: Any) -> int:
+    """Try those of them anew that were given up. How many.
+
+    Not where their channel has been told something later of the same alert: it would believe that what is over fires.
+    """
+    now = clock.now()
+    with transaction.atomic():
+        again = [
+            row for row in rows.filter(GIVEN_UP).order_by("id").select_for_update() if not _is_outdated(row)
+        ]
+        for row in again:
+            before = {"attempts": row.attempts, "last_error": row.last_error}
+            audit.record(
+                actor=actor, action="notice.resend", target=row, before=before, source=source, **trace
+            )
+        Notice.objects.filter(id__in=[row.id for row in again]).update(next_at=now, attempts=0)
+    return len(again)
+
+
+def _is_outdated(row: Notice) -> bool:
+    later = Notice.objects.filter(channel=row.channel, id__gt=row.id, sent_at__isnull=False)
+    return any(not _alerts_of(row).isdisjoint(_alerts_of(one)) for one in later.iterator())
+
+
 def prune(before: datetime) -> int:
     return Notice.objects.filter(next_at=None, created_at__lt=before).delete()[0]
 
 
-def _first_of_each() -> list[Notice]:
-    """The oldest unsent one of each channel; those behind it wait for it."""
-    unsent = Notice.objects.filter(next_at__isnull=False).order_by("id").defer("body")[:_LOOKED_AT]
-    first: dict[str, Notice] = {}
-    for row in unsent:
-        first.setdefault(row.channel, row)
-    return list(first.values())
+def _in_turn() -> list[Notice]:
+    """Of each channel what may go, the oldest first."""
+    unsent = Notice.objects.filter(next_at__isnull=False)
+    found = []
+    for name in unsent.order_by("channel").values_list("channel", flat=True).distinct():
+        rows = unsent.filter(channel=name).order_by("id")[:_LOOKED_AT]
+        found += notice_delivery.in_turn((row, _alerts_of(row)) for row in rows)
+    return found
+
+
+def _alerts_of(row: Notice) -> set[int]:
+    """Those that it names: of the others of a storm it says no more than their number."""
+    return {one["id"] for one in row.body["alerts"]}
+
+
+def _waits_since(row: Notice) -> datetime:
+    assert row.next_at is not None  # noqa: S101
+    return row.next_at
 
 
 def _is_due(row: Notice) -> bool:
     now = clock.now()
-    assert row.next_at is not None  # noqa: S101
-    return row.next_at <= now and (row.taken_until is None or row.taken_until <= now)
+    return _waits_since(row) <= now and (row.taken_until is None or row.taken_until <= now)
 
 
-def _wait_s(first: Sequence[Notice]) -> float:
+def _wait_s(in_turn: Sequence[Notice]) -> float:
     now = clock.now()
-    moments = [max(filter(None, (row.next_at, row.taken_until))) for row in first]
+    moments = [max(filter(None, (row.next_at, row.taken_until))) for row in in_turn]
     soonest = min(((moment - now).total_seconds() for moment in moments), default=_REST_S)
     return min(max(soonest, 0.05), _REST_S)
 
@@ -156,12 +191,9 @@ def _attempt(row: Notice) -> None:
         return
     row = Notice.objects.get(id=row.id)
     try:
-        channel = next((one for one in channels() if one.name == row.channel), None)
-        if channel is None:
-            raise NotSent("there is no such channel any more")
-        _send(channel, row)
+        notice_channels.send(row.channel, row)
     except NotSent as error:
-        _note_failure(row, str(error), is_final=channel is None)
+        _note_failure(row, error)
         return
     Notice.objects.filter(id=row.id).update(
         sent_at=clock.now(), next_at=None, taken_until=None, last_error=""
@@ -176,58 +208,13 @@ def _take(row: Notice) -> bool:
     return bool(mine.update(taken_until=now + timedelta(seconds=TAKEN_S), attempts=F("attempts") + 1))
 
 
-def _note_failure(row: Notice, error: str, *, is_final: bool) -> None:
-    wait_s = None if is_final else alerts.retry_s(row.attempts)
+def _note_failure(row: Notice, error: NotSent) -> None:
+    wait_s = None if error.is_final else notice_delivery.retry_s(row.attempts, error.asked_s)
     next_at = None if wait_s is None else clock.now() + timedelta(seconds=wait_s)
-    Notice.objects.filter(id=row.id).update(
-        next_at=next_at, taken_until=None, last_error=error[:_LONGEST_ERROR]
-    )
-    names = {"notice": str(row.id), "channel": row.channel, "attempts": row.attempts, "reason": error}
+    told = str(error)[:_LONGEST_ERROR]
+    Notice.objects.filter(id=row.id).update(next_at=next_at, taken_until=None, last_error=told)
+    names = {"notice": str(row.id), "channel": row.channel, "attempts": row.attempts, "reason": told}
     if next_at is None:
         log.error("notice_given_up", **names)
     else:
         log.warning("notice_not_sent", **names)
-
-
-def _send(channel: Channel, row: Notice) -> None:
-    """Raises NotSent, whatever the way there raises: any failure is noted, tried again, and given up in the end."""
-    try:
-        if channel.url:
-            _post(channel.url, row)
-        else:
-            _mail(row)
-    except NotSent:
-        raise
-    except Exception as error:  # smtplib's errors, and those of a mail backend that somebody else wrote
-        raise NotSent(f"{'webhook' if channel.url else 'mail'}: {type(error).__name__}") from error
-
-
-def _post(url: str, row: Notice) -> None:
-    body = json.dumps(row.body, ensure_ascii=False).encode()
-    timestamp = int(clock.now().timestamp())
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "brain-alerts/1",
-        "X-Brain-Notice": str(row.id),
-        "X-Brain-Timestamp": str(timestamp),
-    }
-    if conf().ALERT_SECRET:
-        headers["X-Brain-Signature"] = alerts.signature(conf().ALERT_SECRET, timestamp, body)
-    try:
-        status = webhook.post(url, body, headers, timeout_s=conf().ALERT_TIMEOUT_S)
-    except webhook.Failed as error:
-        raise NotSent(str(error)) from error
-    if not 200 <= status < 300:
-        raise NotSent(f"HTTP {status}{', and redirects are not followed' if 300 <= status < 400 else ''}")
-
-
-def _mail(row: Notice) -> None:
-    message = EmailMessage(
-        subject=alerts.title(row.body),
-        body=alerts.letter(row.body),
-        from_email=settings.DEFAULT_FROM_EMAIL,
-        to=list(conf().ALERT_MAIL),
-        headers={"Message-ID": f"<{row.id}@brain>", "X-Brain-Notice": str(row.id)},
-    )
-    message.connection = get_connection(timeout=conf().ALERT_TIMEOUT_S)
-    message.send()

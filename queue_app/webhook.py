@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from foundation import outbound, url_guard
 
@@ -11,14 +12,21 @@ class Failed(Exception):
     """There was no answer. The message names no path, no header and no body."""
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> int:
-    """The status of the answer, whose body is not read. Raises Failed.
+class Answer(NamedTuple):
+    """retry_after: the header as it is, "" where there is none."""
+
+    status: int
+    retry_after: str
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
+    """The head of the answer, whose body is not read. Raises Failed.
 
     timeout_s: to connect to each of its addresses, and again from then to the answer's head.
     """
     try:
         pinned = url_guard.check(url)
         with outbound.exchange(pinned, "POST", url, headers, body, timeout_s=timeout_s) as answer:
-            return answer.status
+            return Answer(answer.status, answer.getheader("Retry-After", "").strip())
     except (url_guard.Refused, outbound.Failed) as error:
         raise Failed(str(error)) from error

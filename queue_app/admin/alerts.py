@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.forms import CharField, ChoiceField, Form, ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from foundation import audit
 from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, as_json, asking, done
-from queue_app import alert_rules, alerts_told, clock, notices, silences
+from queue_app import alert_rules, alerts_told, clock, notice_channels, notices, silences
 from queue_app.alerts import State
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
@@ -75,7 +76,11 @@ class AlertAdmin(ReadOnlyModelAdmin):
     actions_detail = ["silence_this", "unsilence_this"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        told = {"channels": [one.name for one in notices.channels()], "looked_at": alerts_told.looked_at()}
+        told = {
+            "channels": [one.name for one in notice_channels.channels()],
+            "looked_at": alerts_told.looked_at(),
+            "given_up": notices.given_up(),
+        }
         return super().changelist_view(request, {**(extra_context or {}), **told})
 
     @display(description="rule", ordering="name")
@@ -231,12 +236,39 @@ class SilenceAdmin(ReadOnlyModelAdmin):
         self.message_user(request, "Ended.", messages.SUCCESS)
 
 
+class NoticeStatusFilter(DropdownFilter):
+    title, parameter_name = "status", "status"
+    _MEANT = {
+        "given up": notices.GIVEN_UP,
+        "waits": Q(next_at__isnull=False),
+        "sent": Q(sent_at__isnull=False),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self._MEANT]
+
+    def queryset(self, request: HttpRequest, rows: QuerySet[Notice]) -> QuerySet[Notice]:
+        return rows.filter(self._MEANT.get(self.value() or "", Q()))
+
+
 @admin.register(Notice)
 class NoticeAdmin(ReadOnlyModelAdmin):
     list_display = ["created_at", "channel", "status", "attempts", "next_at", "sent_at", "last_error"]
-    list_filter = ["channel"]
+    list_filter = ["channel", NoticeStatusFilter]
     list_filter_submit = False
     fields = readonly_fields = [*list_display, "told"]
+    actions = ["send_again"]
+
+    @action(description="Send again what was given up", permissions=["operate"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Notice]) -> None:
+        count = notices.send_again(queryset, **audit.by(request, "admin"))
+        left = queryset.count() - count
+        told = f"{count} will be sent again."
+        if left:
+            told += (
+                f" {left} will not: not given up, or the channel was told something later of the same alert."
+            )
+        self.message_user(request, told, messages.WARNING if left else messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notice]:
         found = super().get_queryset(request)
@@ -245,9 +277,7 @@ class NoticeAdmin(ReadOnlyModelAdmin):
 
     @display(description="status", label={"sent": "success", "waits": "warning", "given up": "danger"})
     def status(self, row: Notice) -> str:
-        if row.sent_at:
-            return "sent"
-        return "waits" if row.next_at else "given up"
+        return row.status
 
     @display(description="body")
     def told(self, row: Notice) -> str:

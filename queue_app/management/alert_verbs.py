@@ -1,4 +1,4 @@
-"""`manage.py queue alerts …`: list, check, rules, set, delete, silences, silence, unsilence, test."""
+"""`manage.py queue alerts …`: list, check, rules, set, delete, silences, silence, unsilence, test, notices, resend."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 
 from foundation.commands import DEGRADED, OK, USAGE, BrainCommand, Failed
-from queue_app import alert_rules, alerting, alerts_told, clock, notices, silences
+from queue_app import alert_rules, alerting, alerts_told, clock, notice_channels, notices, silences
 from queue_app.alerts import Condition, State
-from queue_app.models import Alert, AlertRule, Silence
+from queue_app.models import Alert, AlertRule, Notice, Silence
 
 _SHOWN = 50
 _SPAN = re.compile(r"([1-9]\d{0,6})([smhd])", re.ASCII)
@@ -66,6 +67,10 @@ class AlertVerbs:
         ending.add_argument("ids", nargs="+", type=int, metavar="ID")
         test = add(actions, "test", self.test, "Send a test notice to a channel, or list the channels.")
         test.add_argument("channel", nargs="?")
+        sent = add(actions, "notices", self.notices, f"The last {_SHOWN} notices, and what came of them.")
+        sent.add_argument("--given-up", action="store_true", help="only what no channel has taken")
+        again = add(actions, "resend", self.resend, "Send again what was given up.")
+        again.add_argument("channel", nargs="?", help="to this channel; default: to every one")
 
     def list(self, **options: Any) -> int:
         shown = Alert.objects.all()
@@ -151,7 +156,7 @@ class AlertVerbs:
 
     def test(self, *, channel: str | None, **options: Any) -> None:
         if channel is None:
-            known = [[one.name] for one in notices.channels()]
+            known = [[one.name] for one in notice_channels.channels()]
             self._command.table(["channel"], known)
             if not known:
                 self._command.line(
@@ -162,10 +167,22 @@ class AlertVerbs:
             row = notices.test(channel, **self._trace())
         except ValueError as error:
             raise Failed(str(error), "see: manage.py queue alerts test", USAGE) from error
-        except notices.NotSent as error:
+        except notice_channels.NotSent as error:
             raise Failed(f"{channel} did not take it: {error}", "docs/queue-operating.md#alerts") from error
         self._command.document({"notice": str(row.id), "channel": channel})
         self._command.line(f"{channel} took notice {row.id}")
+
+    def notices(self, *, given_up: bool, **options: Any) -> None:
+        rows = Notice.objects.filter(notices.GIVEN_UP if given_up else Q())
+        columns = ["id", "created_at", "channel", "status", "attempts", "next_at", "last_error"]
+        shown = [[getattr(row, column) for column in columns] for row in rows.defer("body")[:_SHOWN]]
+        self._command.table(columns, shown)
+
+    def resend(self, *, channel: str | None, **options: Any) -> None:
+        rows = Notice.objects.filter(channel=channel) if channel else Notice.objects.all()
+        count = notices.send_again(rows, **self._trace())
+        self._command.document({"resent": count})
+        self._command.line(f"{count} will be sent again, by whoever looks at the rules")
 
     def _fields(self, parser: Any) -> None:
         parser.add_argument("name", metavar="RULE")

@@ -135,5 +135,11 @@ class Notice(models.Model):
     class Meta:
         ordering = ["-id"]
 
+    @property
+    def status(self) -> str:
+        if self.sent_at:
+            return "sent"
+        return "waits" if self.next_at else "given up"
+
     def __str__(self) -> str:
         return f"to {self.channel} at {self.created_at:%Y-%m-%d %H:%M:%S}"

@@ -23,10 +23,15 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """answers: statuses, the next request takes the first; 200 when none is left; "hang": none until `close`."""
+    """answers: statuses, the next request takes the first; 200 when none is left; "hang": none until `close`.
+
+    refuses: a text → the status for the requests whose body has it. headers: of every answer.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answers: list[int | str] = []
+        self.refuses: dict[str, int] = {}
+        self.headers: dict[str, str] = {}
         self.received: list[Received] = []
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -47,6 +52,12 @@ class Receiver:
         self._server.server_close()
         self._thread.join()
 
+    def _answer(self, body: str) -> int | str:
+        refused = next((status for text, status in self.refuses.items() if text in body), None)
+        if refused is not None:
+            return refused
+        return self.answers.pop(0) if self.answers else 200
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
 
@@ -54,7 +65,7 @@ class Receiver:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.received.append(Received(self.path, dict(self.headers), raw))
-                answer = outer.answers.pop(0) if outer.answers else 200
+                answer = outer._answer(raw.decode())
                 if answer == "drip":
                     with contextlib.suppress(OSError):
                         while not outer._released.wait(0.05):
@@ -66,6 +77,8 @@ class Receiver:
                 self.send_response(int(answer))
                 if 300 <= int(answer) < 400:
                     self.send_header("Location", outer.url)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from queue_app import alerts
+from queue_app import alerts, notice_delivery
 from queue_app.alerts import Condition, Kind, Minute, Rule, Sight, Standing, State
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -221,30 +221,76 @@ def test_document__a_storm__names_a_hundred_and_counts_the_rest():
 
 
 def test_signature__other_time_or_body_or_secret__is_another():
-    known = alerts.signature("secret", 1_700_000_000, b"{}")
+    known = notice_delivery.signature("secret", 1_700_000_000, b"{}")
     # printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
     assert known == "sha256=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163"
     others = {
-        alerts.signature("other", 1_700_000_000, b"{}"),
-        alerts.signature("secret", 1_700_000_001, b"{}"),
-        alerts.signature("secret", 1_700_000_000, b"{} "),
+        notice_delivery.signature("other", 1_700_000_000, b"{}"),
+        notice_delivery.signature("secret", 1_700_000_001, b"{}"),
+        notice_delivery.signature("secret", 1_700_000_000, b"{} "),
     }
     assert len(others | {known}) == 4
 
 
 def test_channel_name__secret_in_the_path__is_not_in_it():
-    name = alerts.channel_name("https://hooks.example.com/services/T0/B0/secret?token=x")
+    name = notice_delivery.channel_name("https://hooks.example.com/services/T0/B0/secret?token=x")
     assert name.startswith("hooks.example.com#")
     assert "secret" not in name
-    assert name != alerts.channel_name("https://hooks.example.com/services/T0/B0/other")
+    assert name != notice_delivery.channel_name("https://hooks.example.com/services/T0/B0/other")
 
 
 def test_retry__more_and_more_rarely__and_given_up_after_an_hour():
     waits = []
-    while (wait_s := alerts.retry_s(len(waits) + 1)) is not None:
+    while (wait_s := notice_delivery.retry_s(len(waits) + 1)) is not None:
         waits.append(wait_s)
     assert waits == sorted(waits)
     assert 3600 <= sum(waits) < 7200
+
+
+def test_retry__receiver_asks_for_more__waits_as_long_an_hour_at_most_and_never_less():
+    assert notice_delivery.retry_s(1, 90.0) == 90
+    assert notice_delivery.retry_s(1, 1.0) == notice_delivery.retry_s(1)
+    assert notice_delivery.retry_s(1, 1e9) == 3600
+    assert notice_delivery.retry_s(99, 90.0) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120),
+        ("Sat, 10 Oct 2026 12:02:00 GMT", 120),
+        ("Sat, 10 Oct 2026 12:02:00 -0000", 120),
+        ("Sat, 10 Oct 2026 11:00:00 GMT", 0),
+        ("-5", 0),
+        ("soon", 0),
+        ("", 0),
+        ("1" * 40, 111_111_111),
+    ],
+)
+def test_retry_after__seconds_or_a_date_or_nonsense(header, seconds):
+    assert notice_delivery.asked_s(header, datetime(2026, 10, 10, 12, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"),
+    [
+        (400, True),
+        (404, True),
+        (410, True),
+        (408, False),
+        (425, False),
+        (429, False),
+        (302, False),
+        (500, False),
+    ],
+)
+def test_refusal__status__final_or_only_for_now(status, is_final):
+    assert notice_delivery.is_final(status) is is_final
+
+
+def test_in_turn__alerts_in_common__wait_for_the_oldest_and_the_others_go():
+    unsent = [("a", {1}), ("b", {2, 3}), ("c", {1, 4}), ("d", {4}), ("e", {5}), ("f", set())]
+    assert notice_delivery.in_turn(unsent) == ["a", "b", "e", "f"]
 
 
 FIELDS: dict[str, Any] = {

@@ -15,7 +15,7 @@ from django.urls import reverse
 from foundation import roles
 from foundation.commands import DEGRADED, FAILED, USAGE, Failed
 from foundation.models import AuditEntry
-from queue_app import alert_rules, alerting, checks, clock, notices, silences
+from queue_app import alert_rules, alerting, checks, clock, notice_channels, notices, silences
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, rule
@@ -196,7 +196,7 @@ def test_lists__ten_times_the_rows__as_many_queries(path):
             Alert.objects.create(
                 rule=made, name=name, state="firing", value=1, since=now, fired_at=now, open_key=name
             )
-            notices.write([notices.Channel(notices.MAIL)], [], now)
+            notices.write([notice_channels.Channel("mail:a@example.com")], [], now)
         with CaptureQueriesContext(connection) as captured:
             assert client.get(url).status_code == 200
         return len(captured)
@@ -264,9 +264,44 @@ def test_admin__alerts__say_who_is_told_and_when_somebody_looked(settings):
     conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=("https://example.com/secret",))
     alerting.look()
     shown = client.get(listed).content.decode()
-    assert "mail are told of what fires" in shown
+    assert "mail:ops@example.com are told of what fires" in shown
     assert "looked at last on 20" in shown
     assert "/secret" not in shown
+
+
+def test_admin__notice_is_given_up__is_told_of_found_and_sent_again(settings):
+    with hooked(settings) as hook:
+        hook.answers = [404]
+        rule()
+        late_job()
+        alerting.look()
+        notices.send_due()
+        row, client = Notice.objects.get(), client_of(roles.OPERATOR)
+        listed = reverse("admin:queue_app_notice_changelist")
+        told = client.get(reverse("admin:queue_app_alert_changelist")).content.decode()
+        assert f"1 notice to {row.channel}</a> was given up within a day: HTTP 404." in told
+        for status, is_shown in (("given up", True), ("sent", False), ("waits", False)):
+            shown = client.get(listed, {"status": status}).content.decode()
+            assert (str(row.pk) in shown) is is_shown
+        client.post(listed, {"action": "send_again", "_selected_action": [row.pk]})
+        notices.send_due()
+        assert Notice.objects.get().status == "sent"
+    assert audited()[-1:] == ["notice.resend"]
+
+
+def test_command__notice_is_given_up__listed_and_sent_again(run, settings):
+    with hooked(settings) as hook:
+        hook.answers = [404]
+        rule()
+        late_job()
+        alerting.look()
+        notices.send_due()
+        assert [one["last_error"] for one in run("notices", "--given-up", "--json")] == ["HTTP 404"]
+        assert run("resend", "nobody", "--json") == {"resent": 0}
+        assert run("resend", hook_name := Notice.objects.get().channel, "--json") == {"resent": 1}
+        notices.send_due()
+        assert run("notices", "--given-up", "--json") == []
+        assert [(one["channel"], one["status"]) for one in run("notices", "--json")] == [(hook_name, "sent")]
 
 
 def test_admin__rule_added_changed_deleted__through_the_noun_and_audited():

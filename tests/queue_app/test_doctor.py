@@ -8,7 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from queue_app import bulk, clock, doctor, firing, notices, queues, schedules, workers
+from queue_app import bulk, clock, doctor, firing, notice_channels, queues, schedules, workers
 from queue_app.doctor import Level
 from queue_app.models import BulkAction, Job, Lease, Notice, Schedule, Worker
 from queue_app.selection import Selection
@@ -80,7 +80,7 @@ def test_alerts__nobody_looks_or_a_channel_takes_nothing__named(settings) -> Non
     assert "BRAIN_ALERT_MAIL" in alone.hint
     conf(settings, ALERT_MAIL=("ops@example.com",), ALERT_WEBHOOKS=("https://example.com/secret",))
     now = clock.now()
-    for number, channel in enumerate(notices.channels()):
+    for number, channel in enumerate(notice_channels.channels()):
         errors = {"last_error": "HTTP 500"} if channel.url else {"sent_at": now}
         Notice.objects.create(
             id=uuid7(), channel=channel.name, body={}, created_at=now - timedelta(hours=1 + number), **errors

@@ -18,8 +18,19 @@ from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 
 from foundation.models import AuditEntry
-from queue_app import alerting, alerts, clock, notices, queues, silences, webhook
+from queue_app import (
+    alerting,
+    alerts_told,
+    clock,
+    doctor,
+    notice_delivery,
+    notices,
+    queues,
+    silences,
+    webhook,
+)
 from queue_app.models import Alert, Job, Notice, Silence
+from queue_app.notice_channels import NotSent
 from queue_app.states import State
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, make_due, rule, standing
@@ -187,7 +198,7 @@ def written(hook: Receiver) -> Callable[[], Notice]:
     return now
 
 
-@pytest.mark.parametrize("answer", [500, 503, 404, 302, 307, "hang", "drip"])
+@pytest.mark.parametrize("answer", [500, 503, 408, 425, 429, 302, 307, "hang", "drip"])
 def test_delivery__refused_first__tried_again_later_with_the_same_id(hook, written, answer):
     hook.answers = [answer]
     assert notices.send_due() > 0
@@ -241,6 +252,103 @@ def test_delivery__never_taken__given_up_after_all_its_attempts_and_the_next_one
     assert hook.received[-1].body["status"] == "resolved"
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 413])
+def test_delivery__refused_for_good__recorded_with_its_status_told_and_not_tried_again(hook, written, status):
+    hook.answers = [status]
+    notices.send_due()
+    row = written()
+    assert (row.attempts, row.next_at, row.sent_at, row.status) == (1, None, None, "given up")
+    assert row.last_error == f"HTTP {status}"
+    notices.send_due(for_s=0.1)
+    assert len(hook.received) == 1
+    told = [found for found in doctor.examine() if found.about == f"alert channel {row.channel}"]
+    assert [(one.level, f"the last with: HTTP {status}" in one.told) for one in told] == [
+        (doctor.Level.WARNING, True)
+    ]
+    metrics = {family.name: family.samples for family in alerts_told.families()}
+    (sample,) = metrics["brain_queue_notices_given_up"]
+    assert (sample.labels, sample.value) == ({"channel": row.channel}, 1)
+    assert told[0].hint == f"manage.py queue alerts resend '{row.channel}'"
+
+
+@pytest.mark.parametrize("refusal", [400, 500])
+def test_delivery__one_alert_is_refused__the_others_of_its_channel_are_told_at_once(hook, written, refusal):
+    hook.refuses = {QUEUE: refusal}
+    queues.create_queue("pay")
+    pay = late_job("pay")
+    alerting.look()
+    Job.objects.filter(id=pay.id).update(state=State.COMPLETED.value)
+    alerting.look()
+    notices.send_due(for_s=2)
+    taken = [one.body["alerts"] for one in hook.received if QUEUE not in one.raw.decode()]
+    assert [(one["queue"], one["kind"]) for (one,) in taken] == [("pay", "firing"), ("pay", "resolved")]
+    assert (written().sent_at, written().next_at is None) == (None, refusal == 400)
+
+
+def test_delivery__firing_is_still_tried__its_recovery_waits_and_comes_after_it(hook, written):
+    hook.answers = [503]
+    notices.send_due(for_s=0.1)
+    Job.objects.update(state=State.COMPLETED.value)
+    alerting.look()
+    notices.send_due(for_s=0.1)
+    assert len(hook.received) == 1
+    make_due()
+    notices.send_due()
+    assert [one.body["status"] for one in hook.received] == ["firing", "firing", "resolved"]
+
+
+def test_delivery__firing_was_refused_for_good__its_recovery_goes_all_the_same(hook, written):
+    hook.answers = [400]
+    notices.send_due()
+    Job.objects.update(state=State.COMPLETED.value)
+    alerting.look()
+    notices.send_due()
+    assert [one.body["status"] for one in hook.received] == ["firing", "resolved"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_delivery__receiver_says_when__not_tried_before(hook, written, status):
+    hook.answers, hook.headers = [status], {"Retry-After": "120"}
+    notices.send_due()
+    assert 115 < (written().next_at - clock.now()).total_seconds() <= 120
+
+
+def test_delivery__receiver_hangs__another_channel_waits_for_one_attempt_at_most(settings, hook):
+    with receiver() as slow:
+        conf(settings, ALERT_WEBHOOKS=(slow.url, hook.url), ALERT_TIMEOUT_S=0.3)
+        slow.answers = ["hang"] * 20
+        rule()
+        for number in range(4):
+            queues.create_queue(f"pay{number}")
+            late_job(f"pay{number}")
+            alerting.look()
+        notices.send_due(for_s=0.6)  # time for two or three attempts that hang
+        assert len(hook.received) >= 2
+        assert len(slow.received) <= 3
+
+
+def test_resend__given_up__sent_again_with_the_same_id_and_audited(hook, written):
+    hook.answers = [404]
+    notices.send_due()
+    assert notices.send_again(Notice.objects.all(), **WHO) == 1
+    notices.send_due()
+    first, second = hook.received
+    assert (first.raw, written().status) == (second.raw, "sent")
+    assert notices.send_again(Notice.objects.all(), **WHO) == 0
+    entry = AuditEntry.objects.get(action="notice.resend")
+    assert entry.before == {"attempts": 1, "last_error": "HTTP 404"}
+
+
+def test_resend__its_alert_is_over_and_that_was_told__not_sent_again(hook, written):
+    hook.answers = [404]
+    notices.send_due()
+    Job.objects.update(state=State.COMPLETED.value)
+    alerting.look()
+    notices.send_due()
+    assert notices.send_again(Notice.objects.all(), **WHO) == 0
+    assert written().status == "given up"
+
+
 def test_delivery__channel_is_gone_from_the_settings__given_up(hook, written, settings):
     conf(settings, ALERT_WEBHOOKS=())
     notices.send_due()
@@ -255,7 +363,7 @@ def test_delivery__mail_server_is_down__tried_again(settings, hook, written):
     Alert.objects.update(told_at=None)
     alerting.look()
     notices.send_due()
-    row = Notice.objects.get(channel=notices.MAIL)
+    row = Notice.objects.get(channel="mail:ops@example.com")
     assert (row.attempts, row.last_error, row.sent_at) == (1, "mail: ConnectionRefusedError", None)
 
 
@@ -279,12 +387,12 @@ def test_delivery__a_way_out_fails_as_nobody_thought__tried_again_and_the_other_
     found = dict(Notice.objects.values_list("channel", "last_error"))
     assert sorted(found.values()) == ["", "mail: LookupError", "webhook: UnicodeEncodeError"]
     assert {*Notice.objects.values_list("attempts", "taken_until")} == {(1, None)}
-    with pytest.raises(notices.NotSent, match="LookupError"):
-        notices.test(notices.MAIL, **WHO)
+    with pytest.raises(NotSent, match="LookupError"):
+        notices.test("mail:ops@example.com", **WHO)
 
 
 def test_channel_name__password_in_the_url__is_not_told():
-    assert alerts.channel_name("https://user:s3cret@example.com/x").startswith("example.com#")
+    assert notice_delivery.channel_name("https://user:s3cret@example.com/x").startswith("example.com#")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +442,7 @@ def test_webhook__over_tls__the_name_is_verified_though_the_address_is_pinned(ce
         with pytest.raises(webhook.Failed, match="SSLCertVerificationError"):
             webhook.post(one.url, b"{}", {}, timeout_s=2)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        assert webhook.post(one.url, b"{}", {}, timeout_s=2) == 200
+        assert webhook.post(one.url, b"{}", {}, timeout_s=2).status == 200
         with pytest.raises(webhook.Failed, match="SSLCertVerificationError"):  # not the certificate's name
             webhook.post(one.url.replace("localhost", "127.0.0.1"), b"{}", {}, timeout_s=2)
     assert len(one.received) == 1
