@@ -6,10 +6,11 @@ import time
 
 from cache_app import health as cache
 from foundation.health import Health
+from gateway import soundness
 from orm_app import standing
 from queue_app import health as queue
 
-CHECKS = (standing.probe, cache.check, queue.check, queue.check_recorder)
+CHECKS = (standing.probe, cache.check, queue.check, queue.check_recorder, soundness.check)
 FRESH_S = 1.0  # probes by many load balancers cost the dependencies one look a second
 
 _seen: tuple[float, list[Health]] = (float("-inf"), [])

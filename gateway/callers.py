@@ -14,6 +14,7 @@ from . import bucket, secret_box, tokens
 from .auth import Identity, of_one_key
 from .entries import Entry, Fields
 from .jwks import Jwks
+from .outages import Outage
 from .revoked import Revocation, Revoked
 from .tokens import Issuer
 
@@ -26,13 +27,15 @@ class Callers:
     keys: Mapping[bytes, Identity]
     issuers: tuple[Issuer, ...]
     revoked: Revoked
+    outages: tuple[Outage, ...] = ()
 
 
 def read(
     entries: Mapping[Entry, Fields], revoked: Iterable[Iterable[Any]], sources: Sources, wall: float
 ) -> Callers:
-    """revoked: (issuer, jti, digest, expiry). wall: seconds since the epoch. Raises ValueError, or secret_box.Sealed."""
-    issuers = tuple(_issuers(entries, sources))
+    """revoked: (issuer, jti, digest, expiry). wall: seconds since the epoch. An issuer whose key cannot be had is left
+    out, so that it accepts no token, and is among the outages."""
+    issuers, outages = _issuers(entries, sources)
     used = {id(issuer.source) for issuer in issuers}
     for key in [key for key, source in sources.items() if id(source) not in used]:
         del sources[key]
@@ -40,6 +43,7 @@ def read(
         keys=_keys(entries, wall),
         issuers=issuers,
         revoked=Revoked((Revocation(*one) for one in revoked), wall),
+        outages=outages,
     )
 
 
@@ -107,24 +111,42 @@ def _identity(
     )
 
 
-def _issuers(entries: Mapping[Entry, Fields], sources: Sources) -> Iterable[Issuer]:
+def _issuers(
+    entries: Mapping[Entry, Fields], sources: Sources
+) -> tuple[tuple[Issuer, ...], tuple[Outage, ...]]:
     rows = {
         name: fields for (kind, name), fields in entries.items() if kind == "issuer" and fields["enabled"]
     }
+    found, outages = [], []
     for name, fields in rows.items():
-        yield Issuer(
-            name=name,
-            algorithm=fields["algorithm"],
-            key=_key(fields),
-            issuer=fields["issuer"],
-            audience=fields["audience"],
-            source=_source(fields, sources),
-            roles_claim=fields["roles_claim"],
-            scope_claim=fields["scopes_claim"],
-            leeway_s=fields["leeway_s"],
-        )
+        try:
+            found.append(_issuer(name, fields, sources))
+        except secret_box.Sealed as error:
+            outages.append(Outage("issuer", name, "secret_sealed", str(error)))
+        except ValueError as error:
+            outages.append(Outage("issuer", name, "key_unusable", str(error)))
+    # Also while the one that signs is out of service: another must not stand in for it.
     if not any(fields["signs"] for fields in rows.values()):
-        yield default_issuer()
+        found.append(default_issuer())
+    return tuple(found), tuple(outages)
+
+
+def _issuer(name: str, fields: Fields, sources: Sources) -> Issuer:
+    """Raises ValueError, or secret_box.Sealed."""
+    made = Issuer(
+        name=name,
+        algorithm=fields["algorithm"],
+        key=_key(fields),
+        issuer=fields["issuer"],
+        audience=fields["audience"],
+        source=_source(fields, sources),
+        roles_claim=fields["roles_claim"],
+        scope_claim=fields["scopes_claim"],
+        leeway_s=fields["leeway_s"],
+    )
+    if made.source is None:
+        made.check()
+    return made
 
 
 def _key(fields: Fields) -> bytes:

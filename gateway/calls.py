@@ -9,6 +9,7 @@ from .accounts import Account
 from .auth import Identity
 from .bucket import Limit
 from .headers import Headers
+from .outages import Outage
 from .pool import Service, Target
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Route:
     """methods: all that are taken, HEAD with GET. roles: any one of them will do; scopes: all of them are needed.
 
     limits: without their keys. timeouts in seconds: until the response's head, between two pieces, in all.
-    strip: how many bytes of the path the target does not see.
+    strip: how many bytes of the path the target does not see. outage: why it answers 503 to everybody.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Route:
     transforms: Transforms | None = None
     fallback: Refusal | None = None
     stale_s: float = 0.0
+    outage: Outage | None = None
 
 
 class Access(Protocol):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from django.utils import timezone
 
 from orm_app import db
 
-from . import callers, models, revocations, secret_box
+from . import callers, models, revocations
 from . import rows as stored
 from .conf import conf
 from .living import Living
+from .outages import Outage
 from .pool import Target
 from .snapshot import Entries, Snapshot, compile
 
@@ -83,13 +84,14 @@ class Holder:
             entries, wall = entries_of(rows), timezone.now().timestamp()
             who = callers.read(entries, rows["revoked"], self.living.key_sources, wall)
             fresh = compile(entries, who, rows["version"], self.living, before, now=now, wall=wall)
-        except (ValueError, KeyError, TypeError, secret_box.Sealed) as error:
+        except (ValueError, KeyError, TypeError) as error:
             log.error("snapshot_kept", version=before.version, refused=rows.get("version"), error=str(error))
             return False
         self.retired = self.living.retire(fresh.services)
         self.snapshot, self._rows = fresh, rows
         if fresh.version != before.version:
             log.info("snapshot_loaded", version=fresh.version, routes=len(fresh.routes), keys=len(fresh.keys))
+        _tell(fresh.outages, before.outages)
         if save and self._file is not None:
             _write(self._file, rows)
         return True
@@ -107,6 +109,17 @@ class Holder:
             return False
         log.warning("snapshot_from_disk", version=rows["version"])
         return self._adopt(rows, save=False)
+
+
+def _tell(now: Sequence[Outage], before: Sequence[Outage]) -> None:
+    """Each one once: a snapshot is made anew every RESOLVE_S."""
+    was, still = {(one.kind, one.name, one.code) for one in before}, {(one.kind, one.name) for one in now}
+    for one in now:
+        if (one.kind, one.name, one.code) not in was:
+            log.error("out_of_service", kind=one.kind, name=one.name, code=one.code, reason=one.reason)
+    for one in before:
+        if (one.kind, one.name) not in still:
+            log.info("in_service_again", kind=one.kind, name=one.name)
 
 
 def current_version() -> int:

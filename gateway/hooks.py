@@ -100,7 +100,7 @@ class Hook:
 
 
 def compile(rows: Sequence[Row], watch: Watch, allowed: Collection[str]) -> Hooks | None:
-    """Makes each row's plugin; None when there are no rows. Raises ValueError, then the last snapshot stays."""
+    """Makes each row's plugin; None when there are no rows. Raises ValueError, then their routes are out of service."""
     made = []
     for row in rows:
         if row.on_failure not in POLICIES:

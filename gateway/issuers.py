@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from django.contrib.auth import get_user_model
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
@@ -21,12 +22,14 @@ from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
 
 from foundation import roles
 
-from . import revocations, tokens
+from . import revocations, secret_box, tokens
 from .auth import subject_of
 from .callers import OWN_ISSUER, default_issuer
 from .conf import conf
 from .holder import Holder
 from .models import JwtIssuer
+
+log = structlog.get_logger(__name__)
 
 REALM = "brain"
 holder = Holder()  # this process's view of the configuration, for everything that is not the edge
@@ -64,12 +67,25 @@ class Signer:
         return timedelta(seconds=conf().JWT_LEEWAY_S)
 
 
+class SigningUnavailable(exceptions.APIException):
+    """No token can be signed or checked: the secret that does it cannot be opened."""
+
+    status_code = 503
+    default_code = "signing_unavailable"
+    default_detail = "Tokens cannot be signed at the moment."
+
+
 def signer() -> Signer:
-    """Read from the database, so that a new secret signs at once."""
+    """Read from the database, so that a new secret signs at once. Raises SigningUnavailable."""
     row = JwtIssuer.objects.filter(signs=True, enabled=True).first()
     if row is None:
         return Signer(default_issuer(), int(SimpleAccessToken.lifetime.total_seconds()))
-    return Signer(tokens.Issuer(row.name, row.algorithm, row.key(), row.issuer, row.audience), row.expiry_s)
+    try:
+        key = row.key()
+    except secret_box.Sealed as error:
+        log.error("signing_unavailable", issuer=row.name, error=str(error))
+        raise SigningUnavailable from error
+    return Signer(tokens.Issuer(row.name, row.algorithm, key, row.issuer, row.audience), row.expiry_s)
 
 
 class _Signed:
@@ -120,7 +136,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
         token = token.strip()
         try:
             issuer, claims = signer().verifier().verify(token, _wall())
-        except tokens.Rejected as error:
+        except (tokens.Rejected, SigningUnavailable) as error:  # the client is told no more of the one
             raise exceptions.AuthenticationFailed("The token is not accepted.") from error
         if revocations.is_revoked(issuer.name, claims.get("jti"), token):
             raise exceptions.AuthenticationFailed("The token is revoked.")

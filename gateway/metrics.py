@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from prometheus_client import Metric
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .latency import BUCKETS_S, OVERHEAD_BUCKETS_S, coarse
+from .outages import KINDS, Outage
 from .tally import OTHER, Names, Tally
 
 __all__ = ["Names", "Tally", "TargetState", "families", "figures", "gather", "publish", "render"]
@@ -102,6 +103,7 @@ _FAMILIES = (
     _Family("breaker_state", "gauge", "0 closed, 1 half-open, 2 open; each worker has its own.",
             ("service", "target"), None),
     _Family("limiter_store_up", "gauge", "0 while limits are counted without their store.", (), None),
+    _Family("out_of_service", "gauge", "Parts of the configuration that cannot be used.", ("kind",), max),
     _Family("snapshot_version", "gauge", "The configuration in use.", (), None),
     _Family("snapshot_age_seconds", "gauge", "Since it was last known to be the newest.", (), None),
     _Family("workers", "gauge", "Processes whose figures these are."),
@@ -118,6 +120,7 @@ def figures(
     is_store_up: bool = True,
     log_dropped: int = 0,
     traffic_dropped: int = 0,
+    outages: Sequence[Outage] = (),
 ) -> Figures:
     """What one worker publishes, as of now; from any thread. It takes 1 to 2 ms of 10,000 series."""
     standing = list(targets)
@@ -132,6 +135,7 @@ def figures(
         "target_ejected": [[t.service, t.name, int(t.is_ejected)] for t in standing],
         "breaker_state": [[t.service, t.name, _BREAKER_VALUE[t.breaker]] for t in standing],
         "limiter_store_up": [[int(is_store_up)]],
+        "out_of_service": [[kind, sum(one.kind == kind for one in outages)] for kind in KINDS],
         "snapshot_version": [[snapshot_version]],
         "snapshot_age_seconds": [[snapshot_age_s]],
         "workers": [[1]],

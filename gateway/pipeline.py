@@ -49,6 +49,9 @@ def decide(call: Call, access: Access, accounts: Accounts, wall: float) -> Step:
         return _refuse(call, call.started, 404, "route_not_found", "No route matches this request.")
     if call.method not in route.methods:
         return _method_not_allowed(call, route)
+    if route.outage is not None:  # before anything that might let somebody pass
+        detail = "This route is out of service: what it is configured with cannot be used."
+        return _refuse(call, call.started, 503, route.outage.code, detail)
     identity = None
     if route.auth_required:
         call.identity = identity = access.identify(call.authorization, call.api_key, wall)

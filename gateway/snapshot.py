@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from random import random
 
 import structlog
 
@@ -25,6 +26,7 @@ from .entries import Entry, Fields
 from .headers import Names
 from .identities import Identities
 from .living import Living
+from .outages import Outage
 from .pool import Service, Target
 from .revoked import Revoked
 from .routing import Router, Rule
@@ -54,6 +56,7 @@ class Snapshot:
     api_key_header: bytes = b"x-api-key"
     names: Names = field(default_factory=lambda: headers.of_requests(b"x-api-key"))
     resolved_at: float = 0.0
+    outages: tuple[Outage, ...] = ()
 
 
 def compile(
@@ -66,14 +69,17 @@ def compile(
     now: float,
     wall: float,
 ) -> Snapshot:
-    """Raises ValueError for what cannot be compiled. Targets that cannot be reached by any address are left out."""
+    """What cannot be used is out of service, and among the outages. Raises ValueError where nobody can say what that is:
+    for a path that cannot be read, as it is not known which requests it would have been for. Targets that cannot be
+    reached by any address are left out."""
     parts = _parts(entries)
-    services = {name: _service(name, fields, parts, living, now) for name, fields in parts.services.items()}
+    services, broken = _services(parts, living, now)
     routes = [
-        (fields, _route(name, fields, services[fields["service"]], parts, living))
+        (fields, _route_or_outage(name, fields, services, broken, parts, living))
         for name, fields in _of(entries, "route")
         if fields["enabled"]
     ]
+    out_of_service = [route.outage for _, route in routes if route.outage is not None]
     rules = tuple(_rule(fields, route) for fields, route in routes)
     header = str(entries.get(("setting", "gateway"), {}).get("api_key_header", "X-API-Key")).lower().encode()
     verifier = Verifier(callers.issuers, leeway_s=conf().JWT_LEEWAY_S)
@@ -93,6 +99,7 @@ def compile(
         api_key_header=header,
         names=before.names if before.api_key_header == header else headers.of_requests(header),
         resolved_at=now,
+        outages=(*callers.outages, *broken.values(), *out_of_service),
     )
 
 
@@ -130,18 +137,56 @@ def _parts(entries: Entries) -> _Parts:
     return _Parts(dict(_of(entries, "plan")), dict(_of(entries, "service")), targets, transforms)
 
 
+class _Unusable(ValueError):
+    """code: as an outage has it."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 @contextmanager
-def _about(kind: str, name: str) -> Iterator[None]:
-    """Whoever reads what is wrong with a configuration wants to know with what."""
+def _unusable(code: str) -> Iterator[None]:
+    """The innermost one's code counts. A TypeError is a value of another shape, written by somebody else than us."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{kind} {name}: {error}") from error
+    except _Unusable:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _Unusable(code, str(error)) from error
 
 
-def _service(name: str, fields: Fields, parts: _Parts, living: Living, now: float) -> Service:
-    with _about("service", name):
-        return living.service(name, fields, parts.targets.get(name, ()), now)
+def _services(parts: _Parts, living: Living, now: float) -> tuple[dict[str, Service], dict[str, Outage]]:
+    services, broken = {}, {}
+    for name, fields in parts.services.items():
+        try:
+            with _unusable("service_unusable"):
+                services[name] = living.service(name, fields, parts.targets.get(name, ()), now)
+        except _Unusable as error:
+            broken[name] = Outage("service", name, error.code, str(error))
+    return services, broken
+
+
+def _route_or_outage(
+    name: str, fields: Fields, services: Mapping[str, Service], broken: Mapping[str, Outage], parts: _Parts,
+    living: Living,
+) -> Route:  # fmt: skip
+    service = fields["service"]
+    try:
+        if service in broken:
+            raise _Unusable(broken[service].code, str(broken[service]))
+        with _unusable("route_unusable"):
+            return _route(name, fields, services[service], parts, living)
+    except _Unusable as error:
+        # Without a target: whatever overlooks the outage leads nowhere.
+        return Route(
+            name,
+            Service(service, (), random=random),
+            path=fields["path"],
+            path_kind=fields["path_kind"],
+            methods=_methods(fields["methods"]),
+            outage=Outage("route", name, error.code, str(error)),
+        )
 
 
 def _rule(fields: Fields, route: Route) -> Rule[Route]:
@@ -211,8 +256,9 @@ def _transforms(route: str, service: str, parts: _Parts, living: Living) -> Tran
         found += [(name, fields) for _, name, fields in of_it]
     if not found:
         return None
-    with _about("route", route):
+    with _unusable("transform_unusable"):
         changes = edits.compile([edits.Spec(fields["request"], fields["response"]) for _, fields in found])
+    with _unusable("plugin_unusable"):
         plugged = hooks.compile(
             [_row(name, fields) for name, fields in found if fields["plugin"]], living.plugins, conf().PLUGINS
         )

@@ -89,6 +89,9 @@ def explain(
     if asked.method not in route.methods:
         return found.refuse("method", 405, f"the route takes {', '.join(sorted(route.methods))}")
     found.note("method", "ok", f"the route takes {asked.method}")
+    if route.outage is not None:
+        why = f"the route is out of service ({route.outage.code}): {route.outage.reason}"
+        return found.refuse("configuration", 503, why)
     identity = _caller(found, snapshot, route, fields, consumer)
     if identity is not None or not route.auth_required:
         _limits(found, route, identity, client_ip)
@@ -202,7 +205,8 @@ def _caller(
         return None
     identity, why = _identity(snapshot, fields, consumer)
     if identity is None:
-        found.refuse("authenticate", 401, why)
+        issuers = [str(one) for one in snapshot.outages if one.kind == "issuer"]
+        found.refuse("authenticate", 401, "; ".join([why, *(f"out of service: {told}" for told in issuers)]))
         return None
     found.note("authenticate", "ok", f"the caller is {identity.subject}")
     wrong = auth.explain(route.roles, route.scopes, identity)

@@ -7,12 +7,12 @@ Only what the change touches and what that names, for a whole configuration take
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from . import callers, edits, routing, rows, secret_box, snapshot
+from . import callers, edits, routing, rows, snapshot
 from .entries import LINKS, Change, Entry, Fields
 from .jwks import Jwks
 from .living import Living
@@ -33,9 +33,11 @@ def check(made: Iterable[Change], found: rows.Rows) -> None:
     if any(kind == "issuer" for kind, _ in touched):
         _check_issuers()
     try:
-        _compile(whole)
-    except (ValueError, KeyError, secret_box.Sealed) as error:
+        outages = compiled(whole).outages
+    except (ValueError, KeyError) as error:
         raise ValidationError(f"The gateway could not load this: {error}") from error
+    if outages:
+        raise ValidationError(f"The gateway could not load this: {outages[0]}")
 
 
 def _with_named(touched: dict[Entry, Fields], found: rows.Rows) -> dict[Entry, Fields]:
@@ -109,7 +111,8 @@ def _check_issuers() -> None:
         raise ValidationError(f"At most {MOST_ENABLED} issuers can be enabled.")
 
 
-def _compile(entries: dict[Entry, Fields]) -> None:
+def compiled(entries: Mapping[Entry, Fields]) -> snapshot.Snapshot:
+    """As an edge would have it, but for its targets' addresses and the keys of key sets. Raises ValueError."""
     issuers = [fields for (kind, _), fields in entries.items() if kind == "issuer"]
     sources = {
         key: Jwks(*key, start=lambda fetch: None)
@@ -118,4 +121,5 @@ def _compile(entries: dict[Entry, Fields]) -> None:
     }
     now, wall = time.monotonic(), time.time()  # noqa: TID251  (keys expire in wall time)
     who = callers.read(entries, (), sources, wall)
-    snapshot.compile(entries, who, 0, Living(lambda url: _NOWHERE), snapshot.Snapshot(), now=now, wall=wall)
+    living = Living(lambda url: _NOWHERE)
+    return snapshot.compile(entries, who, 0, living, snapshot.Snapshot(), now=now, wall=wall)

@@ -62,7 +62,7 @@ def families() -> Iterator[Metric]:
         tally.retire(standing.names(snapshot), now)
         mine = metrics.figures(
             tally, standing.of(snapshot, now), snapshot.version, snapshot_age_s=now - holder.known_at,
-            is_store_up=_limiter.is_store_up,
+            is_store_up=_limiter.is_store_up, outages=snapshot.outages,
         )  # fmt: skip
     yield from metrics.families([mine])
 

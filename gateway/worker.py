@@ -166,12 +166,16 @@ class Worker:
         ]
         is_loaded = snapshot.version >= 0
         document = {
-            "status": "ok" if is_loaded and not dead else "degraded",
+            "status": "ok" if is_loaded and not dead and not snapshot.outages else "degraded",
             "snapshot_version": snapshot.version,
             "routes": len(snapshot.routes),
             "uptime_s": round(now - self.started, 1),
             "connections": len(self.connections),
             "services_down": dead,
+            # Without the reasons, which are for operators: whoever reaches the port sees this.
+            "out_of_service": [
+                {"kind": one.kind, "name": one.name, "code": one.code} for one in snapshot.outages
+            ],
             "targets": targets,
         }
         return 200 if is_loaded else 503, orjson.dumps(document), _JSON
@@ -192,6 +196,7 @@ class Worker:
             is_store_up=self.limiter.is_store_up,
             log_dropped=self.access_log.dropped if self.access_log is not None else 0,
             traffic_dropped=self.traffic.dropped,
+            outages=self.snapshot.outages,
         )
 
     # --- on a timer ---

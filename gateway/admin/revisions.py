@@ -16,7 +16,7 @@ from unfold.forms import BaseDialogForm
 
 from foundation import audit, roles
 from foundation.admin import ReadOnlyModelAdmin, asking, done
-from gateway import entries, history, rows
+from gateway import entries, history, rows, soundness
 from gateway.entries import Change
 from gateway.errors import RollbackRefused
 from gateway.models import Revision
@@ -58,10 +58,16 @@ class RevisionAdmin(ReadOnlyModelAdmin):
     readonly_fields = ("version", "made_at", "actor", "source", "counts")
     actions = None
     actions_detail = ("roll_back",)
+    list_before_template = "admin/gateway/revision/out_of_service.html"
     change_form_after_template = "admin/gateway/revision/changes.html"
 
     def has_administer_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return roles.allows(request.user, roles.ADMIN)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        found = soundness.look()
+        shown = {"outages": found.outages[:_SHOWN], "refused": found.refused}
+        return super().changelist_view(request, {**(extra_context or {}), **shown})
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         shown = super().get_changelist_instance(request)

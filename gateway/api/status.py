@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -9,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from gateway import issuers
+from gateway.outages import KINDS
 
 
 class TargetStatusSerializer(serializers.Serializer):
@@ -17,12 +20,20 @@ class TargetStatusSerializer(serializers.Serializer):
     inflight = serializers.IntegerField()
 
 
+class OutageSerializer(serializers.Serializer):
+    kind = serializers.ChoiceField(KINDS)
+    name = serializers.CharField()
+    code = serializers.CharField(help_text="Of a route: as in X-Brain-Error.")
+    reason = serializers.CharField()
+
+
 class StatusSerializer(serializers.Serializer):
     snapshot_version = serializers.IntegerField()
     routes = serializers.IntegerField()
     api_keys = serializers.IntegerField()
     issuers = serializers.ListField(child=serializers.CharField())
     targets = TargetStatusSerializer(many=True)
+    out_of_service = OutageSerializer(many=True, help_text="What of the configuration cannot be used.")
 
 
 class StatusView(APIView):
@@ -42,5 +53,6 @@ class StatusView(APIView):
                 "api_keys": len(snapshot.keys),
                 "issuers": [issuer.name for issuer in snapshot.issuers],
                 "targets": targets,
+                "out_of_service": [asdict(one) for one in snapshot.outages],
             }
         )

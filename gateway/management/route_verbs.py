@@ -1,4 +1,4 @@
-"""`manage.py gateway routes`, `gateway test` and `gateway target on|off|drain`."""
+"""`manage.py gateway routes`, `gateway status`, `gateway test` and `gateway target on|off|drain`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from foundation.commands import FAILED, USAGE, BrainCommand, Failed
+from foundation.commands import DEGRADED, FAILED, USAGE, BrainCommand, Failed
 from gateway import board, changes, tester
 from gateway.holder import Holder
 from gateway.models import Route, Service, Target
@@ -27,6 +27,11 @@ class RouteVerbs:
 
     def define(self) -> None:
         self._command.verb("routes", self.routes, "The routes as a table.")
+        self._command.verb(
+            "status",
+            self.status,
+            "The configuration as an edge would load it now. Exit code 3: something of it cannot be used.",
+        )
         target = self._command.verb(
             "target", self.target, "Turn a target of a service on or off, or drain it."
         )
@@ -80,6 +85,24 @@ class RouteVerbs:
             "enabled",
         )  # fmt: skip
         self._command.table(columns, [_row(route) for route in found])
+
+    def status(self, **options: Any) -> int | None:
+        snapshot = _snapshot()
+        facts = {
+            "version": snapshot.version,
+            "routes": len(snapshot.routes),
+            "targets": len(snapshot.targets),
+            "api_keys": len(snapshot.keys),
+            "issuers": [issuer.name for issuer in snapshot.issuers],
+        }
+        outages = [asdict(one) for one in snapshot.outages]
+        for name, value in facts.items():
+            shown = " ".join(value) if isinstance(value, list) else value
+            self._command.line(f"{name.replace('_', ' '):<9} {shown}")
+        for one in snapshot.outages:
+            self._command.line(f"x {one.kind} {one.name} is out of service ({one.code}): {one.reason}", "red")
+        self._command.document({**facts, "out_of_service": outages})
+        return DEGRADED if outages else None
 
     def target(self, *, action: str, service: str, url: str, **options: Any) -> None:
         row = Target.objects.select_related("service").filter(service__name=service, url=url).first()
