@@ -18,6 +18,25 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+# Ours to ask: a chart is drawn over several frames, a page is laid out anew when its size changes.
+_INK = """([name, least]) => {
+  const canvas = document.querySelector(`[data-chart=${name}] canvas`);
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return pixels.filter((value, at) => at % 4 === 3 && value > 0).length > least;
+}"""
+_FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+def is_drawn(page: Page, chart: str) -> None:
+    """Waits until more than an axis can be seen of it."""
+    page.wait_for_function(_INK, arg=[chart, 500])
+
+
+def fits(page: Page) -> None:
+    """Waits until nothing hangs out to the right."""
+    page.wait_for_function(_FITS)
+
+
 @contextmanager
 def page(*, dark: bool = False) -> Iterator[Page]:
     try:

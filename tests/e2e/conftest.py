@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -50,7 +51,8 @@ def checkout() -> Iterator[Path]:
     yield home
     left = processes_below(home)
     for pid in left:
-        os.kill(pid, 9)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, 9)
     shutil.rmtree(home, ignore_errors=True)
     assert left == {}
 

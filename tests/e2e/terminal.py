@@ -38,7 +38,8 @@ class Terminal:
         """Everything printed so far, once `words` is in it. Fails with the text when they do not come."""
         deadline = time.monotonic() + timeout_s
         while words not in self.text:
-            assert self._reader.is_alive(), f"ended without {words!r}:\n{self.text}"
+            is_over = not self._reader.is_alive()  # asked before the text: its last words may be these
+            assert words in self.text or not is_over, f"ended without {words!r}:\n{self.text}"
             assert time.monotonic() < deadline, f"no {words!r} in {timeout_s:.0f} s:\n{self.text}"
             time.sleep(0.05)
         return self.text
@@ -52,14 +53,14 @@ class Terminal:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {timeout_s:.0f} s:\n{self.text}")
-        self._reader.join(5)
+        self._reader.join(60)
         return self.process.returncode
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._reader.join(5)
+        self._reader.join(60)
         os.close(self._master)
 
     def _read(self) -> None:

@@ -14,6 +14,7 @@ from cache_app import backends, connections, slow, stats, stats_store
 from foundation import roles
 from orm_app.models import User
 
+from .browser import fits
 from .browser import page as browser_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -78,8 +79,8 @@ def test_pages__looked_at_and_acted_on__without_an_error(live_server: Any, sessi
         with page.expect_response(lambda answer: "/cache/live/" in answer.url) as renewed:
             users.get("1")
         assert renewed.value.status == 200
-        page.get_by_text("newcomers").wait_for(timeout=15_000)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_text("newcomers").wait_for()
+        fits(page)
 
         page.goto(f"{live_server.url}/admin/cache/keys/?pattern=report")
         page.get_by_role("link", name="report:2026").click()
@@ -106,11 +107,9 @@ def test_pages__looked_at_and_acted_on__without_an_error(live_server: Any, sessi
         ):
             page.goto(f"{live_server.url}/admin/cache/{place}")
             page.get_by_text(words).first.wait_for()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
+            fits(page)
         page.set_viewport_size({"width": 390, "height": 800})
         for place in ("", "keys/", "memory/", "invalidate/"):
             page.goto(f"{live_server.url}/admin/cache/{place}")
-            page.wait_for_function(
-                "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-            )
+            fits(page)
     assert problems == []

@@ -54,13 +54,13 @@ def running(
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def until(condition, what: str, timeout_s: float = 60.0):
+def until(condition, what: str, timeout_s: float = 180.0):
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -73,7 +73,7 @@ def until(condition, what: str, timeout_s: float = 60.0):
 
 
 def fetch(url: str) -> tuple[int, str]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.status, answer.read().decode()
 
 
@@ -124,7 +124,7 @@ def test_four_commands__clean_checkout__a_job_runs_and_the_last_one_out_stops_va
         state = f"from queue_app.models import Job; print(Job.objects.get(pk={job!r}).state)"
         until(lambda: "COMPLETED" in run("shell", "--verbosity", "0", "-c", state), f"job {job} runs")
         assert len(list((tmp_path / "mail").glob("*.eml"))) == 1
-    until(lambda: not processes_below(checkout), "Valkey stops with its last user", timeout_s=15)
+    until(lambda: not processes_below(checkout), "Valkey stops with its last user")
 
 
 @pytest.mark.parametrize(

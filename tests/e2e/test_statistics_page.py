@@ -17,15 +17,12 @@ from queue_app import queues, rollups
 from queue_app.histograms import bucket
 from queue_app.models import Rollup
 
+from .browser import fits, is_drawn
 from .browser import page as browser_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 CHARTS = ["failures", "run", "throughput", "wait"]
-INK = """canvas => {
-  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return pixels.filter((value, at) => at % 4 === 3 && value > 0).length;
-}"""
 
 
 @pytest.fixture
@@ -67,19 +64,21 @@ def test_charts__page__drawn_and_kept_over_a_refresh_without_an_error(
         page.goto(f"{live_server.url}/admin/queue_app/{path}")
         page.wait_for_function("window.brainCharts && window.brainCharts.size === 4")
         assert sorted(page.evaluate("[...brainCharts.keys()]")) == CHARTS
-        assert all(page.locator(f"[data-chart={name}] canvas").evaluate(INK) > 500 for name in CHARTS)
+        for name in CHARTS:
+            is_drawn(page, name)
         assert page.evaluate("document.documentElement.classList.contains('dark')") is dark
         axis = page.evaluate("brainCharts.get('wait').options.scales.x.ticks.color")
         assert axis == ("#9ca3af" if dark else "#4b5563")
 
         page.evaluate("window.before = new Map(brainCharts)")
         page.locator("[data-chart=wait]").get_by_role("button", name="p99").click()
+        page.evaluate(
+            "window.settled = 0; document.addEventListener('htmx:afterSettle', () => { window.settled += 1; })"
+        )
         with page.expect_response(lambda answer: "/live/" in answer.url) as refreshed:
             pass
         assert refreshed.value.status == 200
-        page.wait_for_function(
-            "document.querySelector('#brain-live.htmx-swapping, #brain-live.htmx-settling') === null"
-        )
+        page.wait_for_function("window.settled > 0")
         assert page.evaluate("[...brainCharts].every(([name, chart]) => before.get(name) === chart)")
         assert page.evaluate("brainCharts.get('wait').isDatasetVisible(2)") is False
 
@@ -87,7 +86,7 @@ def test_charts__page__drawn_and_kept_over_a_refresh_without_an_error(
         page.keyboard.press("Home")
         assert "completed" in page.locator("[data-chart=throughput] .brain-spoken").inner_text()
         page.set_viewport_size({"width": 390, "height": 800})
-        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        fits(page)
     assert problems == []
 
 

@@ -24,7 +24,7 @@ from .terminal import Terminal
 pytestmark = pytest.mark.slow
 
 READY = "Brain Platform is ready"
-INSTALL_TIMEOUT_S = 240
+INSTALL_TIMEOUT_S = 600
 
 
 class Platform:
@@ -35,17 +35,17 @@ class Platform:
         self.terminal: Terminal | None = None
         self._token: str | None = None
 
-    def up(self, timeout_s: float = 60) -> str:
+    def up(self, timeout_s: float = 180) -> str:
         command = ["./brain", "up", "--port", str(self.ports[0]), "--edge-port", str(self.ports[1])]
         self.terminal = Terminal(command, self.checkout, clean_environment())
-        return self.terminal.read_until(READY, timeout_s) and self.terminal.read_until("Bearer $TOKEN", 5)
+        return self.terminal.read_until(READY, timeout_s) and self.terminal.read_until("Bearer $TOKEN", 60)
 
     @property
     def state(self) -> dict[str, Any]:
         return json.loads((self.checkout / ".brain" / "up.json").read_text())
 
     def curl(self, command: str) -> str:
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
@@ -70,7 +70,7 @@ class Platform:
         ]
         return next(job for job in jobs if job["payload"]["to"] == recipient)
 
-    def until_state(self, recipient: str, state: str, timeout_s: float = 60) -> dict[str, Any]:
+    def until_state(self, recipient: str, state: str, timeout_s: float = 240) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
         while (job := self.job(recipient))["state"] != state:
             assert time.monotonic() < deadline, job
@@ -84,7 +84,7 @@ def platform(checkout: Path) -> Iterator[Platform]:
     yield platform
     if platform.terminal is not None:
         platform.terminal.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while processes_below(checkout) and time.monotonic() < deadline:
         time.sleep(0.1)
 
@@ -163,12 +163,13 @@ def test_round_robin__twelve_requests_on_both_doors__reach_all_instances(platfor
 def test_limit__a_burst__ends_in_429_with_retry_after_and_ratelimit(platform, printed):
     state = platform.state
     command = f"curl -si -H 'X-API-Key: {state['api_key']}' {state['edge']}/api/v1/tasks"
-    answers = [platform.curl(command) for _ in range(12)]
-    refused = [answer for answer in answers if statuses(answer) == [429]]
-    assert refused
+    # A burst of ten, and one more a second: a machine on which a call takes half of it needs twice as many.
+    answers = (platform.curl(command) for _ in range(200))
+    refused = next(answer for answer in answers if statuses(answer) != [200])
+    assert statuses(refused) == [429]
     for header in ("Retry-After", "RateLimit", "RateLimit-Policy"):
-        assert re.search(f"^{header}: ", refused[-1], re.MULTILINE | re.IGNORECASE)
-    assert "application/problem+json" in refused[-1]
+        assert re.search(f"^{header}: ", refused, re.MULTILINE | re.IGNORECASE)
+    assert "application/problem+json" in refused
 
 
 def test_unrouted__edge__is_404_problem_json(platform, printed):
@@ -194,7 +195,7 @@ def test_request_id__one_post__runs_from_the_gateway_to_the_mail(platform, print
     assert any(f"X-Request-Id: {request_id}" in mail and recipient in mail for mail in mails)
     for process in ("edge", "tasks", "worker"):
         log = Path(state["logs"][process])
-        deadline = time.monotonic() + 5  # the edge writes its lines down once a second
+        deadline = time.monotonic() + 60  # the edge writes its lines down once a second
         while request_id not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert request_id in log.read_text(), process
@@ -226,7 +227,7 @@ def test_ctrl_c__running_platform__stops_orderly_and_leaves_nothing(platform, pr
     terminal = platform.terminal
     pids = platform.state["pids"]
     terminal.interrupt()
-    assert terminal.wait(timeout_s=20) == 0
+    assert terminal.wait(timeout_s=120) == 0
     text = terminal.text
     order = [text.index(f"{name} stopped") for name in ("edge", "worker", "mail")] + [
         text.index("Valkey stopped")
@@ -256,7 +257,7 @@ def test_second_up__while_running__says_already_running(platform, printed):
 
 def test_kill_9__supervisor__leaves_nothing_behind(platform, printed):
     os.kill(platform.state["pids"]["up"], signal.SIGKILL)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while left := processes_below(platform.checkout):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
