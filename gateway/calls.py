@@ -127,6 +127,7 @@ class Recorder(Protocol):
     def retried(self, service: str) -> None: ...
     def retry_denied(self, service: str) -> None: ...
     def upstream_failed(self, target: str, code: str) -> None: ...
+    def answered_stale(self, route: str, code: str) -> None: ...
 
 
 class Call:
@@ -166,6 +167,11 @@ class Call:
     def takes(self) -> frozenset[str]:
         """The methods that a request like this could have, by this route or its neighbours."""
         return self.route.methods if self.route is not None else frozenset()
+
+    def older_answer(self, code: str, now: float) -> Refusal | None:
+        """A target's good answer to the same request from before, to be given while none answers for the reason `code`.
+        The DRF door keeps none."""
+        return None
 
     def credentials(self, key_header: bytes) -> Headers:
         """Those that the target is to see: on an open route Authorization is the target's own business."""

@@ -13,7 +13,7 @@ from foundation import problems
 from . import answers, dial, pipeline, routing, stale, tunnel
 from . import headers as heads
 from .auth import of_one_key
-from .calls import HeaderPairs, Pause, Refusal, Route, Step, TakeTokens, UpstreamFailed
+from .calls import HeaderPairs, Pause, Refusal, Step, TakeTokens, UpstreamFailed
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
 from .pool import Target
@@ -34,10 +34,8 @@ DRAIN_BYTES = (
     65536  # a body up to this size is read to its end after an early answer, a larger one is cut off
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_SERVICE = (502, 503, 504)
 ASIDE_BYTES = 65536  # of a request's body from which on it is changed by a thread
 _EDITORS = ThreadPoolExecutor(2, thread_name_prefix="gateway-edits")
-_NOT_THE_TARGETS = ("limiter_unavailable", "plugin_failed", "plugin_reply")
 
 
 class Exchange(Request):
@@ -425,22 +423,20 @@ class Exchange(Request):
             )
         return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.fields)
 
-    def _answer_of_old(self) -> bool:
-        """Whether there was one to give."""
-        assert self.route is not None  # noqa: S101
-        now = time.monotonic()
+    def older_answer(self, code: str, now: float) -> Refusal | None:
+        """Of GET alone: anything else would seem to have been done."""
+        assert self.route is not None  # noqa: S101  (the caller has looked)
+        if self.method != "GET":
+            return None
         found = self.edge.worker.stale.find(self._stale_key(), self.route.stale_s, now)
         if found is None:
-            return False
+            return None
+        self.bytes_out = len(found.body)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in found.headers]
-        age = (("Age", str(int(now - found.kept_at))), ("X-Brain-Error", self.code))
-        self.respond(200, found.body, "", (*headers, *age))
-        return True
+        headers.append(("Age", str(int(now - found.kept_at))))
+        return Refusal(200, code, "", tuple(headers), body=found.body)
 
     def refuse(self, refusal: Refusal) -> None:
-        route = self.route
-        if route is not None and route.stale_s and _wants_target(refusal, route) and self._answer_of_old():
-            return
         if self.changes is not None and refusal.status >= 500 and refusal.body is None:
             refusal = self.changes.instead_of(refusal)
         headers = (("X-Brain-Error", refusal.code), *refusal.headers)
@@ -476,13 +472,6 @@ class Exchange(Request):
         """The answer comes before the end of the request: is the rest worth reading?"""
         if self.chunked or self.expects or self.length > DRAIN_BYTES:
             self.keep = False
-
-
-def _wants_target(refusal: Refusal, route: Route) -> bool:
-    """Whether a target's older answer would be better: no limit and no plugin has spoken."""
-    return refusal is route.fallback or (
-        refusal.status in _NO_SERVICE and refusal.code not in _NOT_THE_TARGETS
-    )
 
 
 def _connect_failure(error: OSError) -> UpstreamFailed:

@@ -181,11 +181,15 @@ def resumed(call: Call, now: float) -> Step:
 
 def timed_out(call: Call, now: float) -> Refusal:
     """The whole time for this call is over, whatever it waits for."""
+    was_admitted = call.target is not None or bool(call.tried)  # else the limits may still say no
     if call.target is not None:
         call.recorder.upstream_failed(call.target.name, "total_timeout")
         _settle(call, FAILED, now)
     elif call.retrying:
         _retried(call)
+    older = _older(call, "total_timeout", now) if was_admitted else None
+    if older is not None:
+        return older
     return _refuse(call, now, 504, "total_timeout", "The request took longer than it may in all.")
 
 
@@ -324,6 +328,8 @@ def _record(call: Call, status: int, target: str, now: float) -> None:
 
 def _given_up(call: Call, failure: UpstreamFailed, now: float) -> Refusal:
     route = _route(call)
+    if (older := _older(call, failure.code, now)) is not None:
+        return older
     if route.fallback is not None:
         return _fall_back(call, route.fallback, now)
     if failure.timed_out:
@@ -334,11 +340,24 @@ def _given_up(call: Call, failure: UpstreamFailed, now: float) -> Refusal:
 def _no_target(call: Call, route: Route, now: float) -> Refusal:
     if call.retrying:
         _retried(call)
+    if (older := _older(call, "no_target", now)) is not None:
+        return older
     if route.fallback is not None:
         return _fall_back(call, route.fallback, now)
     wait_s = max(1, round(route.service.wait_s(now)))
     detail = "No healthy upstream is left."
     return _refuse(call, now, 503, "no_target", detail, (("Retry-After", str(wait_s)),))
+
+
+def _older(call: Call, code: str, now: float) -> Refusal | None:
+    """Counted as what the client gets, and for itself: the failures of targets are counted already."""
+    route = _route(call)
+    older = call.older_answer(code, now) if route.stale_s else None
+    if older is not None:
+        call.code = code
+        call.recorder.answered_stale(route.name, code)
+        _record(call, older.status, "", now)
+    return older
 
 
 def _fall_back(call: Call, fallback: Refusal, now: float) -> Refusal:

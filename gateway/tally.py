@@ -63,6 +63,7 @@ class Tally:
         self.refusals: dict[str, int] = {}
         self.plugin_failures: dict[str, int] = {}
         self.upstream_errors: dict[tuple[str, str], int] = {}
+        self.stale: dict[tuple[str, str], int] = {}
         self.ejections: dict[tuple[str, str], int] = {}
         self.unedited: dict[tuple[str, str], int] = {}
         self.store_failures = self.tunnels = self.tunnels_opened = self.folded = 0
@@ -138,6 +139,13 @@ class Tally:
         except KeyError:
             self._first(self.upstream_errors, (target, reason), (OTHER, OTHER))
 
+    def answered_stale(self, route: str, reason: str) -> None:
+        """A target's answer from before was given, as none answered now. reason: as for upstream_failed, or no_target."""
+        try:
+            self.stale[route, reason] += 1
+        except KeyError:
+            self._first(self.stale, (route, reason), (OTHER, OTHER))
+
     def ejected(self, service: str, target: str) -> None:
         try:
             self.ejections[service, target] += 1
@@ -187,6 +195,7 @@ class Tally:
             + (len(BUCKETS_S) + 3) * len(self.upstream)
             + len(self.rate_limited) + len(self.retries) + len(self.retries_denied) + len(self.panics) + len(self.refusals)
             + len(self.plugin_failures) + len(self.upstream_errors) + len(self.ejections) + len(self.unedited)
+            + len(self.stale)
         )  # fmt: skip
 
     def _first(self, counts: dict[K, int], key: K, other: K) -> None:
@@ -245,7 +254,10 @@ class Tally:
     def _used(self) -> set[tuple[str, str]]:
         """("route" or "service" or "target", its name)"""
         found = {(kind, name) for key in self.cells for kind, name in zip(_KINDS, key[:3], strict=True)}
-        found |= {("route", route) for route in (*self.rate_limited, *(route for route, _ in self.unedited))}
+        found |= {
+            ("route", route)
+            for route in (*self.rate_limited, *(route for route, _ in (*self.unedited, *self.stale)))
+        }
         found |= {("service", service) for service in (*self.retries, *self.retries_denied, *self.panics)}
         found |= {("target", target) for target, _ in self.upstream_errors}
         found |= {(kind, name) for key in self.ejections for kind, name in zip(_KINDS[1:], key, strict=True)}
@@ -271,6 +283,7 @@ class Tally:
         self.upstream_errors = _summed(self.upstream_errors, lambda key: (named("target", key[0]), key[1]))
         self.ejections = _summed(self.ejections, pair)
         self.unedited = _summed(self.unedited, lambda key: (route(key[0]), key[1]))
+        self.stale = _summed(self.stale, lambda key: (route(key[0]), key[1]))
         cells, self.cells, self._found = self.cells, {}, {}
         for key, cell in cells.items():
             renamed = (route(key[0]), *pair(key[1:3]), *key[3:])

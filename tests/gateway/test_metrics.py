@@ -86,6 +86,7 @@ def test_render__everything_else__under_its_name() -> None:
         tally.retried("tasks")
         tally.retry_denied("tasks")
         tally.upstream_failed("a:80", "tls")
+        tally.answered_stale("/tasks", "no_target")
         tally.ejected("tasks", "a:80")
         tally.panicked("tasks")
         tally.plugin_failed("stamp")
@@ -107,6 +108,7 @@ def test_render__everything_else__under_its_name() -> None:
     assert value(found, "retries_total", service="tasks") == 2
     assert value(found, "retries_denied_total", service="tasks") == 2
     assert value(found, "upstream_errors_total", target="a:80", reason="tls") == 2
+    assert value(found, "stale_answers_total", route="/tasks", reason="no_target") == 2
     assert value(found, "ejections_total", **target) == 2
     assert value(found, "panics_total", service="tasks") == 2
     assert value(found, "plugin_failures_total", plugin="stamp") == 2

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from gateway import stale
+from gateway import metrics, stale
+from gateway.access_log import AccessLog
 from gateway.headers import Headers
 from gateway.stale import Answer, Answers
+
+from .client import request
+from .conftest import RunningEdge, route, target
+from .odd_upstream import OddUpstream, running
 
 
 def key(uri: bytes = b"/x", *fields: tuple[bytes, bytes]) -> stale.Key:
@@ -102,3 +112,55 @@ def test_answers__body_over_its_own_bound__not_kept() -> None:
     answers = Answers()
     answers.keep(key(), Answer([], b"x" * (stale.MAX_BODY_BYTES + 1), 0.0))
     assert answers.find(key(), 60.0, 0.0) is None
+
+
+# --- on the edge
+# ----------------------------------------------------------------------------------------------------------------
+def go_away(one: OddUpstream, edge: RunningEdge) -> None:
+    """Connections that are kept open have noticed it, too."""
+    one.die()
+    deadline = time.monotonic() + 15
+    while any(up.alive for up in edge.targets[0].idle):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_edge__stale_answer__figures_and_log_say_what_the_client_got_and_why(
+    start_edge: Callable[..., RunningEdge], tmp_path: Path
+) -> None:
+    with running(1) as (one,):
+        edge = start_edge([route("/api", [target(one.port)], stale_s=60.0)])
+        edge.worker.access_log = AccessLog(str(tmp_path / "access.log"))
+        first = edge.ask(request("/api/x"))
+        go_away(one, edge)
+        answers = [edge.ask(request("/api/x")) for _ in range(5)]  # the breaker opens after two of them
+    assert [answer.status for answer in answers] == [200] * 5
+    edge.worker.access_log.close()
+    edge.worker.access_log = None
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert [line["status"] for line in lines] == [200] * 6
+    reasons = ["connect_failed"] * 2 + ["no_target"] * 3
+    assert [line["reason"] for line in lines[1:]] == reasons
+    assert {line["bytes_out"] for line in lines} == {len(first.body)}
+    tally = edge.worker.tally
+    counted = {(key[2] != "", key[4]): cell.count for key, cell in tally.cells.items()}
+    assert counted == {(True, 2): 1, (False, 2): 5}
+    assert tally.stale == {("/api", reason): reasons.count(reason) for reason in reasons}
+    assert tally.upstream_errors == {(edge.targets[0].name, "connect_failed"): 2}
+    assert tally.refusals == {}
+    figures = metrics.render([edge.worker._figures()]).decode()
+    assert 'brain_gateway_stale_answers_total{route="/api",reason="no_target"} 3' in figures
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+def test_edge__other_method_than_get__no_stale_answer(
+    start_edge: Callable[..., RunningEdge], method: str
+) -> None:
+    with running(1) as (one,):
+        edge = start_edge([route("/api", [target(one.port)], stale_s=60.0)])
+        assert edge.ask(request("/api/x")).status == 200
+        go_away(one, edge)
+        with edge.client() as client:
+            answer = client.send(request("/api/x", method=method)).answer(head=method == "HEAD")
+    assert answer is not None
+    assert answer.status == 502
