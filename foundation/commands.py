@@ -1,6 +1,6 @@
 """The base of our commands: subcommands, --json, exit codes, tables and progress on a terminal.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage (argparse), 3 degraded. stdout carries the result, stderr everything else.
+Exit codes: 0 ok, 1 failed, 2 wrong usage (argparse), 3 degraded, 130 and 141 as after SIGINT and SIGPIPE. stdout carries the result, stderr everything else.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError, connections
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+
+from . import stdout
 
 OK, FAILED, USAGE, DEGRADED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what a shell reports for SIGINT
@@ -52,6 +54,7 @@ class BrainCommand(BaseCommand):
 
     is_brief = False  # without a verb: it tells something and ends, as verbs do
     is_json: bool
+    stdout: OutputWrapper
     console: Console
     _result: Any
     _no_color: bool
@@ -179,7 +182,20 @@ class BrainCommand(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._argv = argv
-        super().run_from_argv(argv)
+        checked = stdout.Checked(sys.stdout)
+        if self.stdout._out is sys.stdout:
+            self.stdout = OutputWrapper(checked)
+        try:
+            try:
+                super().run_from_argv(argv)
+            finally:
+                checked.flush()  # what argparse has said, too
+        except stdout.Lost as lost:
+            stdout.forget()
+            if lost.has_reader_left:  # `| head -1`: it has what it wanted
+                sys.exit(stdout.READER_LEFT)
+            self._tell(f"stdout: {lost}", "", as_json="--json" in argv)
+            sys.exit(FAILED)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
@@ -230,6 +246,8 @@ class BrainCommand(BaseCommand):
             raise AssertionError("argparse's error returned")
 
         parser.error = error
+        # argparse's own passes over a stdout that takes nothing.
+        parser.print_help = lambda file=None: stdout.Checked(file or sys.stdout).write(parser.format_help())
         return parser
 
     def _console(self, *, force_color: bool) -> Console:
