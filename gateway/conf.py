@@ -19,6 +19,9 @@ class GatewayConf:
         60.0, low=0.05, high=3600
     )  # for a client that does not read its response
     TUNNEL_IDLE_S: float = setting(0.0, low=0.0, high=604_800)  # a WebSocket without a byte; 0: no bound
+    TUNNEL_PAST_EXPIRY_S: float = setting(
+        0.0, low=0.0, high=604_800
+    )  # that a WebSocket or event stream may outlive its key or token
     LINGER_S: float = setting(
         2.0, low=0.0, high=60
     )  # to read an answer that came before the request was all sent

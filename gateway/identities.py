@@ -7,6 +7,7 @@ strangers can neither fill the memory nor choose what is in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from . import auth
 from .auth import Identity
@@ -16,6 +17,19 @@ from .tokens import Issuer, Rejected, Verifier
 _SPELT = (b"Bearer ", b"bearer ")
 # Until when (wall), who, by whom signed, jti, iat.
 _Seen = tuple[float, Identity, Issuer, str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What somebody who stays for long was let in by. by: the callers of the snapshot that was asked. issuer: None for an
+    API key. until: wall, from when on no new request would be let in by it."""
+
+    by: Identities
+    identity: Identity
+    until: float
+    issuer: Issuer | None = None
+    jti: str = ""
+    issued_at: float | None = None
 
 
 class Identities:
@@ -81,6 +95,38 @@ class Identities:
         except Rejected as reason:
             return str(reason)
         return ""
+
+    def grounds(self, authorization: bytes | None, api_key: bytes | None, wall: float) -> Grounds | None:
+        """Of a caller who was let in a moment ago; None where that has changed already. Not for the path of a request."""
+        if api_key is not None:
+            identity = self._by_key(api_key, wall)
+            return None if identity is None else Grounds(self, identity, identity.expires_at)
+        if authorization is None:
+            return None
+        seen = self._young.get(authorization) or self._old.get(authorization)
+        try:
+            _, identity, issuer, jti, issued_at = seen or self._verified(authorization, wall)
+        except Rejected:
+            return None
+        return Grounds(self, identity, self._end(issuer, identity), issuer, jti, issued_at)
+
+    def look_again(self, grounds: Grounds, authorization: bytes | None, wall: float) -> Grounds | None:
+        """The same as it stands now, its end apart; None where it is no good any more. Of an issuer who is the same no
+        signature is looked at again: that its key set has other keys by now takes nothing back."""
+        if grounds.issuer is None:
+            identity = self._keys.get(grounds.identity.key_digest)
+            return None if identity is None else Grounds(self, identity, identity.expires_at)
+        issuer = next((one for one in self._verifier.issuers if one == grounds.issuer), None)
+        if issuer is None:
+            return self.grounds(authorization, None, wall)
+        identity, jti, issued_at = grounds.identity, grounds.jti, grounds.issued_at
+        if self._is_revoked(identity, issuer, jti, issued_at, authorization or b""):
+            return None
+        return Grounds(self, identity, self._end(issuer, identity), issuer, jti, issued_at)
+
+    def _end(self, issuer: Issuer, identity: Identity) -> float:
+        leeway_s = self._verifier.leeway_s if issuer.leeway_s is None else issuer.leeway_s
+        return identity.expires_at + leeway_s
 
     def carry_over(self, before: Identities, wall: float) -> None:
         """Remember what the last snapshot's remembered, except tokens that expired, that are revoked by now, or

@@ -25,6 +25,7 @@ from .routing import Asked
 if TYPE_CHECKING:
     from .auth import Identity
     from .edge import Edge
+    from .identities import Grounds
     from .transforming import Transformation
     from .upstream import Upstream
 
@@ -41,10 +42,11 @@ class Request(Call, ABC):
     """
 
     __slots__ = (
-        "_end_of_chunks", "_hops_line", "changes", "chunked", "collected", "edge", "expects", "http11", "is_for_us", "keep",
+        "_end_of_chunks", "_hops_line", "changes", "chunked", "collected", "edge", "expects", "grounds", "http11", "is_for_us", "keep",
         "kept", "length", "lines", "over", "path", "pending", "preamble", "request_id", "sent", "takes_trailers", "target_uri",
         "traceparent", "up", "wait_s", "wants_upgrade",
     )  # fmt: skip
+    grounds: Grounds  # set by ongoing.py, of the few that are still under way when it looks
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import pipeline
+from .conf import conf
 from .headers import Headers, listed
 
 if TYPE_CHECKING:
@@ -61,6 +62,17 @@ def close(exchange: Exchange) -> None:
     pipeline.hung_up(exchange, time.monotonic())
     exchange.edge.worker.over(exchange)
     exchange.edge.transport.close()
+
+
+def end(exchange: Exchange, code: str) -> None:
+    """By our own decision. code: the reason, for the log."""
+    edge = exchange.edge
+    exchange.code = code
+    close(exchange)
+    for transport in (edge.transport, *([exchange.up.transport] if exchange.up is not None else [])):
+        if transport.get_write_buffer_size():  # to be closed, it would wait for whoever does not read
+            transport.abort()
+    edge.lingering, edge.deadline = True, time.monotonic() + conf().LINGER_S
 
 
 def _notice_silence(transport: asyncio.Transport) -> None:

@@ -86,6 +86,15 @@ class Upstream(asyncio.Protocol):
         """It had served before, and nothing of a response to the present request has come."""
         return self.used > 1 and not self._head_bytes and not self._status
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer that is coming goes on for as long as somebody listens."""
+        fields = self._preamble.fields if self._preamble is not None else ()
+        return any(
+            name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+            for name, value in fields
+        )
+
     def is_quiet(self) -> bool:
         """Nothing has come of the target, its end neither, that the event loop has not had the time to tell of."""
         poll = select.poll()

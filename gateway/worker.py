@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 from django.db import close_old_connections, connections
 
-from . import forwarding, metrics, stale, standing, watch
+from . import forwarding, metrics, ongoing, stale, standing, watch
 from .access_log import AccessLog
 from .board import Board
 from .conf import conf
@@ -231,6 +231,11 @@ class Worker:
             for target in self.holder.retired:
                 _close_idle(target, older_than=float("inf"))
             self.tally.retire(standing.names(self.snapshot), time.monotonic())
+            self._look_at_callers()
+
+    def _look_at_callers(self) -> None:
+        wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
+        ongoing.look(self.connections, self.snapshot.identities, wall)
 
     async def _renew_certificate(self) -> None:
         if self.certificate is not None:
@@ -245,6 +250,7 @@ class Worker:
             except Exception:  # one connection's trouble does not end the others
                 log.exception("expire_failed")
                 edge.transport.abort()
+        self._look_at_callers()
         for target in self.snapshot.targets:
             _close_idle(target, older_than=now - conf().UPSTREAM_IDLE_S)
 

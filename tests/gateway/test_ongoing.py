@@ -1,0 +1,273 @@
+"""WebSockets, event streams and long bodies end when their caller would not be let in any more, and no others do."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway import bucket, keys, ongoing, tokens
+from gateway.auth import Identity
+from gateway.identities import Identities
+from gateway.revoked import Cut, Revocation, Revoked
+from gateway.tokens import Issuer, Verifier
+
+from .client import Client, request
+from .conftest import SECRET, RunningEdge, route, target
+from .odd_upstream import OddUpstream
+from .test_edge import eventually
+from .test_edge_paths import UPGRADE
+
+BRAIN = Issuer("brain", "HS256", SECRET, issuer="brain")
+TESTER = Identity("key:tester", "tester", frozenset({"operator"}), key_digest=keys.digest(b"good-key"))
+ROLES = frozenset({"operator"})
+
+
+def callers(
+    *, key: Identity | None = TESTER, issuers: tuple[Issuer, ...] = (BRAIN,), revoked: Revoked | None = None
+) -> Identities:
+    known = {} if key is None else {key.key_digest: key}
+    return Identities(known, Verifier(issuers), revoked or Revoked())
+
+
+def token(**claims: Any) -> str:
+    now = int(time.time())
+    given = {"sub": "7", "iss": "brain", "exp": now + 600, "iat": now - 5, "jti": "j", "roles": ["operator"]}
+    return f"Authorization: Bearer {tokens.sign(given | claims, 'HS256', SECRET)}"
+
+
+@pytest.fixture
+def served(start_edge: Callable[..., RunningEdge], upstream: OddUpstream) -> RunningEdge:
+    one = target(upstream.port)
+    return start_edge(
+        [
+            route("/api", [one], roles=ROLES),
+            route("/open", [one], auth_required=False),
+            route("/counted", [one], limits=(bucket.per_window("minute", 60, 60),)),
+        ],
+        identities=callers(),
+    )
+
+
+def swap(edge: RunningEdge, **changed: Any) -> None:
+    """The next snapshot, which knew the last one's tokens."""
+    before = edge.worker.snapshot
+    fresh = callers(**changed)
+    fresh.carry_over(before.identities, time.time())
+    edge.worker.holder.snapshot = replace(before, identities=fresh)
+
+
+def websocket(edge: RunningEdge, *credentials: str, path: str = "/api") -> Client:
+    client = edge.client()
+    key = None if credentials else "good-key"
+    client.send(request(f"{path}/websocket", *UPGRADE, *credentials, key=key))
+    answer = client.answer(head=True)
+    assert answer is not None
+    assert answer.status == 101
+    assert client.reader.read(5) == b"hello"
+    return client
+
+
+def is_open(client: Client) -> bool:
+    client.send(b"ping")
+    return client.reader.read(4) == b"ping"
+
+
+def looked(edge: RunningEdge) -> None:
+    """Some looks later."""
+    time.sleep(0.15)
+
+
+def cut(subject: str = "7") -> Revoked:
+    return Revoked((), 0.0, [Cut("brain", subject, 4e9, math.inf)])
+
+
+BY_KEY: dict[str, dict[str, Any]] = {
+    "key revoked or its consumer gone": {"key": None},
+    "role lost": {"key": replace(TESTER, roles=frozenset())},
+}
+BY_TOKEN: dict[str, dict[str, Any]] = {
+    "revoked by its jti": {"revoked": Revoked([Revocation("brain", "j", "", math.inf)])},
+    "its subject cut": {"revoked": cut()},
+    "its issuer gone": {"issuers": ()},
+    "its issuer with another key": {"issuers": (replace(BRAIN, key=b"n" * 32),)},
+}
+
+
+@pytest.mark.parametrize(
+    ("by_token", "changed"),
+    [(False, one) for one in BY_KEY.values()] + [(True, one) for one in BY_TOKEN.values()],
+    ids=[*BY_KEY, *BY_TOKEN],
+)
+def test_websocket__caller_is_let_in_no_more__both_sides_closed_and_counted(
+    served: RunningEdge, upstream: OddUpstream, by_token: bool, changed: dict[str, Any]
+) -> None:
+    with (
+        websocket(served, *([token()] if by_token else [])) as client,
+        websocket(served, path="/open") as other,
+    ):
+        looked(served)
+        assert is_open(client)
+        swap(served, **changed)
+        assert client.ended()
+        assert eventually(lambda: "websocket closed" in upstream.seen)
+        assert is_open(other)
+        assert served.worker.tally.refusals == {ongoing.REVOKED: 1}
+        assert served.worker.tally.tunnels == 1
+    assert eventually(lambda: (served.inflight(), served.worker.tally.tunnels) == (0, 0))
+    assert served.targets[0].failures == 0
+
+
+def test_websocket__caller_still_good__outlives_every_other_change(served: RunningEdge) -> None:
+    with websocket(served) as by_key, websocket(served, token()) as by_token:
+        for changed in (
+            {"revoked": Revoked([Revocation("brain", "other", "", math.inf)])},
+            {"revoked": cut("8")},
+            {"issuers": (replace(BRAIN, roles_claim="roles", leeway_s=5.0),)},
+            {"key": replace(TESTER, scopes=frozenset({"read"}))},
+        ):
+            swap(served, **changed)
+            looked(served)
+            assert is_open(by_key)
+            assert is_open(by_token)
+
+
+def test_websocket__opened_by_a_token_newer_than_the_cut__stays(served: RunningEdge) -> None:
+    swap(served, revoked=Revoked((), 0.0, [Cut("brain", "7", time.time() - 60, math.inf)]))
+    with websocket(served, token()) as client:
+        looked(served)
+        assert is_open(client)
+
+
+def test_websocket__client_that_does_not_read__is_cut_all_the_same(
+    served: RunningEdge, upstream: OddUpstream
+) -> None:
+    with websocket(served, token()) as client:
+        client.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while True:
+                client.send(b"x" * 65536)
+        (connection,) = served.worker.connections
+        assert connection.tunnel is not None
+        swap(served, revoked=cut())
+        assert eventually(lambda: not served.worker.connections)
+        assert eventually(lambda: not upstream.at_work)  # the target could not write to us either
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+def test_websocket__token_or_key_expires__ends_then(
+    served: RunningEdge, gateway_conf: Callable[..., None], by_token: bool
+) -> None:
+    until = math.ceil(time.time()) + 1
+    if by_token:
+        swap(served, issuers=(replace(BRAIN, leeway_s=0.0),))
+    else:
+        swap(served, key=replace(TESTER, expires_at=until))
+    with websocket(served, *([token(exp=until)] if by_token else [])) as client:
+        assert client.ended()
+        assert until <= time.time() < until + 1
+    assert served.worker.tally.refusals == {ongoing.EXPIRED: 1}
+
+
+def test_websocket__may_outlive_its_token__for_as_long_as_the_setting_says(
+    served: RunningEdge, gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(TUNNEL_PAST_EXPIRY_S=1.5)
+    until = time.time() + 0.3
+    swap(served, issuers=(replace(BRAIN, leeway_s=0.0),), key=replace(TESTER, expires_at=until))
+    with websocket(served, token(exp=until)) as by_token, websocket(served) as by_key:
+        time.sleep(0.6)
+        swap(served, issuers=(replace(BRAIN, leeway_s=0.0),), key=None)  # as an expired key is left out
+        looked(served)
+        assert is_open(by_token)
+        assert is_open(by_key)
+        assert by_token.ended()
+        assert by_key.ended()
+        assert until + 1.5 <= time.time() < until + 3
+    assert served.worker.tally.refusals == {ongoing.EXPIRED: 2}
+
+
+# --- responses
+
+
+def listening(edge: RunningEdge, *credentials: str, what: str = "events") -> Client:
+    client = edge.client()
+    client.send(request(f"/api/{what}", *credentials, key=None if credentials else "good-key"))
+    assert client.reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    return client
+
+
+@pytest.fixture
+def answering(upstream: OddUpstream) -> Iterator[None]:
+    yield
+    upstream.release.set()
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("what", ["events", "stall"])
+def test_response_under_way__caller_is_let_in_no_more__cut(served: RunningEdge, what: str) -> None:
+    with listening(served, token(), what=what) as client:
+        looked(served)
+        swap(served, revoked=cut())
+        rest = client.reader.read()
+        assert not rest.endswith(b"0\r\n\r\n")
+    assert eventually(lambda: served.inflight() == 0)
+    assert served.worker.tally.refusals == {ongoing.REVOKED: 1}
+    (cell,) = [cell for key, cell in served.worker.tally.cells.items() if key[4] == 2]
+    assert cell.count == 1
+    assert served.targets[0].failures == 0
+
+
+@pytest.mark.usefixtures("answering")
+def test_response_under_way__token_expires__ends_event_streams_alone(
+    served: RunningEdge, upstream: OddUpstream
+) -> None:
+    swap(served, issuers=(replace(BRAIN, leeway_s=0.0),))
+    until = time.time() + 0.5
+    with (
+        listening(served, token(exp=until)) as events,
+        listening(served, token(exp=until), what="stall") as file,
+    ):
+        assert not events.reader.read().endswith(b"0\r\n\r\n")
+        assert time.time() >= until
+        looked(served)
+        assert served.inflight() == 1  # the file is still being fetched
+        file.close()
+    assert eventually(lambda: served.inflight() == 0)
+
+
+def test_request_that_waits_for_its_answer__caller_is_let_in_no_more__gets_it(
+    served: RunningEdge, upstream: OddUpstream
+) -> None:
+    with served.client() as waiting, served.client() as sending:
+        waiting.send(request("/api/hang"))
+        sending.send(request("/api/up", "Content-Length: 6", method="POST") + b"abc")
+        assert eventually(lambda: served.inflight() == 2)
+        swap(served, key=None)
+        answer = sending.answer()  # what is still being sent is not taken any more
+        assert answer is not None
+        assert (answer.status, answer.headers["x-brain-error"]) == (401, ongoing.REVOKED)
+        assert served.inflight() == 1
+    assert eventually(lambda: served.inflight() == 0)
+
+
+def test_look__connection_that_makes_trouble__is_cut_and_the_others_are_looked_at(
+    served: RunningEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = ongoing._end
+
+    def end(exchange: Any, code: str) -> None:
+        monkeypatch.setattr(ongoing, "_end", ended)
+        raise RuntimeError("odd")
+
+    with websocket(served) as one, websocket(served) as two:
+        looked(served)
+        monkeypatch.setattr(ongoing, "_end", end)
+        swap(served, key=None)
+        assert one.ended()
+        assert two.ended()
+    assert eventually(lambda: served.worker.tally.tunnels == 0)
