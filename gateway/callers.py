@@ -15,7 +15,7 @@ from .auth import Identity, of_one_key
 from .entries import Entry, Fields
 from .jwks import Jwks
 from .outages import Outage
-from .revoked import Revocation, Revoked
+from .revoked import Cut, Revocation, Revoked
 from .tokens import Issuer
 
 OWN_ISSUER = "brain"
@@ -31,9 +31,13 @@ class Callers:
 
 
 def read(
-    entries: Mapping[Entry, Fields], revoked: Iterable[Iterable[Any]], sources: Sources, wall: float
+    entries: Mapping[Entry, Fields],
+    revoked: Iterable[Iterable[Any]],
+    sources: Sources,
+    wall: float,
+    cuts: Iterable[Iterable[Any]] = (),
 ) -> Callers:
-    """revoked: (issuer, jti, digest, expiry). wall: seconds since the epoch. An issuer whose key cannot be had is left
+    """revoked, cuts: the fields of Revocation and Cut. wall: seconds since the epoch. An issuer whose key cannot be had is left
     out, so that it accepts no token, and is among the outages."""
     issuers, outages = _issuers(entries, sources)
     used = {id(issuer.source) for issuer in issuers}
@@ -42,7 +46,7 @@ def read(
     return Callers(
         keys=_keys(entries, wall),
         issuers=issuers,
-        revoked=Revoked((Revocation(*one) for one in revoked), wall),
+        revoked=Revoked((Revocation(*one) for one in revoked), wall, (Cut(*one) for one in cuts)),
         outages=outages,
     )
 

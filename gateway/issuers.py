@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -22,7 +22,7 @@ from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
 
 from foundation import roles
 
-from . import revocations, secret_box, tokens
+from . import cuts, revocations, secret_box, tokens
 from .auth import subject_of
 from .callers import OWN_ISSUER, default_issuer
 from .conf import conf
@@ -56,7 +56,7 @@ class Signer:
             claims = self.verifier().verify(text, _wall(), token_type=SimpleRefreshToken.token_type)[1]
         except tokens.Rejected as error:
             raise TokenBackendError("the token is not accepted") from error
-        if revocations.is_revoked(self.issuer.name, claims.get("jti"), text):
+        if is_revoked(self.issuer, claims, text):
             raise TokenBackendError("the token is revoked")
         return claims
 
@@ -107,15 +107,19 @@ class RefreshToken(_Signed, SimpleRefreshToken):
     access_token_class = AccessToken
 
     @classmethod
-    def for_user(cls, user: Any) -> RefreshToken:
+    def for_user(cls, user: Any, at: datetime | None = None) -> RefreshToken:
+        """at: a moment before this user was looked at (api/tokens.py); None: now."""
         token: Any = super().for_user(user)
+        token.set_iat(at_time=at)
         token.set_exp(lifetime=timedelta(seconds=conf().REFRESH_LIFETIME_S))
         token["sub"] = str(user.pk)
         return token
 
-    def access_for(self, user: Any) -> AccessToken:
-        """An access token with the roles that the user holds now: a refresh does not carry old ones on."""
+    def access_for(self, user: Any, at: datetime | None = None) -> AccessToken:
+        """An access token with the roles that the user holds now: a refresh does not carry old ones on. at: as for
+        for_user."""
         access = AccessToken()
+        access.set_iat(at_time=at)
         lifetime = timedelta(seconds=access.get_token_backend().expiry_s)
         access.set_exp(lifetime=lifetime)
         access["user_id"] = access["sub"] = str(user.pk)
@@ -138,7 +142,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
             issuer, claims = signer().verifier().verify(token, _wall())
         except (tokens.Rejected, SigningUnavailable) as error:  # the client is told no more of the one
             raise exceptions.AuthenticationFailed("The token is not accepted.") from error
-        if revocations.is_revoked(issuer.name, claims.get("jti"), token):
+        if is_revoked(issuer, claims, token):
             raise exceptions.AuthenticationFailed("The token is revoked.")
         user = get_user_model().objects.filter(pk=user_pk(subject_of(claims)), is_active=True).first()
         if user is None:
@@ -147,6 +151,13 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return f'Bearer realm="{REALM}"'
+
+
+def is_revoked(issuer: tokens.Issuer, claims: dict[str, Any], token: bytes) -> bool:
+    """By the rows. claims: verified."""
+    return revocations.is_revoked(issuer.name, claims.get("jti"), token) or cuts.is_cut(
+        issuer.name, subject_of(claims), claims.get("iat")
+    )
 
 
 def user_pk(subject: Any) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from django.utils import timezone
 from foundation.models import AuditEntry
 from gateway import cuts, revoked
 from gateway.conf import conf
-from gateway.holder import current_version
+from gateway.holder import Holder, current_version
 from gateway.models import JwtIssuer, TokenCut
+from gateway.tokens import sign
 
 pytestmark = pytest.mark.django_db
 
@@ -116,3 +119,54 @@ def test_is_cut__by_row__until_it_is_over() -> None:
     assert not cuts.is_cut("own", "7", at)
     assert not cuts.living()
     assert cuts.prune() == 1
+
+
+def test_holder__cut_between_two_snapshots__refused_and_so_by_whoever_starts_from_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import OperationalError
+
+    holder, file = Holder(tmp_path / "copy.json"), tmp_path / "copy.json"
+    holder.refresh()
+    wall, old, other = timezone.now().timestamp(), bearer(holder, "1"), bearer(holder, "2")
+    for token in (old, other):
+        assert holder.snapshot.identities.identify(token, None, wall)
+    cuts.cut(holder.snapshot.issuers[0].name, "1", **BY)
+    assert holder.refresh()
+    assert list(holder.snapshot.identities._young) == [other]
+    new = bearer(holder, "1", iat=int(wall) + 5)
+
+    def broken() -> int:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("gateway.holder.current_version", broken)
+    restarted = Holder(file)
+    assert restarted.refresh()
+    for one in (holder, restarted):
+        assert one.snapshot.identities.identify(old, None, wall) is None
+        assert one.snapshot.identities.identify(new, None, wall)
+        assert one.snapshot.identities.identify(other, None, wall)
+
+
+def test_holder__copy_of_a_version_that_knew_no_cuts__served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import OperationalError
+
+    file = tmp_path / "copy.json"
+    Holder(file).refresh()
+    rows = json.loads(file.read_text())
+    assert rows.pop("cuts") == []
+    file.write_text(json.dumps(rows))
+
+    def broken() -> int:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("gateway.holder.current_version", broken)
+    assert Holder(file).refresh()
+
+
+def bearer(holder: Holder, subject: str, **claims: Any) -> bytes:
+    signer, now = holder.snapshot.issuers[0], int(timezone.now().timestamp())
+    given = {"sub": subject, "iss": signer.issuer, "iat": now, "exp": now + 60} | claims
+    return b"Bearer " + sign(given, signer.algorithm, signer.key).encode()
