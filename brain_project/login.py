@@ -1,4 +1,4 @@
-"""The admin's login, with tries counted."""
+"""The admin's login, with tries counted, and the change of one's own password."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import structlog
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from unfold.forms import AuthenticationForm
 
+from foundation import audit
 from gateway import sign_ins
+from orm_app import users
 
 log = structlog.get_logger(__name__)
 
@@ -37,4 +40,13 @@ def login(request: HttpRequest) -> HttpResponseBase:
     if wait_s:
         answer.status_code = 429
         answer["Retry-After"] = str(wait_s)
+    return answer
+
+
+def change_password(request: HttpRequest) -> HttpResponseBase:
+    """Audited like that of somebody else's, and felt by whoever holds something of the old one."""
+    with transaction.atomic():
+        answer: HttpResponseBase = admin.site.password_change(request)
+        if request.method == "POST" and answer.status_code == 302:
+            users.record_password(request.user, **audit.by(request, "admin"))
     return answer

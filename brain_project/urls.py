@@ -15,6 +15,7 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/admin/"), name="index"),
     path("admin/overview/", admin.site.admin_view(overview.fragment), name="admin-overview"),
     path("admin/login/", login.login),
+    path("admin/password_change/", admin.site.admin_view(login.change_password, cacheable=True)),
     path("admin/cache/", include("cache_app.admin.urls")),
     path("admin/database/", include("orm_app.admin.urls")),
     path("admin/", admin.site.urls),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import structlog
 from django.contrib.auth import authenticate, get_user_model
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
@@ -14,10 +18,12 @@ from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, TokenRefreshSerializer
 from rest_framework_simplejwt.views import TokenViewBase
 
-from gateway import sign_ins
+from gateway import cuts, sign_ins
 from gateway.issuers import REALM, RefreshToken, signer, user_pk
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_S = 3.0  # a cut reaches a second ahead, and tokens tell whole seconds
 
 
 class TokenSerializer(TokenObtainPairSerializer):
@@ -26,12 +32,15 @@ class TokenSerializer(TokenObtainPairSerializer):
     token_class = RefreshToken
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        user = authenticate(
-            self.context["request"], username=attrs[self.username_field], password=attrs["password"]
-        )
-        if user is None or not user.is_active:
-            raise exceptions.AuthenticationFailed("No active account with these credentials.")
-        return _pair(RefreshToken.for_user(user), user)
+        def sign(at: datetime) -> tuple[Any, dict[str, Any]]:
+            user = authenticate(
+                self.context["request"], username=attrs[self.username_field], password=attrs["password"]
+            )
+            if user is None or not user.is_active:
+                raise exceptions.AuthenticationFailed("No active account with these credentials.")
+            return user, _pair(RefreshToken.for_user(user, at), user, at)
+
+        return _uncut(sign)
 
 
 class RefreshSerializer(TokenRefreshSerializer):
@@ -39,14 +48,32 @@ class RefreshSerializer(TokenRefreshSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         refresh = RefreshToken(attrs["refresh"])
-        user = get_user_model().objects.filter(pk=user_pk(refresh.get("sub")), is_active=True).first()
-        if user is None:
-            raise exceptions.AuthenticationFailed("The token's user does not exist or is not active.")
-        return {"access": str(refresh.access_for(user)), "expires_in": signer().expiry_s}
+
+        def sign(at: datetime) -> tuple[Any, dict[str, Any]]:
+            user = get_user_model().objects.filter(pk=user_pk(refresh.get("sub")), is_active=True).first()
+            if user is None:
+                raise exceptions.AuthenticationFailed("The token's user does not exist or is not active.")
+            return user, {"access": str(refresh.access_for(user, at)), "expires_in": signer().expiry_s}
+
+        return _uncut(sign)
 
 
-def _pair(refresh: RefreshToken, user: Any) -> dict[str, Any]:
-    access = str(refresh.access_for(user))
+def _uncut(sign: Callable[[datetime], tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
+    """What `sign` makes as of a moment before it looks at the user. Where his tokens have just been cut, what it saw may be
+    from before, and a token of this second would be refused: it is done again a second later."""
+    while True:
+        at = timezone.now()
+        user, signed = sign(at)
+        wait_s = cuts.uncut_in_s(str(user.pk), at)
+        if not wait_s:
+            return signed
+        if wait_s > _LONGEST_WAIT_S:  # a clock that was set back
+            raise exceptions.Throttled(wait=wait_s)
+        time.sleep(wait_s)
+
+
+def _pair(refresh: RefreshToken, user: Any, at: datetime) -> dict[str, Any]:
+    access = str(refresh.access_for(user, at))
     return {
         "access": access,
         "refresh": str(refresh),

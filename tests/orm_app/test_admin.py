@@ -89,7 +89,7 @@ def test_password__changed_by_an_admin__works_and_is_audited_without_it():
     answer = client.post(url, {"usable_password": "true", "password1": secret, "password2": secret})
     assert answer.status_code == 302
     assert Client().login(username="ann", password=secret)
-    entry = AuditEntry.objects.get()
+    entry = AuditEntry.objects.get(action__startswith="user.")  # its tokens end as well
     assert (entry.action, entry.before, entry.after) == ("user.change_password", None, None)
 
 
@@ -103,7 +103,7 @@ def test_delete__one_or_many__audited_before_they_are_gone(bulk):
         answer = client.post(page(ann, "delete"), {"post": "yes"})
     assert answer.status_code == 302
     assert not User.objects.filter(username="ann").exists()
-    entry = AuditEntry.objects.get()
+    entry = AuditEntry.objects.get(action__startswith="user.")
     assert (entry.action, entry.target_id, entry.before["username"]) == ("user.delete", str(ann.pk), "ann")
 
 
