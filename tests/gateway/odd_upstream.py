@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,7 +16,8 @@ BIG_BYTES = 32 * 1024 * 1024
 
 
 class OddUpstream:
-    """One thread a connection. `seen`: what happened from this side, in order; `requests`: heads read."""
+    """One thread a connection. `seen`: what happened from this side, in order; `requests`: heads read; `at_work`: threads
+    with a request, which may have something to say about it yet."""
 
     def __init__(self, listener: socket.socket | None = None) -> None:
         self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -25,8 +26,9 @@ class OddUpstream:
         self.name = f"127.0.0.1:{self.port}"
         self.seen: list[str] = []
         self.requests = self.connections = 0
-        self.release = threading.Event()  # ends `hang`
+        self.release = threading.Event()  # ends whatever waits
         self.go = threading.Event()  # lets `events` go on
+        self.at_work: set[threading.Thread] = set()
         self._open: list[socket.socket] = []
         self._grave: socket.socket | None = None
         threading.Thread(target=self._accept, daemon=True).start()
@@ -67,30 +69,45 @@ class OddUpstream:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
-            while line := reader.readline():
-                self.requests += 1
-                method, target, _ = line.split()
-                headers = _headers(reader)
-                what = target.partition(b"?")[0].rpartition(b"/")[2].decode()
-                if not self._misbehaved(what, connection):
-                    received = self._read_body(reader, headers)
-                    if received is None:
+        thread = threading.current_thread()
+        try:
+            with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
+                while line := reader.readline():
+                    self.at_work.add(thread)
+                    self.requests += 1
+                    if not self._served(line, reader, connection):
                         return
-                    if not self._answered(what, method, target, headers, received, connection):
-                        return
-                else:
-                    return
+                    self.at_work.discard(thread)
+        finally:
+            self.at_work.discard(thread)
+
+    def _served(self, line: bytes, reader: BinaryIO, connection: socket.socket) -> bool:
+        """Whether the connection may carry another request."""
+        method, target, _ = line.split()
+        headers = _headers(reader)
+        what = target.partition(b"?")[0].rpartition(b"/")[2].decode()
+        if self._misbehaved(what, connection):
+            return False
+        received = self._read_body(reader, headers)
+        return received is not None and self._answered(what, method, target, headers, received, connection)
+
+    def _wait(self, connection: socket.socket) -> None:
+        """Until the other side has left, or we."""
+        gone = select.poll()
+        gone.register(connection, select.POLLRDHUP)  # it hears of resets and of close() in any case
+        gone.poll(60_000)
 
     def _misbehaved(self, what: str, connection: socket.socket) -> bool:
         """Things done before the request's body is read; the connection ends after them."""
         if what == "early":
             connection.sendall(b"HTTP/1.1 413 Big\r\nContent-Length: 5\r\n\r\nearly")
-            time.sleep(0.2)
+            self.release.wait(0.2)
+            while connection.recv(65_536):  # closing with unread input would reset it, answer and all
+                pass
         elif what == "die" or (what == "die-once" and "die-once" not in self.seen):
             self.seen.append(what)
         elif what == "hang" or what == "deaf":
-            self.release.wait(20)
+            self._wait(connection)
         elif what == "garbage":
             connection.sendall(b"NOT HTTP\r\n\r\n")
         elif what == "double-length":
@@ -103,7 +120,7 @@ class OddUpstream:
                 connection.sendall(b"y")
         elif what == "endless-head":
             connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: " + b"y" * 200_000)
-            self.release.wait(5)
+            self._wait(connection)
         else:
             return False
         return True
@@ -178,7 +195,7 @@ class OddUpstream:
             return False
         elif what == "stall":
             send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-            self.release.wait(20)
+            self._wait(connection)
             return False
         elif what == "excess":
             send(
@@ -209,8 +226,9 @@ class OddUpstream:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         for number in range(3):
             connection.sendall(b"data: %d\n\n" % number)
-            if not self.go.wait(5):
-                return False
+            while not self.go.wait(0.05):
+                if self.release.is_set():
+                    return False
             self.go.clear()
         return False
 
