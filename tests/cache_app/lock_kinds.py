@@ -14,19 +14,20 @@ import pytest
 
 from cache_app import cache_lock, file_locks, redis_locks
 from cache_app.file_locks import file_lock
-from cache_app.local_locks import local_lock
+from cache_app.local_locks import LocalTurns, local_lock
 from cache_app.locks import CacheLock
+from cache_app.redis_locks import RedisTurns
 
 KINDS = ("redis", "local", "file")
-WAIT_S = 5.0  # for what must happen
+WAIT_S = 20.0  # for what must happen; shorter than a lease, at whose end a waiter looks without being told
 
 
 def stop_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not told waits until the test fails."""
-    monkeypatch.setattr(redis_locks, "_POLL_S", 30.0)
-    monkeypatch.setattr(redis_locks, "_DEAF_POLL_S", 30.0)
-    monkeypatch.setattr(file_locks, "_POLL_S", 30.0)
-    monkeypatch.setattr(file_locks, "_LONGEST_POLL_S", 30.0)
+    monkeypatch.setattr(redis_locks, "_POLL_S", 600.0)
+    monkeypatch.setattr(redis_locks, "_DEAF_POLL_S", 600.0)
+    monkeypatch.setattr(file_locks, "_POLL_S", 600.0)
+    monkeypatch.setattr(file_locks, "_LONGEST_POLL_S", 600.0)
 
 
 class Locks:
@@ -110,6 +111,24 @@ def until(holds: Callable[[], Any], wait_s: float = WAIT_S) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.002)
+
+
+def in_queue(lock: CacheLock) -> int:
+    """How many of all processes have their place in the queue of this lock."""
+    turns: Any = lock._turns
+    if isinstance(turns, RedisTurns):
+        return int(turns._server.link.read("ZCARD", f"{turns.stem}:queue"))
+    if isinstance(turns, LocalTurns):
+        return len(turns._room._turns[turns._name].queue)
+    with turns._room._page(turns._name) as page:
+        found = page.names.get(turns._name)
+        return 0 if found is None else len(found.queue)
+
+
+def hears(lock: CacheLock) -> bool:
+    """Whether those of this process who wait are told."""
+    turns: Any = lock._turns
+    return not isinstance(turns, RedisTurns) or bool(turns._listener.hears)
 
 
 def queued(lock: CacheLock) -> int:

@@ -134,7 +134,7 @@ def test_folder__removed_while_in_use__is_made_again(room: Room, tmp_path: Path)
         thread = threading.Thread(target=wait)
         thread.start()
         until(lambda: len(lock._turns.waiters))
-    assert granted.wait(1)
+    assert granted.wait(60)
     thread.join()
 
 
@@ -216,18 +216,21 @@ def step_stands_still(room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 async def test_step__that_stands_still__blocks_neither_for_ever_nor_the_loop(
     step_stands_still: None, room: Room
 ) -> None:
-    turns_of_the_loop = 0
+    turns_of_the_loop: list[int] = []
 
     async def count() -> None:
-        nonlocal turns_of_the_loop
+        turns_of_the_loop.append(0)
         while True:
-            turns_of_the_loop += 1
+            turns_of_the_loop[-1] += 1
             await asyncio.sleep(0.005)
 
-    counting = asyncio.ensure_future(count())
-    with pytest.raises(OSError) as raised:
-        await lock_in(room, "b", wait_s=0).aacquire()
-    assert raised.value.errno == errno.ETIMEDOUT
-    assert not isinstance(raised.value, LockTimeout)
-    counting.cancel()
-    assert turns_of_the_loop >= 5
+    for _ in range(20):  # a busy machine may stop this process for as long as the step may take
+        counting = asyncio.ensure_future(count())
+        with pytest.raises(OSError) as raised:
+            await lock_in(room, "b", wait_s=0).aacquire()
+        assert raised.value.errno == errno.ETIMEDOUT
+        assert not isinstance(raised.value, LockTimeout)
+        counting.cancel()
+        if turns_of_the_loop[-1] >= 5:
+            break
+    assert turns_of_the_loop[-1] >= 5

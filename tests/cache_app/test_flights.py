@@ -14,6 +14,8 @@ import pytest
 from cache_app import flights
 from cache_app.flights import ABANDONED, Flight
 
+from .loaders import auntil, followers
+
 
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
@@ -47,13 +49,13 @@ class Thread(threading.Thread):
         self.result = self.function()
 
     def done(self) -> Any:
-        self.join(5)
+        self.join(60)
         assert not self.is_alive()
         return self.result
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -61,10 +63,10 @@ def until(is_so: Callable[[], bool]) -> None:
 
 def test_board__first_leads_and_the_others_get_its_outcome() -> None:
     flight = lead()
-    threads = [Thread(lambda: follow().wait(5)) for _ in range(20)]
-    until(lambda: flight._event is not None)
+    threads = [Thread(lambda: follow().wait(60)) for _ in range(20)]
+    until(lambda: followers() == 20)
     flight.end("found")
-    assert {thread.done() for thread in threads} <= {"found"}
+    assert [thread.done() for thread in threads] == ["found"] * 20
 
 
 def test_board__after_the_end__a_new_flight() -> None:
@@ -83,7 +85,7 @@ def test_abandon__those_who_wait_board_again_and_one_leads() -> None:
     flight = lead()
 
     def again() -> bool:
-        assert flight.wait(5) is ABANDONED
+        assert flight.wait(60) is ABANDONED
         with turn:
             other, leads = flights.board("k", 0.0, blocking=True)
             assert other is not None
@@ -93,7 +95,7 @@ def test_abandon__those_who_wait_board_again_and_one_leads() -> None:
 
     turn, led = threading.Lock(), list[Flight]()
     threads = [Thread(again) for _ in range(10)]
-    until(lambda: flight._event is not None)
+    until(lambda: followers() == 10)
     flight.abandon()
     assert sum(thread.done() for thread in threads) == 1
     led[0].end("found")
@@ -101,9 +103,9 @@ def test_abandon__those_who_wait_board_again_and_one_leads() -> None:
 
 async def test_await__tasks_and_threads_of_one_flight__get_one_outcome() -> None:
     flight = lead(blocking=False)
-    thread = Thread(lambda: follow().wait(5))
-    tasks = [asyncio.ensure_future(follow(blocking=False).await_(5)) for _ in range(50)]
-    await asyncio.sleep(0.01)
+    thread = Thread(lambda: follow().wait(60))
+    tasks = [asyncio.ensure_future(follow(blocking=False).await_(60)) for _ in range(50)]
+    await auntil(lambda: followers() == 1 and len(flight._awaited) == 1)
     flight.end("found")
     assert await asyncio.gather(*tasks) == ["found"] * 50
     assert await asyncio.to_thread(thread.done) == "found"
@@ -113,7 +115,7 @@ def test_await__loops_in_two_threads__share_the_flight() -> None:
     flight = lead()
 
     async def both() -> list[Any]:
-        return await asyncio.gather(*(follow(blocking=False).await_(5) for _ in range(5)))
+        return await asyncio.gather(*(follow(blocking=False).await_(60) for _ in range(5)))
 
     threads = [Thread(lambda: asyncio.run(both())) for _ in range(2)]
     until(lambda: len(flight._awaited) == 2)
@@ -123,7 +125,7 @@ def test_await__loops_in_two_threads__share_the_flight() -> None:
 
 async def test_await__cancelled__leaves_the_flight_to_the_others() -> None:
     flight = lead(blocking=False)
-    first, second = (asyncio.ensure_future(follow(blocking=False).await_(5)) for _ in range(2))
+    first, second = (asyncio.ensure_future(follow(blocking=False).await_(60)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -218,10 +220,10 @@ def test_board__two_leaders_that_would_wait_for_each_other__one_loads_alone() ->
         with a.led():
             flight = follow("b")
             waiting.set()
-            return flight.wait(5)
+            return flight.wait(60)
 
     thread = Thread(a_needs_b)
-    waiting.wait(5)
+    waiting.wait(60)
     until(lambda: a._waits_for == [b])
     with b.led():
         assert flights.board("a", 0.0, blocking=True) == (None, False)

@@ -33,7 +33,7 @@ async def replies(line: Line, *commands: tuple[Any, ...]) -> list[Any]:
             told.set_result(found)
 
     line.send(b"".join(map(pack_command, commands)), len(commands), hear)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await told
 
 

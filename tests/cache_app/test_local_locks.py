@@ -137,7 +137,7 @@ def test_loop_ended_under_a_waiter__its_turn_goes_to_the_next() -> None:
     assert len(room.waiters) == 1
     loop.close()
     holder.release()  # told, but nobody hears it
-    with lock_in(room, fifo=True, wait_s=2) as lock:
+    with lock_in(room, fifo=True, wait_s=60) as lock:
         assert lock.fence
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine.close()
@@ -155,7 +155,7 @@ class Slow:
             self.renewed.set()
             return None
         self.asked.set()
-        assert self.may_go.wait(5)
+        assert self.may_go.wait(60)
         return None  # its token has gone
 
     async def arenew(self) -> float | None:
@@ -165,11 +165,11 @@ class Slow:
 def test_watchdog__freed_and_taken_again_during_a_renewal__the_new_hold_is_renewed() -> None:
     watchdog, lock = Watchdog(), Slow()
     first = watchdog.watch(lock, time.monotonic())
-    assert lock.asked.wait(5)
+    assert lock.asked.wait(60)
     first.cancel()
     second = watchdog.watch(lock, time.monotonic() + 0.05)
     lock.may_go.set()
-    assert lock.renewed.wait(5)
+    assert lock.renewed.wait(60)
     second.cancel()
 
 
@@ -188,4 +188,4 @@ def test_watchdog__thread_is_interrupted_on_its_way_to_the_lock__others_are_rene
         with contextlib.suppress(KeyboardInterrupt):
             watchdog.watch(Slow(), time.monotonic() + 60)
     watchdog.watch(lock, time.monotonic())
-    assert lock.asked.wait(5)
+    assert lock.asked.wait(60)

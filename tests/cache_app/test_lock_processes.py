@@ -17,7 +17,7 @@ import pytest
 
 from cache_app.locks import LockLost, LockTimeout
 
-from .lock_kinds import WAIT_S, Locks, queued, stop_polling, until
+from .lock_kinds import WAIT_S, Locks, hears, in_queue, queued, stop_polling, until
 
 FORK = multiprocessing.get_context("fork")
 IN_PROCESSES = ("redis", "file")
@@ -92,15 +92,14 @@ def holding(locks: Locks, **options: Any) -> Callable[[Connection], None]:
 
 
 def test_holder__killed__the_waiter_gets_it_within_the_lease(locks: Locks, start: Start) -> None:
-    lease_s = 0.5 if locks.kind == "redis" else 30.0
-    other = start(holding(locks, ttl_s=lease_s))
-    fence, began = other.heard(), time.monotonic()
+    # In files at once: the kernel says that its pipe is gone.
+    other = start(holding(locks, ttl_s=0.5 if locks.kind == "redis" else 3600.0))
+    fence = other.heard()
     killer = threading.Timer(0.1, other.signal, [signal.SIGKILL])
     killer.start()
-    with locks.make() as lock:
+    with locks.make(wait_s=WAIT_S) as lock:
         assert lock.fence > fence
     killer.join()
-    assert time.monotonic() - began < 0.7  # in files at once: the kernel says that its pipe is gone
 
 
 @pytest.mark.parametrize("renew", [False, True])
@@ -110,7 +109,7 @@ def test_holder__stopped_beyond_its_lease__has_lost_it_and_frees_nothing(
     other = start(holding(locks, ttl_s=0.3, renew=renew))
     fence = other.heard()
     other.signal(signal.SIGSTOP)
-    with locks.make() as lock:
+    with locks.make(wait_s=WAIT_S) as lock:
         assert lock.fence > fence
         other.signal(signal.SIGCONT)
         time.sleep(0.15)  # its watchdog wakes up
@@ -119,21 +118,23 @@ def test_holder__stopped_beyond_its_lease__has_lost_it_and_frees_nothing(
         assert lock.owned()
 
 
-def test_waiter__killed_as_the_first_in_the_queue__is_passed_over_at_once(locks: Locks, start: Start) -> None:
+def test_waiter__killed_as_the_first_in_the_queue__is_passed_over_at_once(
+    locks: Locks, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_polling(monkeypatch)  # only the holder that lets go can tell the second one
     holder = locks.make(fifo=True).acquire()
     first = start(holding(locks, fifo=True))
-    until(lambda: _has_queue(locks, 1))
+    until(lambda: in_queue(holder) == 1)
     granted: list[float] = []
-    thread = threading.Thread(target=_note, args=(locks, granted))
+    thread = threading.Thread(target=_note, args=(locks, granted), daemon=True)
     thread.start()
-    until(lambda: queued(holder) and _has_queue(locks, 2))
+    until(lambda: queued(holder) and in_queue(holder) == 2 and hears(holder))
     time.sleep(0.1)
     first.signal(signal.SIGKILL)
     first.process.join()
-    released = time.monotonic()
     holder.release()
-    thread.join()
-    assert granted[0] - released < 0.3
+    thread.join(WAIT_S)
+    assert granted
 
 
 def test_waiter__stopped_as_the_first_in_the_queue__loses_its_turn_after_half_a_second(
@@ -141,17 +142,17 @@ def test_waiter__stopped_as_the_first_in_the_queue__loses_its_turn_after_half_a_
 ) -> None:
     holder = locks.make(fifo=True).acquire()
     first = start(holding(locks, fifo=True))
-    until(lambda: _has_queue(locks, 1))
+    until(lambda: in_queue(holder) == 1)
     granted: list[float] = []
-    thread = threading.Thread(target=_note, args=(locks, granted))
+    thread = threading.Thread(target=_note, args=(locks, granted), daemon=True)
     thread.start()
-    until(lambda: queued(holder) and _has_queue(locks, 2))
+    until(lambda: queued(holder) and in_queue(holder) == 2 and hears(holder))
     time.sleep(0.1)
     first.signal(signal.SIGSTOP)
     released = time.monotonic()
     holder.release()
-    thread.join()
-    assert 0.4 < granted[0] - released < 2.0
+    thread.join(WAIT_S)
+    assert granted[0] - released > 0.4
     first.signal(signal.SIGCONT)
     assert first.heard()  # it comes back, and is served
 
@@ -159,15 +160,6 @@ def test_waiter__stopped_as_the_first_in_the_queue__loses_its_turn_after_half_a_
 def _note(locks: Locks, granted: list[float]) -> None:
     with locks.make(fifo=True):
         granted.append(time.monotonic())
-
-
-def _has_queue(locks: Locks, count: int) -> bool:
-    turns: Any = locks.make()._turns
-    if locks.kind == "redis":
-        return bool(turns._server.link.read("ZCARD", f"{turns.stem}:queue") == count)
-    with turns._room._page(turns._name) as page:
-        found = page.names.get(turns._name)
-        return found is not None and len(found.queue) == count
 
 
 def _count(locks: Locks, counter: Path, times: int, fifo: bool) -> Callable[[Connection], None]:
@@ -178,12 +170,12 @@ def _count(locks: Locks, counter: Path, times: int, fifo: bool) -> Callable[[Con
 
     def by_thread() -> None:
         for _ in range(times):
-            with locks.make(wait_s=60, fifo=fifo):
+            with locks.make(wait_s=120, fifo=fifo):
                 bump()
 
     async def by_task() -> None:
         for _ in range(times):
-            async with locks.make(wait_s=60, fifo=fifo):
+            async with locks.make(wait_s=120, fifo=fifo):
                 bump()
 
     async def by_tasks() -> None:
@@ -209,7 +201,7 @@ def test_counter__four_processes_of_threads_and_tasks__no_step_is_lost(
     counter.write_text("0")
     others = [start(_count(locks, counter, 8, fifo)) for _ in range(4)]
     for other in others:
-        assert other.line.poll(30)
+        assert other.line.poll(120)
         assert other.heard() == "done"
     assert int(counter.read_text()) == 4 * 4 * 8
 
@@ -220,7 +212,7 @@ def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
 ) -> None:
     stop_polling(monkeypatch)
     locks = Locks(kind, prefix, tmp_path / "cache")
-    lock = locks.make(ttl_s=0.3, renew=True).acquire()
+    lock = locks.make(ttl_s=6.0, renew=True).acquire()
     with pytest.raises(LockTimeout):  # what rings the waiters runs
         locks.make(wait_s=0.1).acquire()
     assert asyncio.run(locks.make("task's too").atry_acquire()) is True
@@ -231,9 +223,9 @@ def test_fork__child__holds_nothing_renews_nothing_and_has_locks_of_its_own(
         except RuntimeError as error:
             line.send((str(error), lock.owned(), lock.try_acquire()))
         line.send(asyncio.run(locks.make("task's").atry_acquire()))
-        with locks.make("another", ttl_s=0.1, renew=True) as own, locks.make("wanted"):
+        with locks.make("another", ttl_s=1.5, renew=True) as own, locks.make("wanted"):
             threading.Thread(target=_late, args=(locks, line)).start()
-            time.sleep(0.25)
+            time.sleep(1.6)
             line.send((own.is_lost, own.owned()))
         line.recv()
 
@@ -261,7 +253,7 @@ def test_fork__of_a_holder__the_childs_life_does_not_keep_the_lock(
         locks.make(ttl_s=60).acquire()
         pid = os.fork()
         if pid == 0:
-            time.sleep(WAIT_S)
+            time.sleep(10 * WAIT_S)
             os._exit(0)
         line.send(pid)
         line.recv()
@@ -271,6 +263,6 @@ def test_fork__of_a_holder__the_childs_life_does_not_keep_the_lock(
     other.signal(signal.SIGKILL)
     other.process.join()
     try:
-        assert locks.make(wait_s=1).acquire().fence
+        assert locks.make(wait_s=WAIT_S).acquire().fence
     finally:
         os.kill(child, signal.SIGKILL)

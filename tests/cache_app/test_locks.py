@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -22,12 +23,12 @@ from cache_app.lock_rules import Ask
 from cache_app.lock_rules import Turns as PureTurns
 from cache_app.lock_waits import new_token, process_name
 from cache_app.locks import CacheLock, LockLost
-from cache_app.redis_locks import ATTEMPT, Listener, RedisTurns
+from cache_app.redis_locks import ATTEMPT, FREE, LEAVE, Listener, RedisTurns
 from cache_app.redis_store import RedisStore
 from tests import servers
 from tests.depth import examples
 
-from .lock_kinds import stop_polling, until
+from .lock_kinds import WAIT_S, hears, in_queue, stop_polling, until
 
 
 def test_cache_lock__held__others_time_out_with_a_timeout_error(prefix: str) -> None:
@@ -67,7 +68,7 @@ def test_fence__clock_behind_the_last_grant__still_rises(prefix: str) -> None:
 
 def test_release__expired_owner__does_not_free_the_new_owners_lock(prefix: str) -> None:
     slow = cache_lock(prefix, ttl_s=0.02, wait_s=0).acquire()
-    with cache_lock(prefix, wait_s=1) as new:  # granted when the lease of `slow` ends
+    with cache_lock(prefix, wait_s=WAIT_S) as new:  # granted when the lease of `slow` ends
         assert slow.release() is False
         assert new.fence > slow.fence
         with pytest.raises(LockTimeout), cache_lock(prefix, wait_s=0):
@@ -100,30 +101,29 @@ def test_cache_lock__impossible_times__are_refused(prefix: str, ttl_s: float, wa
         cache_lock(prefix, ttl_s=ttl_s, wait_s=wait_s)
 
 
-def test_cache_lock__released_under_a_waiter__wakes_it_without_polling(prefix: str) -> None:
-    granted_after_s: list[float] = []
-    released_at: list[float] = []
+def test_cache_lock__released_under_a_waiter__wakes_it_without_polling(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_polling(monkeypatch)
 
     def wait() -> None:
         with cache_lock(prefix):
-            granted_after_s.append(time.monotonic() - released_at[0])
+            pass
 
     with cache_lock(prefix) as lock:
-        waiter = threading.Thread(target=wait)
+        waiter = threading.Thread(target=wait, daemon=True)
         waiter.start()
-        while not lock._turns.waiters or not lock._turns._listener.hears:
-            time.sleep(0.002)
+        waiting(lock, 1)
         time.sleep(0.02)  # rung by the listener that began to hear, it has looked again
-        released_at.append(time.monotonic())
-    waiter.join()
-    assert granted_after_s[0] < 0.5  # a waiter that was not woken looks again after a second
+    waiter.join(WAIT_S)
+    assert not waiter.is_alive()
 
 
 def test_cache_lock__more_waiters_than_connections__all_get_their_turn(prefix: str) -> None:
     running, most = [0], [0]
 
     def work() -> None:
-        with cache_lock(prefix, wait_s=20):
+        with cache_lock(prefix, wait_s=120):
             running[0] += 1
             most[0] = max(most[0], running[0])
             running[0] -= 1
@@ -143,7 +143,7 @@ def _slow_error() -> KeyError:
 
 def _bump(name: str, key: str, times: int) -> None:
     for _ in range(times):
-        with cache_lock(name, wait_s=30):
+        with cache_lock(name, wait_s=120):
             client().set(key, int(client().get(key) or 0) + 1)  # a lost update without the lock
     os._exit(0)
 
@@ -182,7 +182,7 @@ async def test_cache_lock__waiter_cancelled__leaves_nothing_held(prefix: str) ->
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-    async with cache_lock(prefix, wait_s=2):
+    async with cache_lock(prefix, wait_s=WAIT_S):
         pass
 
 
@@ -212,6 +212,16 @@ def test_cache_lock__two_hundred_waiters__share_one_subscription_and_one_is_told
         attempts.append(ask.token)
         return attempt(self, ask)
 
+    def quiet() -> int:
+        """How many attempts there were when no more came."""
+        before = -1
+        while before != len(attempts):
+            before = len(attempts)
+            time.sleep(0.2)
+        return before
+
+    stop_polling(monkeypatch)
+    monkeypatch.setattr(RedisTurns, "attempt", counted)
     with ExitStack() as stack:
         holder = stack.enter_context(cache_lock(prefix))
         done = threading.Event()
@@ -228,10 +238,9 @@ def test_cache_lock__two_hundred_waiters__share_one_subscription_and_one_is_told
         channel = holder._turns._listener.stem + process_name()
         assert client().pubsub_numsub(channel) == [(channel.encode(), 1)]
         assert len(mine) < 20  # of this test, and of earlier ones whose listener is about to end
-        time.sleep(0.05)
-        monkeypatch.setattr(RedisTurns, "attempt", counted)
-    time.sleep(0.1)
-    assert 1 <= len(set(attempts)) < 60  # one was told; the others poll once a second
+        before = quiet()  # each has looked again since there is somebody who tells
+    until(lambda: len(attempts) > before)
+    assert len(set(attempts[before : quiet()])) < 60  # one was told, with whoever came at that moment
     done.set()
     for thread in threads:
         thread.join()
@@ -268,7 +277,7 @@ def test_cache_lock__freed_while_the_subscription_is_cut__the_waiter_gets_it_whe
         for found in client().client_list(_type="pubsub"):
             if found["name"] == "brain-cache-locks":
                 client().client_kill_filter(_id=found["id"])
-    assert granted.wait(3)
+    assert granted.wait(WAIT_S)
     thread.join()
 
 
@@ -281,7 +290,7 @@ def test_listener__nobody_waits__ends_and_begins_again(prefix: str, monkeypatch:
         listener.start()
         until(lambda: listener.hears)
         time.sleep(0.1)  # asked whether it lives, several times
-        assert listener.hears
+        until(lambda: listener.hears)  # an answer that took longer than a moment has begun it anew
         listener.waiters.leave("token")
         until(lambda: listener._thread is None)
         assert not listener.hears
@@ -343,10 +352,12 @@ def test_wake__told_but_silent__loses_its_turn_after_the_grace(prefix: str) -> N
     turns.attempt(ask(holder))
     turns.attempt(ask(silent))
     arrival = turns.attempt(ask(next_one)).arrival
+    freed = time.monotonic()
     turns.free(holder)
-    assert not turns.attempt(ask(next_one, arrival=arrival)).fence
+    early = turns.attempt(ask(next_one, arrival=arrival))
+    assert not early.fence or time.monotonic() - freed > 0.5
     time.sleep(0.51)
-    assert turns.attempt(ask(next_one, arrival=arrival)).fence
+    assert early.fence or turns.attempt(ask(next_one, arrival=arrival)).fence
 
 
 @pytest.fixture
@@ -373,8 +384,8 @@ def test_restart__without_data__the_holder_has_lost_it_and_the_fence_rises(place
 def test_server__down_at_the_first_attempt__its_error_is_raised_at_once(place: Path) -> None:
     began = time.monotonic()
     with pytest.raises(redis.ConnectionError):
-        cache_lock("name", wait_s=10).acquire()
-    assert time.monotonic() - began < 2
+        cache_lock("name", wait_s=300).acquire()
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -395,7 +406,7 @@ def test_server__dies_under_a_waiter__who_goes_on_trying_until_wait_s(place: Pat
         except redis.RedisError as error:
             found.append(error)
 
-    for comes_back, wait_s in ((True, 20.0), (False, 0.5)):
+    for comes_back, wait_s in ((True, 120.0), (False, 2.0)):
         found.clear()
         with servers.valkey(unix_socket=place, appendonly=False):
             holder = cache_lock("name").acquire()
@@ -418,35 +429,36 @@ async def _aacquire(lock: CacheLock) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[servers.ValkeyCluster]:
-    with servers.valkey_cluster(nodes=3, replicas=0) as formed:
+    with servers.valkey_cluster(nodes=3, replicas=0, node_timeout_s=60) as formed:
         yield formed
 
 
 @pytest.mark.parametrize("fifo", [False, True])
 def test_cluster__locks_of_all_slots__are_held_waited_for_and_told(
-    cluster: servers.ValkeyCluster, settings: LazySettings, prefix: str, fifo: bool
+    cluster: servers.ValkeyCluster,
+    settings: LazySettings,
+    prefix: str,
+    fifo: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.CACHES = {"default": settings.CACHES["default"] | {"LOCATION": cluster.url}}
+    stop_polling(monkeypatch)
 
-    def hand_over(name: str) -> float:
-        granted: list[float] = []
-
+    def is_handed_over(name: str) -> bool:
         def wait() -> None:
             with cache_lock(name, fifo=fifo):
-                granted.append(time.monotonic())
+                pass
 
         with cache_lock(name, fifo=fifo) as holder:
-            thread = threading.Thread(target=wait)
+            thread = threading.Thread(target=wait, daemon=True)
             thread.start()
-            until(lambda: len(holder._turns.waiters) and holder._turns._listener.hears)
+            until(lambda: in_queue(holder) == 1 and hears(holder))
             time.sleep(0.03)
-            released = time.monotonic()
-        thread.join()
-        return granted[0] - released
+        thread.join(WAIT_S)
+        return not thread.is_alive()
 
-    assert (
-        max(hand_over(f"{prefix}{number}") for number in range(6)) < 0.2
-    )  # whichever node the waiter listens on
+    # Whichever node the waiter listens on.
+    assert all(is_handed_over(f"{prefix}{number}") for number in range(6))
 
 
 async def test_cluster__tasks__one_at_a_time(
@@ -478,6 +490,16 @@ STEPS = st.lists(
 )
 
 
+@pytest.fixture
+def no_grace_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the rules the steps are a millisecond apart; on the server as far as the machine has them be."""
+    for script in (ATTEMPT, FREE, LEAVE):
+        text = script.text.replace("GRACE_US, KEPT_MS = 500000,", "GRACE_US, KEPT_MS = 500000000,")
+        assert text != script.text
+        monkeypatch.setattr(script, "text", text)
+        monkeypatch.setattr(script, "sha", hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
 @given(steps=STEPS)
 @example(
     steps=[
@@ -492,7 +514,7 @@ STEPS = st.lists(
     max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_rules__any_steps__say_the_same_as_the_scripts(
-    own_prefix: str, steps: list[tuple[str, int, bool]]
+    own_prefix: str, no_grace_ends: None, steps: list[tuple[str, int, bool]]
 ) -> None:
     """No lease and no grace ends while it runs; a process is always there to be told."""
     turns, pure, now, fences = turns_of(own_prefix, new_token()), PureTurns(), 0.0, 0
