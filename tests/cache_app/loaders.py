@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cache_app import cached, stats
+from cache_app import cached, flights, stats
+
+WAIT_S = 60.0  # for what must happen: a busy machine takes its time
 
 
 class Loader:
@@ -24,7 +26,7 @@ class Loader:
         run = self.runs
         self.began.release()
         time.sleep(self.delay_s)
-        assert self.may_end.wait(10)
+        assert self.may_end.wait(WAIT_S)
         return self._answered(run)
 
     async def awaited(self) -> Any:
@@ -72,7 +74,7 @@ class Counted:
 
 
 class Thread(threading.Thread):
-    """Keeps what its function returned or raised; done() within ten seconds or the test fails."""
+    """Keeps what its function returned or raised; done() in time or the test fails."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         super().__init__(daemon=True)
@@ -87,7 +89,7 @@ class Thread(threading.Thread):
             self.result = error
 
     def done(self) -> Any:
-        self.join(10)
+        self.join(WAIT_S)
         assert not self.is_alive(), "hangs"
         return self.result
 
@@ -96,15 +98,21 @@ def in_threads(function: Callable[[], Any], n: int) -> list[Any]:
     return [thread.done() for thread in [Thread(function) for _ in range(n)]]
 
 
+def followers() -> int:
+    """How many threads wait for the flights that are in the air."""
+    events = [flight._event for flight in list(flights._flights.values())]
+    return sum(len(event._cond._waiters) for event in events if event is not None)  # type: ignore[attr-defined]
+
+
 def until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while not is_so():
         assert time.monotonic() < deadline, "never happened"
         time.sleep(0.002)
 
 
 async def auntil(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while not is_so():
         assert time.monotonic() < deadline, "never happened"
         await asyncio.sleep(0.002)

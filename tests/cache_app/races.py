@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import random
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -37,6 +38,9 @@ class Result:
     worst_s: float  # the longest time that a stale value was over when its read began; 0.0 = there was none
     losses: int  # of tracking connections
     seconds: float
+    pause_s: (
+        float  # the longest time for which the server did not answer: so long it may keep what it has to tell
+    )
 
 
 def run(steps: int, processes: int, url: str, *, cut_every_s: float | None = None, **options: Any) -> Result:
@@ -54,16 +58,19 @@ def run(steps: int, processes: int, url: str, *, cut_every_s: float | None = Non
     ]
     for worker in workers:
         worker.start()
-    started.wait(60)
-    began = time.monotonic()
+    started.wait(180)
+    began, pulse = time.monotonic(), _Pulse(url)
     cuts = _cut(url, cut_every_s, workers) if cut_every_s else 0
     found = [results.get(timeout=300) for _ in workers]
     seconds = time.monotonic() - began
+    pulse.end()
     for worker in workers:
         worker.join(30)
     assert cuts == 0 or sum(one["losses"] for one in found) > 0
     sums = {name: sum(one[name] for one in found) for name in ("reads", "writes", "near", "stale", "losses")}
-    return Result(**sums, worst_s=max(one["worst_s"] for one in found), seconds=seconds)
+    return Result(
+        **sums, worst_s=max(one["worst_s"] for one in found), seconds=seconds, pause_s=pulse.pause_s
+    )
 
 
 def staleness(rounds: int, url: str, *, pause_s: float = 0.0001, **options: Any) -> list[float]:
@@ -89,6 +96,26 @@ def staleness(rounds: int, url: str, *, pause_s: float = 0.0001, **options: Any)
         cache.store.close()
         reader.join(10)
     return sorted(max(0.0, seen[version] - board.at(0, version)) for version in range(1, rounds + 1))
+
+
+class _Pulse(threading.Thread):
+    """Asks the server all the time whether it answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._client, self._over, self.pause_s = redis.Redis.from_url(url), threading.Event(), 0.0
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.005):
+            asked = time.monotonic()
+            self._client.ping()
+            self.pause_s = max(self.pause_s, time.monotonic() - asked)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+        self._client.close()
 
 
 class _Board:
@@ -177,8 +204,8 @@ def _race(
     cache = _cache(params, url)
     runner = _Runner(board, cache, is_async=at % 2 == 1)
     cache.get("0")
-    _until(lambda: cache.store.tracker.is_live, 30)
-    started.wait(60)
+    _until(lambda: cache.store.tracker.is_live, 120)
+    started.wait(180)
     asyncio.run(runner.go(steps, at))
     events = cache.counts.events()
     cache.store.close()

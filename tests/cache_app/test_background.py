@@ -12,7 +12,7 @@ import structlog
 from cache_app import background
 from cache_app.background import Threads
 
-from .loaders import until
+from .loaders import auntil, until
 
 
 def here() -> contextvars.Context:
@@ -44,8 +44,8 @@ def test_submit__no_room__is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "BACKLOG", 2)
     threads, go = Threads(lambda: 1), threading.Event()
     began = threading.Event()
-    threads.submit(here(), lambda: (began.set(), go.wait(5)))
-    began.wait(5)
+    threads.submit(here(), lambda: (began.set(), go.wait(60)))
+    began.wait(60)
     assert [threads.submit(here(), lambda: None) for _ in range(3)] == [True, True, False]
     go.set()
     until(lambda: threads._idle == 1)
@@ -87,7 +87,7 @@ def test_thread__cannot_be_started__is_refused_unless_another_one_lives(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fails)
         assert threads.submit(here(), lambda: None) is False
-    assert threads.submit(here(), lambda: go.wait(5)) is True
+    assert threads.submit(here(), lambda: go.wait(60)) is True
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fails)
         assert threads.submit(here(), lambda: None) is True
@@ -114,8 +114,8 @@ async def test_start__task__is_held_until_it_is_done() -> None:
 
     background.start(here(), work())
     assert len(background._tasks) == 1
-    await asyncio.sleep(0.05)
-    assert (done, len(background._tasks)) == ([1], 0)
+    await auntil(lambda: not background._tasks)
+    assert done == [1]
 
 
 async def test_start__task_raises__is_said() -> None:
@@ -124,5 +124,5 @@ async def test_start__task_raises__is_said() -> None:
 
     with structlog.testing.capture_logs() as lines:
         background.start(here(), fails())
-        await asyncio.sleep(0.01)
+        await auntil(lambda: not background._tasks)
     assert [line["event"] for line in lines] == ["cache_background_failed"]

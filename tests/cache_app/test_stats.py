@@ -128,7 +128,7 @@ def test_counts__forked__start_at_zero_and_can_be_added_to() -> None:
         child.start()
     finally:
         stats._guard.release()
-    assert ours.poll(10)
+    assert ours.poll(60)
     before, after, backlog, is_wanted = ours.recv()
     child.join()
     assert (before, after, backlog) == ({}, {"a": {"": {"misses": 1}}}, 1)
@@ -361,7 +361,7 @@ def test_reset__all_processes__begin_at_zero_and_prometheus_does_not() -> None:
     assert stats_store.totals().tallies == {}
     since = stats_store.totals().since
     assert since is not None
-    assert abs((since - began).total_seconds()) < 5
+    assert abs((since - began).total_seconds()) < 60
     with other:
         assert stats_store.flush()
         stats.counts("a").add("misses", 1)
