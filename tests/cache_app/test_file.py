@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -611,7 +612,7 @@ async def test_async__disk_waits__the_loop_does_not(
 
     def slow(key: str) -> bytes:
         seen.append(threading.get_ident())
-        allowed.wait(5)
+        allowed.wait(60)
         return b"v"
 
     monkeypatch.setattr(store, "get", slow)
@@ -626,7 +627,8 @@ async def test_async__caller_is_cancelled__the_write_is_whole_and_the_store_goes
     store: FileStore, location: Path
 ) -> None:
     writing = [asyncio.ensure_future(store.aset(f"k{number}", value(BIG), None)) for number in range(20)]
-    await asyncio.sleep(0.005)
+    await asyncio.sleep(0)
+    time.sleep(0.005)  # the threads write, and nobody has been told yet of what is done
     for task in writing:
         task.cancel()
     results = await asyncio.gather(*writing, return_exceptions=True)
