@@ -34,8 +34,10 @@ def scripted(behave: Behave) -> Iterator[Scripted]:
         server = Scripted(listener.getsockname()[1])
         ended = threading.Event()
         threading.Thread(target=_accept, args=(listener, server, behave, ended), daemon=True).start()
-        yield server
-        ended.set()
+        try:
+            yield server
+        finally:
+            ended.set()
 
 
 def _accept(listener: socket.socket, server: Scripted, behave: Behave, ended: threading.Event) -> None:

@@ -17,13 +17,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with servers.valkey_cluster(nodes=3, replicas=0) as formed:
+    with servers.valkey_cluster(nodes=3, replicas=0, node_timeout_s=60) as formed:
         yield formed.url
 
 
 @pytest.fixture(autouse=True)
 def cluster(settings: LazySettings, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": url}}
+    settings.BRAIN = settings.BRAIN | {
+        "CACHE": {"SLOW_MS": 5_000.0}
+    }  # those that a busy machine makes slow are none
     monkeypatch.setattr(stats, "_counts", {})
     monkeypatch.setattr(stats_store, "_shipper", stats_store.Shipper())
     slow.forget()
@@ -38,7 +41,7 @@ def test_page__keys_on_three_nodes__each_comes_once() -> None:
         found, cursor, pages = found + page.rows, page.cursor, pages + 1
     assert pages >= 4
     assert sorted(row.key for row in found) == sorted(f"user:{number}" for number in range(200))
-    assert all(row.memory_bytes and 50 < (row.ttl_s or 0) <= 60 for row in found)
+    assert all(row.memory_bytes and 20 < (row.ttl_s or 0) <= 60 for row in found)
     assert browsing.look(cache, "user:7") is not None
     rows, among = browsing.biggest(cache)
     assert (len(rows), among) == (10, 200)
