@@ -48,8 +48,11 @@ try:
     _snapshot = env.text(
         "BRAIN_GATEWAY_SNAPSHOT", "" if PRODUCTION else str(BRAIN_DATA_DIR / "gateway-snapshot.json")
     )
-    EMAIL_URL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
-    EMAIL_URL_PORT = env.text("BRAIN_SMTP_PORT", "1025")
+    EMAIL_HOST = env.text("BRAIN_SMTP_HOST", "127.0.0.1")
+    EMAIL_PORT = env.count("BRAIN_SMTP_PORT", 1025)
+    EMAIL_HOST_USER = env.text("BRAIN_SMTP_USER")
+    EMAIL_HOST_PASSWORD = env.text("BRAIN_SMTP_PASSWORD")
+    _smtp_tls = env.choice("BRAIN_SMTP_TLS", "none", ("none", "starttls", "implicit"))
     _queue = {
         "VERSION": env.text("BRAIN_VERSION"),
         "ALERT_WEBHOOKS": tuple(env.names("BRAIN_ALERT_WEBHOOKS", [])),
@@ -167,7 +170,8 @@ STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-EMAIL_HOST, EMAIL_PORT = EMAIL_URL_HOST, int(EMAIL_URL_PORT)
+EMAIL_USE_TLS, EMAIL_USE_SSL = _smtp_tls == "starttls", _smtp_tls == "implicit"
+EMAIL_TIMEOUT = 10  # Django's own is none: a server that hangs would hold whoever sends for ever
 DEFAULT_FROM_EMAIL = env.text("BRAIN_MAIL_FROM", "brain@localhost")
 
 # --- security ----------------------------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ def document(notice_id: str, at: datetime, items: Sequence[Mapping[str, Any]]) -
 
 
 def _text(items: Sequence[Mapping[str, Any]], more: int) -> str:
-    lines = [f"{str(item['kind']).upper()} {item['rule']}: {item['words']}" for item in items]
+    lines = [_line(f"{str(item['kind']).upper()} {item['rule']}: {item['words']}") for item in items]
     return "\n".join([*lines, *([f"and {more} more"] if more else [])])
 
 
@@ -297,7 +297,12 @@ def title(body: Mapping[str, Any]) -> str:
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 or body["more"] else "")
     if not names:
         return "[TEST] this channel works"
-    return f"[{body['status'].upper()}{f' {count}' if count > 1 else ''}] {shown}"[:200]
+    return _line(f"[{body['status'].upper()}{f' {count}' if count > 1 else ''}] {shown}")[:200]
+
+
+def _line(text: str) -> str:
+    """A queue that another program named may hold line breaks, which would begin a header, or an alert that is none."""
+    return " ".join(text.split())
 
 
 def letter(body: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import smtplib
+from contextlib import suppress
 from typing import NamedTuple
 
 from django.conf import settings
@@ -93,7 +94,11 @@ def _mail(address: str, row: Notice) -> None:
         headers={"Message-ID": f"<{row.id}@brain>", "X-Brain-Notice": str(row.id)},
     )
     letter.connection = get_connection(timeout=conf().ALERT_TIMEOUT_S)
-    letter.send()
+    try:
+        letter.send()
+    finally:
+        with suppress(smtplib.SMTPException):
+            letter.connection.close()  # Django leaves it open when TLS or the login fails
 
 
 def _smtp_code(error: Exception) -> int:

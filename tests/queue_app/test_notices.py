@@ -6,14 +6,10 @@ import hashlib
 import hmac
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 
@@ -34,6 +30,7 @@ from queue_app.notice_channels import NotSent
 from queue_app.states import State
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, make_due, rule, standing
+from .certificates import self_signed
 from .receivers import Receiver, receiver
 
 pytestmark = pytest.mark.django_db
@@ -413,26 +410,7 @@ def test_webhook__loopback_where_it_is_not_allowed__refused(hook, settings):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """For `localhost`, signed by itself: certificate and key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
-    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    return files
+    return self_signed(tmp_path)
 
 
 def test_webhook__over_tls__the_name_is_verified_though_the_address_is_pinned(certificate, monkeypatch):
