@@ -59,7 +59,7 @@ def at_once(*acts: Callable[[], Any]) -> None:
 
     def reach(act: Callable[[], Any]) -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             act()
         except BaseException as error:
             errors.append(error)

@@ -67,7 +67,7 @@ def start() -> Iterator[Callable[..., tuple[Engine, AtOnce]]]:
 
     yield begin
     for engine in started:
-        assert engine.stop(timeout_s=20)
+        assert engine.stop(timeout_s=60)
 
 
 def completed(run: Run) -> End:
@@ -160,7 +160,7 @@ def test_engine__a_long_run_takes_the_slot__what_waits_behind_it_goes_back(
     engine.runner = runner = ThreadRunner(engine, slots)
 
     def held(run: Run) -> End:
-        gate.wait(20)
+        gate.wait(60)
         return completed(run)
 
     monkeypatch.setattr(runner, "_performed", held)

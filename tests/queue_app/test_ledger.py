@@ -311,7 +311,7 @@ def in_threads(count: int, act: Callable[[], Any]) -> list[Any]:
 
     def reach() -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             got.append(act())
         finally:
             connections.close_all()

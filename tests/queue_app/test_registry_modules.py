@@ -33,7 +33,7 @@ def test_find__two_threads_at_once__both_wait_for_the_import() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert found == [registry.known(NAME)] * 4
 
 

@@ -29,13 +29,13 @@ def test_submit__more_calls_than_slots__run_in_their_order_and_at_once(slots: Sl
     both = threading.Barrier(3)
 
     def hold(number: int) -> None:
-        both.wait(5)
-        gate.wait(5)
+        both.wait(60)
+        gate.wait(60)
         ran.append(number)
 
     for number in range(2):
         slots.submit(lambda number=number: hold(number))
-    both.wait(5)  # two at once
+    both.wait(60)  # two at once
     for number in range(2, 6):
         slots.submit(lambda number=number: ran.append(number))
     assert ran == []
@@ -53,7 +53,7 @@ def test_submit__a_call_raises__its_slot_goes_on(slots: Slots, error: type[BaseE
         slots.submit(break_it)
     ran = threading.Event()
     slots.submit(ran.set)
-    assert ran.wait(5)
+    assert ran.wait(60)
 
 
 def test_close__calls_wait__they_are_dropped_and_what_runs_ends() -> None:
@@ -62,11 +62,11 @@ def test_close__calls_wait__they_are_dropped_and_what_runs_ends() -> None:
 
     def hold() -> None:
         begun.set()
-        gate.wait(5)
+        gate.wait(60)
         ran.append("held")
 
     slots.submit(hold)
-    begun.wait(5)
+    begun.wait(60)
     slots.submit(lambda: ran.append("waiting"))
     slots.close()
     with pytest.raises(RuntimeError, match="closed"):

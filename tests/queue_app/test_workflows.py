@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -202,7 +202,7 @@ def _insisting(act: Callable[[], Any]) -> None:
         try:
             act()
             return
-        except connection.Database.OperationalError:
+        except OperationalError:
             connection.close()
     raise AssertionError
 

@@ -129,7 +129,7 @@ def outstay(payload: dict[str, Any]) -> None:
         time.sleep(0.01)
 
 
-@task(queue="kit", name="kit.outstay_async", max_retries=0, soft_time_limit_s=0.05)
+@task(queue="kit", name="kit.outstay_async", max_retries=0, soft_time_limit_s=0.3)
 async def outstay_async(payload: dict[str, Any]) -> None:
     try:
         await asyncio.sleep(60)
