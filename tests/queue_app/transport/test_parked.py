@@ -87,7 +87,7 @@ def test_unusual_tags__foreign_publisher__are_delivered_and_acknowledged(
         )
         connection = connect()
         inbox = Inbox(connection)
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=30)
         assert inbox.messages[0].payload == {}
         assert server.unacked() == {str(properties["delivery_tag"]).encode()}
         inbox.messages[0].ack()
@@ -134,7 +134,7 @@ def test_parked__put_back_and_discard__happen_once(connect: Connect, server: Ser
     assert not parked.put_back(server.redis, one, good, prefix=server.prefix)
     assert parked.discard(server.redis, two, prefix=server.prefix)
     assert not parked.discard(server.redis, two, prefix=server.prefix)
-    connection.drain_events(timeout=5)
+    connection.drain_events(timeout=30)
     assert inbox.bodies == ["mended"]
     assert parked.newest(server.redis, prefix=server.prefix) == []
     assert parked.count(server.redis, server.prefix) == {"q": 2}
