@@ -47,6 +47,7 @@ _DJANGO = os.path.dirname(django.__file__)
 _LIBRARIES = tuple(
     {sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
+_SCRIPTS = sysconfig.get_path("scripts") + os.sep  # of an environment in the project's directory as well
 _PASSED = (("foundation", "middleware.py"), ("brain_project", "proxied.py"))
 _SPECIAL = {
     django.template.base.__file__: _TEMPLATE,
@@ -155,7 +156,7 @@ def _kind(file: str) -> int:
     if file.startswith(_HERE):
         return _OURS
     if (
-        file.startswith("<")
+        file.startswith(("<", _SCRIPTS))
         or f"{os.sep}site-packages{os.sep}" in file
         or f"{os.sep}dist-packages{os.sep}" in file
     ):

@@ -34,7 +34,8 @@ def nothing_found() -> Iterator[None]:
 
 
 def settings(**values: Any) -> Any:
-    return override_settings(BRAIN={"DATABASE": values})
+    """A statement that a busy machine makes slow is no finding, unless the test asks for it."""
+    return override_settings(BRAIN={"DATABASE": {"SLOW_QUERY_MS": None} | values})
 
 
 def select(text: str = "SELECT 'secret', 42") -> None:
@@ -415,6 +416,14 @@ def test_slow__a_packages_own_view__no_middleware_is_its_call_site(
         client.get("/readyz")
     [line] = [line for line in logs if line.get("sql") == "SELECT ?, ?"]
     assert (line["site"], line["unit"]) == ("", "GET /readyz")
+
+
+def test_call_site__script_of_an_environment_in_the_project__is_no_line_of_the_project(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_sites, "_SCRIPTS", f"{call_sites._BASE}.venv/bin/")
+    assert call_sites._kind(f"{call_sites._BASE}.venv/bin/gunicorn") == call_sites._LIBRARY
+    assert call_sites._kind(f"{call_sites._BASE}shop/views.py") == call_sites._PROJECT
 
 
 def test_no_n_plus_one__a_loop_and_none__assertion_with_the_line() -> None:
