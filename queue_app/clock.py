@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection
+from django.utils import timezone
 
 from . import statements
 
@@ -38,11 +39,13 @@ _last: Reading | None = None
 
 
 def now() -> datetime:
-    """Never behind the database's clock (a millisecond on SQLite, whose clock has no more), and ahead by a round trip at most.
+    """Never behind the database's clock (a millisecond on SQLite, whose statements round up), and ahead by a round trip at most.
 
     A DatabaseError is the caller's.
     """
     global _last
+    if connection.vendor == "sqlite":  # its clock is this host's
+        return timezone.now()
     steady_s, wall_s = time.monotonic(), time.time_ns() / 1e9
     known = _last.carried_to(steady_s, wall_s) if _last else None
     if known is None:

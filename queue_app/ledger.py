@@ -49,6 +49,11 @@ class Clock(Now):
         # Django's Now() is CURRENT_TIMESTAMP there, in the time zone of the server, while columns are in UTC.
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, Any]:
+        # As in statements/sqlite.py: the end of the present millisecond.
+        at = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f999', 'now')"
+        return self.as_sql(compiler, connection, template=at, **extra)
+
 
 # A waiting job whose time has come: its message goes out at once, or when it has its turn. Who lets it go sets `run_after`
 # to then: by it a queue's latency counts, and one that was made long ago has not waited since.

@@ -14,10 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from . import CLAIMABLE, COLUMNS, COMMON, EACH, UNSET, Claimed, End, New, claimed
 
-_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"  # UTC, comparable with the texts that Django stores
+# UTC, comparable with the texts that Django stores. SQLite's clock has milliseconds, and Python's stamps have microseconds:
+# the end of the present millisecond, so that none that was made before lies ahead of it.
+_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f999', 'now')"
 
 _INSERT = f"""
 INSERT INTO queue_app_job ({", ".join((*EACH, *COMMON, *UNSET))})
@@ -132,5 +135,4 @@ def _told(ends: Sequence[End]) -> str:
 
 
 def now(cursor: Any) -> datetime:
-    cursor.execute(f"SELECT {_NOW}", [])
-    return datetime.fromisoformat(cursor.fetchone()[0])
+    return timezone.now()  # SQLite's clock is this host's, but for its microseconds
