@@ -5,6 +5,8 @@ What decides how soon a dead connection is noticed stays as it is in production.
 
 from __future__ import annotations
 
+import os
+
 from brain_project.settings import *  # noqa: F403
 from brain_project.settings import BRAIN, CELERY_BROKER_TRANSPORT_OPTIONS, DATABASES
 
@@ -12,7 +14,7 @@ from .rig import LEASE_S
 
 _TEN_YEARS_S = 315_360_000.0
 BRAIN["QUEUE"] = {
-    "LEASE_S": LEASE_S,
+    "LEASE_S": float(os.environ.get("DRILL_LEASE_S", LEASE_S)),
     "RECONCILE_S": 0.3,
     "REPUBLISH_S": 1.5,
     "QUEUE_REFRESH_S": 1.0,
