@@ -23,6 +23,7 @@ GROUPS = [
             ("API keys", "key", "gateway_apikey"),
             ("Token issuers", "verified_user", "gateway_jwtissuer"),
             ("Revoked tokens", "block", "gateway_revokedtoken"),
+            ("Subjects cut off", "content_cut", "gateway_tokencut"),
             ("History", "history", "gateway_revision"),
             ("Settings", "tune", "gateway_configuration"),
         ],

@@ -19,6 +19,7 @@ from .api import (
     status,
     targets,
     tester,
+    token_cuts,
     tokens,
     traffic,
     transforms,
@@ -56,6 +57,8 @@ urlpatterns = [
     path(
         "revoked-tokens/<int:ref>", revoked_tokens.RevokedTokenDetail.as_view(), name="gateway-revokedtoken"
     ),
+    path("token-cuts", token_cuts.TokenCutList.as_view(), name="gateway-tokencuts"),
+    path("token-cuts/<int:ref>", token_cuts.TokenCutDetail.as_view(), name="gateway-tokencut"),
     path("settings", settings.SettingsView.as_view(), name="gateway-settings"),
     path("revisions", revisions.RevisionList.as_view(), name="gateway-revisions"),
     path("revisions/<int:version>", revisions.RevisionDetail.as_view(), name="gateway-revision"),

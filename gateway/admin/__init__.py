@@ -13,4 +13,5 @@ from . import routes as routes
 from . import services as services
 from . import settings as settings
 from . import targets as targets
+from . import token_cuts as token_cuts
 from . import transforms as transforms

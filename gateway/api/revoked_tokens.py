@@ -50,10 +50,7 @@ class RevocationSerializer(Strict, serializers.Serializer):
         return attrs
 
     def validate_issuer(self, name: str) -> str:
-        known = [*JwtIssuer.objects.values_list("name", flat=True), OWN_ISSUER]
-        if name not in known:
-            raise ValidationError(f"is not the name of an issuer; known are {', '.join(known)}")
-        return name
+        return known_issuer(name)
 
     def validate_expires_at(self, at: Any) -> Any:
         if at <= timezone.now():
@@ -89,6 +86,14 @@ class RevokedTokenDetail(generics.GenericAPIView):
 
     def get(self, request: Request, ref: int) -> Response:
         return Response(self.get_serializer(references.find(self.get_queryset(), ref)).data)
+
+
+def known_issuer(name: str) -> str:
+    """Raises ValidationError for the name of none."""
+    known = [*JwtIssuer.objects.values_list("name", flat=True), OWN_ISSUER]
+    if name not in known:
+        raise ValidationError(f"is not the name of an issuer; known are {', '.join(known)}")
+    return name
 
 
 def _revoked(given: dict[str, Any], trace: dict[str, Any]) -> RevokedToken:

@@ -23,6 +23,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(db_index=True)),
             ],
             options={
+                "verbose_name": "subject that is cut off",
+                "verbose_name_plural": "subjects cut off",
                 "ordering": ("-pk",),
                 "indexes": [models.Index(fields=["issuer", "subject"], name="gateway_cut_subject")],
             },

@@ -150,6 +150,7 @@ class TokenCut(models.Model):
 
     class Meta:
         ordering = ("-pk",)
+        verbose_name, verbose_name_plural = "subject that is cut off", "subjects cut off"
         indexes = (models.Index(fields=("issuer", "subject"), name="gateway_cut_subject"),)
 
     def __str__(self) -> str:

@@ -9,14 +9,26 @@ from django.urls import reverse
 
 from foundation import roles
 from gateway import changes
-from gateway.models import ApiKey, Consumer, JwtIssuer, Plan, RevokedToken, Route, Service, Target, Transform
+from gateway.models import (
+    ApiKey,
+    Consumer,
+    JwtIssuer,
+    Plan,
+    RevokedToken,
+    Route,
+    Service,
+    Target,
+    TokenCut,
+    Transform,
+)
 from orm_app.models import User
 
 TRACE: dict[str, Any] = {"actor": "tester", "source": "cli"}
 CONFIRMED = {"_form_submitted": "True"}
 SECRET = "0123456789abcdef0123456789abcdef"
 NAMES = (
-    "route", "service", "target", "transform", "plan", "consumer", "apikey", "jwtissuer", "revokedtoken", "revision",
+    "route", "service", "target", "transform", "plan", "consumer", "apikey", "jwtissuer", "revokedtoken", "tokencut",
+    "revision",
 )  # fmt: skip
 
 
@@ -61,9 +73,12 @@ def configuration(suffix: str = "") -> dict[str, Any]:
     changes.set_secret(issuer, SECRET)
     save(issuer)
     revoked = RevokedToken.objects.create(issuer=issuer.name, jti=f"j{suffix}", expires_at=key.created_at)
+    cut = TokenCut.objects.create(
+        issuer=issuer.name, subject=f"s{suffix}", issued_until=key.created_at, expires_at=key.created_at
+    )
     return {
         "plan": plan, "service": service, "target": target, "route": route, "transform": transform,
-        "consumer": consumer, "apikey": key, "jwtissuer": issuer, "revokedtoken": revoked,
+        "consumer": consumer, "apikey": key, "jwtissuer": issuer, "revokedtoken": revoked, "tokencut": cut,
     }  # fmt: skip
 
 

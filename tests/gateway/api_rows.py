@@ -11,7 +11,18 @@ from django.utils import timezone
 
 from foundation import roles
 from gateway import changes
-from gateway.models import ApiKey, Consumer, JwtIssuer, Plan, RevokedToken, Route, Service, Target, Transform
+from gateway.models import (
+    ApiKey,
+    Consumer,
+    JwtIssuer,
+    Plan,
+    RevokedToken,
+    Route,
+    Service,
+    Target,
+    TokenCut,
+    Transform,
+)
 from orm_app.models import User
 
 BASE = "/api/v1/gateway"
@@ -111,3 +122,9 @@ def issuer(name: str = "partner", **fields: Any) -> JwtIssuer:
 def revoked(jti: str = "t-1", **fields: Any) -> RevokedToken:
     end = timezone.now() + timedelta(hours=1)
     return RevokedToken.objects.create(issuer="partner", jti=jti, expires_at=end, **fields)
+
+
+def cut(subject: str = "7", **fields: Any) -> TokenCut:
+    now = timezone.now()
+    times = {"issued_until": now, "expires_at": now + timedelta(hours=1)}
+    return TokenCut.objects.create(issuer="partner", subject=subject, **(times | fields))

@@ -24,9 +24,13 @@ V, O, A = roles.VIEWER, roles.OPERATOR, roles.ADMIN  # noqa: E741
 
 # (least role, method, address, body); {…} is an id of `everything`.
 READS = [
-    *((V, "GET", noun, None) for noun in (*NAMED, "targets", "keys", "revoked-tokens", "revisions")),
+    *(
+        (V, "GET", noun, None)
+        for noun in (*NAMED, "targets", "keys", "revoked-tokens", "token-cuts", "revisions")
+    ),
     *((V, "GET", f"{noun}/{{{noun}}}", None) for noun in (*NAMED, "targets", "keys")),
     (V, "GET", "revoked-tokens/{tokens}", None),
+    (V, "GET", "token-cuts/{cuts}", None),
     (V, "GET", "revisions/{version}", None),
     (V, "GET", "services/{services}/targets", None),
     (V, "GET", "consumers/{consumers}/keys", None),
@@ -60,6 +64,7 @@ CONFIGURES = [
     (A, "POST", "keys/{keys}/revoke", None),
     (A, "POST", "issuers", {"name": "n", "secret": rows.SECRET}),
     (A, "POST", "revoked-tokens", {"issuer": "partner", "jti": "x", "expires_at": "2100-01-01T00:00:00Z"}),
+    (A, "POST", "token-cuts", {"issuer": "partner", "subject": "x", "expires_at": "2100-01-01T00:00:00Z"}),
     (A, "POST", "apply", {}),
     (A, "POST", "revisions/{version}/rollback", None),
     (A, "PUT", "services/{services}", {"name": "n"}),
@@ -101,6 +106,7 @@ def everything() -> dict[str, Any]:
         "targets": rows.target(service),
         "keys": rows.key(consumer),
         "tokens": rows.revoked(),
+        "cuts": rows.cut(),
         "lonely": lonely,
     }
     return {name: row.pk for name, row in made.items()} | {"version": Configuration.objects.get().version}

@@ -13,6 +13,7 @@ from django.core.management.base import CommandParser
 from foundation import lifeline
 from foundation.commands import USAGE, BrainCommand, Failed
 from gateway import supervisor
+from gateway.management.cut_verbs import CutVerbs
 from gateway.management.document_verbs import DocumentVerbs
 from gateway.management.history_verbs import HistoryVerbs
 from gateway.management.key_verbs import KeyVerbs
@@ -41,7 +42,7 @@ class Command(BrainCommand):
         parser.add_argument(
             "--tls-key", type=Path, metavar="FILE", help="its key (PEM); without it, in --tls-cert's file"
         )
-        for verbs in (DocumentVerbs, HistoryVerbs, RouteVerbs, KeyVerbs):
+        for verbs in (DocumentVerbs, HistoryVerbs, RouteVerbs, KeyVerbs, CutVerbs):
             verbs(self, trace).define()
 
     def bare(self, **options: Any) -> int | None:
