@@ -25,7 +25,7 @@ def test_login__guessing__429_with_the_form_and_when_to_try_again(client: Client
     name = prefix.strip(":")[-60:]
     User.objects.create_superuser(name, "a@example.com", PASSWORD)
     before = conf()
-    conf.bind(replace(before, TOKEN_RATE="2/h", TRUSTED_PROXIES=("127.0.0.1/32",)))
+    conf.bind(replace(before, TOKEN_RATE="2/d", TRUSTED_PROXIES=("127.0.0.1/32",)))
     try:
         answers = [sign_in(client, name, "wrong") for _ in range(2)]
         held_up = sign_in(client, name, PASSWORD)
