@@ -32,6 +32,9 @@ MAX_LINES = 20_000  # waiting to be written, 8 MB as they usually are
 _WAKE_LINES = 160  # about PIECE_BYTES
 _FULL_S = 0.005  # between two tries at a pipe that is full
 _WARN_S = 30.0
+_LATE_S = (
+    1.0  # for the writer to see that its time is over: what it has been given up for may still be written
+)
 _NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 
@@ -141,7 +144,7 @@ class AccessLog:
         self._ends_at = time.monotonic() + timeout_s
         if self._thread is not None:
             self._wake.set()
-            self._thread.join(timeout_s + 0.1)
+            self._thread.join(timeout_s + _LATE_S)
             if self._thread.is_alive():  # in a write to a disk that does not come back
                 self._lost += len(self._lines)
                 return
