@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -43,7 +44,8 @@ def stored(key: str) -> Level | None:
 def set_back(key: str, level: Level, us: int) -> Level:
     """The same bucket `us` later (or, negative: after its server's clock went back)."""
     earlier = Level(level.tokens, level.at_us - us, level.held, level.over_us - us)
-    store.client().hset(key, mapping={"t": earlier.at_us, "l": earlier.over_us})
+    whole = {"n": repr(level.tokens), "t": earlier.at_us, "h": repr(level.held), "l": earlier.over_us}
+    store.client().hset(key, mapping=whole)
     return earlier
 
 
@@ -67,6 +69,8 @@ def test_contract__random_operations__lua_and_python_agree_to_the_last_bit(prefi
         expected, levels = bucket.take(levels, limits, taken.at_us, asked)
         assert taken == expected
         assert [stored(key) for key in keys] == levels
+        for key in keys:  # it expires by the server's own clock, while this test's is set as one likes
+            store.client().persist(key)
         outcomes.add((taken.admitted, taken.granted > queue, 0 < taken.granted < queue))
         last_us = dice.choice((taken.at_us, taken.at_us, taken.at_us - bucket.REPORT_US - 1))
         if dice.random() < 0.3:
@@ -134,11 +138,15 @@ def test_script__clock_was_set_back__credits_nothing_and_fills_on_from_there(pre
 
 
 def test_script__bucket_that_is_full_again__forgotten_but_not_while_leases_are_out(prefix: str) -> None:
-    limit = Limit("a", 1.0, 10.0, 1, 1)
-    lua([f"{prefix}{{t}}:a"], [limit])
-    assert 1000 < store.client().pttl(f"{prefix}{{t}}:a") <= 2000
-    lua([f"{prefix}{{t}}:b"], [Limit("b", 1000.0, 100.0, 1, 1)], Ask(1.0, 1.0, lease=5.0))
-    assert 2000 < store.client().pttl(f"{prefix}{{t}}:b") <= 3000
+    for limit, asked, least_ms in (
+        (Limit("a", 1.0, 10.0, 1, 1), Ask(1.0, 1.0), 1000),
+        (Limit("b", 1000.0, 100.0, 1, 1), Ask(1.0, 1.0, lease=5.0), 2000),
+    ):
+        key, began = f"{prefix}{{t}}:{limit.name}", time.monotonic()
+        lua([key], [limit], asked)
+        left_ms = store.client().pttl(key)
+        assert left_ms <= least_ms + 1000
+        assert left_ms + 1000 * (time.monotonic() - began) > least_ms
 
 
 def test_take__burst_then_rate__the_seeds_sixty_a_minute() -> None:
@@ -190,7 +198,7 @@ class Counting(Limiter):
 
 @pytest.fixture
 async def limiter(prefix: str, gateway_conf: Callable[..., None]) -> AsyncIterator[Counting]:
-    gateway_conf(LIMITER_TIMEOUT_S=2.0)
+    gateway_conf(LIMITER_TIMEOUT_S=30.0)
     made = Counting(prefix=prefix)
     yield made
     made.gate.set()
@@ -198,7 +206,7 @@ async def limiter(prefix: str, gateway_conf: Callable[..., None]) -> AsyncIterat
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.001)
 
@@ -215,7 +223,7 @@ async def test_limiter__sync_and_async_callers__count_together(limiter: Counting
     refused = limiter.take(account)
     assert not refused.admitted
     assert account.spend(limiter.now) is False
-    assert account.retry_after_s() == 1000
+    assert 970 <= account.retry_after_s() <= 1000  # one comes in a thousand seconds
     assert (await limiter.atake(account)).levels == pytest.approx((0.0,), abs=0.1)
 
 

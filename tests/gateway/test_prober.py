@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,22 @@ from gateway.prober import Prober, fault_of
 
 INTERVAL_S = 0.05
 QUICK = Policy(
-    health_interval_s=INTERVAL_S, health_timeout_s=2.0, healthy_after=2, unhealthy_after=2, health_path="/up"
+    health_interval_s=INTERVAL_S, health_timeout_s=30.0, healthy_after=2, unhealthy_after=2, health_path="/up"
 )
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a moment is no store that is away."""
+    monkeypatch.setattr(prober, "STORE_TIMEOUT_S", 30.0)
+
+
+@pytest.fixture
+def nobodys_port() -> Iterator[int]:
+    """Of this test's own, so that nobody else comes to listen there."""
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 class Upstream:
@@ -59,7 +75,7 @@ class Upstream:
     async def close(self, server: asyncio.Server) -> None:
         """The connections end by themselves: whoever probes has gone, or goes now."""
         server.close()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while self.connections:
                 await asyncio.sleep(0.005)
 
@@ -93,12 +109,12 @@ async def probing(*services: Service, prefix: str) -> AsyncIterator[list[asyncio
     finally:
         for task in tasks:
             task.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
 
-async def until(claim: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(claim: Callable[[], bool], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not claim():
             await asyncio.sleep(0.005)
@@ -125,24 +141,25 @@ async def until(claim: Callable[[], bool], timeout_s: float = 10.0) -> None:
     ],
 )
 async def test_fault_of__answers__in_words(answer: bytes | None, fault: str) -> None:
-    policy = Policy(health_path="/up?deep=1", health_timeout_s=5.0 if answer else 0.05)
+    policy = Policy(health_path="/up?deep=1", health_timeout_s=30.0 if answer else 0.05)
     async with Upstream(answer).running() as upstream:
-        assert await fault_of(dial(upstream.port), policy) == fault
-        (head,) = upstream.heads
-    assert head.startswith(b"GET /up?deep=1 HTTP/1.1\r\nHost: up.test\r\n")
+        while not upstream.heads:  # the time may be over before the request has come
+            assert await fault_of(dial(upstream.port), policy) == fault
+    assert upstream.heads[0].startswith(b"GET /up?deep=1 HTTP/1.1\r\nHost: up.test\r\n")
 
 
-async def test_fault_of__no_path__a_connection_is_enough(tmp_path: Path) -> None:
+async def test_fault_of__no_path__a_connection_is_enough(tmp_path: Path, nobodys_port: int) -> None:
+    policy = Policy(health_timeout_s=30.0)
     async with Upstream(None).running() as upstream:
-        assert await fault_of(dial(upstream.port), Policy()) == ""
-    assert await fault_of(dial(upstream.port), Policy()) == "connection refused"
-    assert await fault_of(Dial(str(tmp_path / "nobody")), Policy()) == "no such file or directory"
+        assert await fault_of(dial(upstream.port), policy) == ""
+    assert await fault_of(dial(nobodys_port), policy) == "connection refused"
+    assert await fault_of(Dial(str(tmp_path / "nobody")), policy) == "no such file or directory"
 
 
 async def test_fault_of__unix_socket__asked_like_any_other(tmp_path: Path) -> None:
     upstream, path = Upstream(), str(tmp_path / "s")
     server = await asyncio.start_unix_server(upstream.serve, path)
-    assert await fault_of(Dial(path, host=b"unix.test"), Policy(health_path="/")) == ""
+    assert await fault_of(Dial(path, host=b"unix.test"), Policy(health_path="/", health_timeout_s=30.0)) == ""
     await upstream.close(server)
     assert b"Host: unix.test" in upstream.heads[0]
 
@@ -174,7 +191,7 @@ async def test_fault_of__tls__verified_for_the_name_though_the_address_is_pinned
     served.load_cert_chain(path)
     trusted = ssl.create_default_context(cafile=str(path))
     async with Upstream().running(served) as upstream, Upstream().running() as plain:
-        for policy in (Policy(health_path="/", health_timeout_s=10.0), Policy(health_timeout_s=10.0)):
+        for policy in (Policy(health_path="/", health_timeout_s=30.0), Policy(health_timeout_s=30.0)):
             assert await fault_of(dial(upstream.port, tls=trusted, server_name="up.test"), policy) == ""
             assert "other.test" in await fault_of(
                 dial(upstream.port, tls=trusted, server_name="other.test"), policy
@@ -229,17 +246,25 @@ async def test_prober__dead_without_a_word__replaced_when_its_lease_ends(prefix:
         async with probing(one, prefix=prefix):
             await until(lambda: len(upstream.heads) > 0)
             assert asyncio.get_running_loop().time() - began >= 0.1
-            left_ms = store.client().pttl(lease)
-            assert 0 < left_ms <= INTERVAL_S * prober.LEASE_INTERVALS * 1000
+
+            def renewed() -> bool:
+                holder, left_ms = store.client().get(lease), store.client().pttl(lease)
+                assert left_ms <= INTERVAL_S * prober.LEASE_INTERVALS * 1000
+                return holder not in (None, b"the dead one") and left_ms > 0
+
+            await until(renewed)
 
 
-async def test_prober__new_holder__goes_on_where_the_last_one_was(prefix: str) -> None:
+async def test_prober__new_holder__goes_on_where_the_last_one_was(
+    prefix: str, nobodys_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prober, "RESULT_INTERVALS", 1000.0)
     upstream = Upstream()
-    async with upstream.running():
-        pass
+    upstream.port = nobodys_port
     first, second = fleet_member([upstream]), fleet_member([upstream])
     async with probing(first, prefix=prefix):
         await until(lambda: first.targets[0].health.state == UNHEALTHY)
+        await until(lambda: told(prefix, upstream) == UNHEALTHY)
     one = Prober(lambda: [second], prefix=prefix)
     await one.look()
     assert (second.targets[0].health.state, second.targets[0].blocked) == (UNHEALTHY, True)
@@ -287,11 +312,20 @@ async def test_prober__good_probe__ends_an_ejection_in_every_process(prefix: str
             await until(lambda: all(one.targets[0].ejected_until < now + 10 for one in services))
 
 
-async def test_prober__same_result_read_again__ends_no_later_ejection(prefix: str) -> None:
+def told(prefix: str, upstream: Upstream) -> str | None:
+    """The state that everybody reads."""
+    result = store.client().get(f"{prefix}{{probe}}:health:s/127.0.0.1:{upstream.port}")
+    return json.loads(result)["health"]["state"] if result else None
+
+
+async def test_prober__same_result_read_again__ends_no_later_ejection(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prober, "RESULT_INTERVALS", 1000.0)
     async with Upstream().running() as upstream:
         services = [fleet_member([upstream]) for _ in range(2)]
         async with probing(services[0], prefix=prefix):
-            await until(lambda: services[0].targets[0].health.passes > 0)
+            await until(lambda: told(prefix, upstream) == HEALTHY)
         lease = f"{prefix}{{probe}}:lease:s/127.0.0.1:{upstream.port}"
         store.client().set(lease, "somebody else")
         a = services[1].targets[0]
@@ -304,7 +338,7 @@ async def test_prober__same_result_read_again__ends_no_later_ejection(prefix: st
 
 
 async def test_prober__connection_alone__ends_an_ejection_only_if_it_had_failed(prefix: str) -> None:
-    quiet = Policy(health_interval_s=INTERVAL_S, health_timeout_s=2.0, unhealthy_after=50)
+    quiet = Policy(health_interval_s=INTERVAL_S, health_timeout_s=30.0, unhealthy_after=50)
     upstream = Upstream()
     async with upstream.running(), Upstream().running() as other:
         one = fleet_member([upstream, other], quiet)
@@ -354,9 +388,9 @@ async def test_prober__cancelled_during_a_probe__connection_closed_and_nothing_l
     slow = Policy(health_interval_s=INTERVAL_S, health_timeout_s=30.0, health_path="/")
     one = fleet_member([upstream], slow)
     async with probing(one, prefix=prefix):
-        await asyncio.wait_for(opened.wait(), 3.0)
+        await asyncio.wait_for(opened.wait(), 30.0)
         assert not closed.is_set()
-    await asyncio.wait_for(closed.wait(), 3.0)
+    await asyncio.wait_for(closed.wait(), 30.0)
     assert not store.client().keys(f"{prefix}*lease*")
     server.close()
 
