@@ -250,7 +250,7 @@ def test_revoked__issuer_and_id__of_a_token_that_nobody_has_at_hand(admin: Clien
         ({"issuer": "partner", "jti": "", "expires_at": "2100-01-01T00:00:00Z"}, ["/jti"]),
         ({"token": "a.b.c"}, ["/token"]),
         ({"token": _token(exp=1)}, ["/token"]),
-        ({"token": _token(), "jti": "x"}, [""]),
+        ({"token": _token(exp=4_000_000_000), "jti": "x"}, [""]),  # it is made when tests are collected
         ({"tokne": "x"}, ["/tokne"]),
     ],
 )

@@ -188,8 +188,8 @@ def heard(valkey: str) -> Iterator[Any]:
     """What is published, as a function that waits for the next one."""
     with redis.Redis.from_url(valkey) as client, client.pubsub() as channel:
         channel.subscribe(changes.CHANNEL)
-        assert channel.get_message(timeout=2)["type"] == "subscribe"
-        yield lambda: channel.get_message(timeout=2)
+        assert channel.get_message(timeout=30)["type"] == "subscribe"
+        yield lambda: channel.get_message(timeout=30)
 
 
 def test_change__commit__its_version_is_told(
@@ -237,7 +237,8 @@ def test_rotate_key__overlap__the_old_one_ends_then_and_the_new_one_takes_its_pl
     began = timezone.now()
     new, text = changes.rotate_key(old, overlap_s=60, **BY)
     old.refresh_from_db()
-    assert timedelta(seconds=60) <= old.expires_at - began < timedelta(seconds=70)
+    overlap = timedelta(seconds=60)
+    assert began + overlap <= old.expires_at <= timezone.now() + overlap
     assert (new.scopes, new.expires_at, new.consumer) == (["read"], None, consumer)
     assert keys.digest(text.encode()).hex() == new.digest != old.digest
     assert version() == 2

@@ -155,7 +155,7 @@ def test_first_change__two_at_once__one_row_and_two_versions() -> None:
 
     def work(name: str) -> None:
         try:
-            ready.wait(10)
+            ready.wait(60)
             changes.save(Plan(name=name, requests_per_hour=1), **BY)
         except Exception as error:
             failed.append(error)

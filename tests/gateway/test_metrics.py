@@ -256,7 +256,7 @@ sys.stdin.read()
         assert value(found, "breaker_state", **target, worker=str(other.pid)) == 2
         assert value(found, "workers") == 2
         other.stdin.close()
-        other.wait(5)
+        other.wait(60)
     for _ in range(2):  # the second look finds the sum of those that ended
         found = samples(metrics.render(metrics.gather(tmp_path, mine)))
         assert value(found, "request_duration_seconds_count", route="/tasks") == 23

@@ -228,7 +228,9 @@ def test_edge__hash_of_credentials__goes_by_those_of_the_request(
 ) -> None:
     one = service([target(up.port) for up in two], strategy="consistent_hash", hash_on="header:Authorization")
     served = start_edge([route("/x", one)])
-    asked = [request("/x", bearer(f"user-{number}"), key=None) for number in range(12)]
+    asked = [
+        request("/x", bearer(f"user-{number}"), key=None) for number in range(40)
+    ]  # each target has some
     with served.client() as client:
         together = [client.send(data).answer().headers["x-upstream"] for data in asked]
     alone = [served.ask(data).headers["x-upstream"] for data in asked]

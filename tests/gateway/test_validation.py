@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from gateway.rows import Rows
 
 from . import api_rows as rows
 from .api_rows import TRACE, client_of, problem, send
+from .client import eventually
 from .documents import put
 
 pytestmark = pytest.mark.django_db
@@ -300,18 +300,19 @@ def test_service__breaker_ratio_of_0__can_be_loaded_and_never_opens_for_failures
 
 # --- names -----------------------------------------------------------------------------------------------------------
 class Slow:
-    """A resolver whose answers take as long as one says, and who counts how many wait at a time."""
+    """A resolver that answers when it is told to, or when so many wait for it at a time."""
 
-    def __init__(self, takes_s: float) -> None:
-        self.takes_s, self.asked, self.at_once, self._now = takes_s, 0, 0, 0
+    def __init__(self, at_once: int) -> None:
+        self.answers, self.asked, self._at_once, self._now = threading.Event(), 0, at_once, 0
         self._guard = threading.Lock()
 
     def __call__(self, host: str, port: int) -> list[str]:
         with self._guard:
             self.asked += 1
             self._now += 1
-            self.at_once = max(self.at_once, self._now)
-        time.sleep(self.takes_s)
+            if self._now >= self._at_once:
+                self.answers.set()
+        assert self.answers.wait(30), "they come one after the other"
         with self._guard:
             self._now -= 1
         if host.startswith("no"):
@@ -324,32 +325,28 @@ def urls(count: int, name: str = "no") -> list[str]:
 
 
 def test_ahead__a_hundred_names_that_do_not_answer__together_and_remembered() -> None:
-    slow = Slow(0.05)
+    slow = Slow(at_once=11)
     found = lookups.Lookups(slow)
-    began = time.monotonic()
-    found.ahead([*urls(100), *urls(100), "unix:/run/x", "http://10.0.0.1:80", "http://[::1]:80", "nonsense"])
-    assert time.monotonic() - began < 1.0  # 5 s one after the other
-    assert (slow.asked, slow.at_once > 10) == (100, True)
+    others = ["unix:/run/x", "http://10.0.0.1:80", "http://[::1]:80", "nonsense"]
+    found.ahead([*urls(100), *urls(100), *others], within_s=60.0)
+    assert (slow.asked, slow.answers.is_set()) == (100, True)
     assert found.addresses("no7.test", 80) == ()
     assert slow.asked == 100
 
 
 def test_ahead__names_that_hang__given_up_after_the_time_for_all_and_not_waited_for_again() -> None:
-    slow = Slow(0.5)
+    slow = Slow(at_once=41)  # than there are: it hangs until it is told
     found = lookups.Lookups(slow)
-    began = time.monotonic()
     found.ahead(urls(40, "yes"), within_s=0.05)
     assert found.addresses("yes1.test", 80) == ()
-    assert time.monotonic() - began < 0.4
-    deadline = time.monotonic() + 3
-    while not found.addresses("yes1.test", 80) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert found.addresses("yes1.test", 80) == ("10.0.0.1",)  # its thread came back
+    slow.answers.set()
+    assert eventually(lambda: found.addresses("yes1.test", 80) == ("10.0.0.1",))  # its thread came back
+    assert eventually(lambda: slow.asked == 40)  # each once
 
 
 def test_addresses__after_a_while__looked_up_again() -> None:
     now = 0.0
-    slow = Slow(0)
+    slow = Slow(at_once=1)
     found = lookups.Lookups(slow, lambda: now)
     assert found.addresses("YES.test", 80) == found.addresses("yes.test", 80) == ("10.0.0.1",)
     now = lookups.REMEMBERED_S + 1
