@@ -25,6 +25,7 @@ def start(alias: str, *, by: str, keep: int | None = None, is_verified: bool = T
     command = [sys.executable, str(_manage_py()), "database", "backup", "--json", "--database", alias]
     command += [f"--by={by}"] + ([f"--keep={keep}"] if keep is not None else [])
     command += [] if is_verified else ["--no-verify"]
+    _reap()
     file = os.open(files.log_path(files.directory(), alias), os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(file, "wb") as out:
         # The child has the file, and with it the lock, for as long as it lives.
@@ -37,11 +38,16 @@ def start(alias: str, *, by: str, keep: int | None = None, is_verified: bool = T
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=_manage_py().parent,
             env=clients.environment(),
         )  # fmt: skip
-    _reaped.append(child)
+    _started.append(child)
     return child.pid
 
 
-_reaped: list[subprocess.Popen[bytes]] = []  # Popen collects the ended ones of these when the next one starts
+_started: list[subprocess.Popen[bytes]] = []  # by this process
+
+
+def _reap() -> None:
+    """Of what is in a list, Popen collects nothing by itself: the ended ones would stay zombies."""
+    _started[:] = [child for child in _started if child.poll() is None]
 
 
 def log(alias: str) -> str:

@@ -154,4 +154,4 @@ def writer(alias: str) -> Iterator[list[int]]:
         yield done
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(300)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,17 @@ from orm_app.databases import from_url
 class Away:
     alias: str
     password: str
+
+    def within_four_seconds(self, ask: Callable[[], Any]) -> Any:
+        """What it answers. One of five: what a busy machine adds to one is not how long it waits for the database."""
+        took: list[float] = []
+        while not took or took[-1] >= 4:
+            assert len(took) < 5, took
+            asking._slow.clear()
+            began = time.monotonic()
+            answer = ask()
+            took.append(time.monotonic() - began)
+        return answer
 
 
 @pytest.fixture

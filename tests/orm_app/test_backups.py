@@ -23,7 +23,7 @@ from django.db import connections
 
 from foundation.models import AuditEntry
 from orm_app import backups, conf, migration_lock
-from orm_app.backups import BackupFailed, clients, files, listing, manifest, mysql_login, scratch
+from orm_app.backups import BackupFailed, clients, detached, files, listing, manifest, mysql_login, scratch
 from orm_app.backups.manifest import Contents, Table
 
 from .backed_up import execute, fill, held, rows_of, writer
@@ -335,7 +335,7 @@ def killed(alias, work, step):
         def progress(now, done, total):
             if now == step and done > 1:
                 os.write(told, b"half way")
-                time.sleep(60)
+                time.sleep(600)
                 os._exit(1)
 
         try:
@@ -345,7 +345,7 @@ def killed(alias, work, step):
     os.close(told)
     try:
         assert os.read(came, 100) == b"half way"
-        yield
+        yield pid
     finally:
         os.close(came)
         os.kill(pid, signal.SIGKILL)
@@ -366,10 +366,6 @@ def test_take__killed_half_way__no_file_and_the_next_one_clears_up(alias, direct
     assert sorted(path.name for path in directory.iterdir()) == [made.name, f"{made.name}.json"]
 
 
-def _lives(path):
-    return Path(f"/proc/{path.name.split('-')[2]}").exists() or not Path("/proc").exists()
-
-
 @service
 def test_restore__killed_half_way__the_old_contents(alias, monkeypatch):
     monkeypatch.setattr("orm_app.backups.sqlite._PAGES", 2)
@@ -377,14 +373,16 @@ def test_restore__killed_half_way__the_old_contents(alias, monkeypatch):
     made = backups.take(alias, **BY)
     execute(alias, "DELETE FROM kinds WHERE id > 5")
     before = held(alias)
-    with killed(alias, lambda progress: backups.restore(made.path, progress=progress, **BY), "restoring"):
+    with killed(
+        alias, lambda progress: backups.restore(made.path, progress=progress, **BY), "restoring"
+    ) as pid:
         pass
     assert held(alias) == before
     backups.restore(made.path, **BY)
     assert rows_of(alias, "SELECT COUNT(*) FROM kinds WHERE id <= 300") == [(300,)]
     with clients.secret_file("x"):  # the killed one's password stays in no file
         assert len(list(Path(tempfile.gettempdir()).glob(f"brain-client-{os.getpid()}-*"))) == 1
-        assert not [path for path in Path(tempfile.gettempdir()).glob("brain-client-*") if not _lives(path)]
+        assert not list(Path(tempfile.gettempdir()).glob(f"brain-client-{pid}-*"))
 
 
 @service
@@ -528,19 +526,19 @@ def test_restore__a_migrate_is_running__waits_for_it_and_says_who(lite):
     ready, done = threading.Event(), threading.Event()
 
     def migrate():
-        with migration_lock.held(connections[lite], wait_s=1, tell=lambda text: None):
+        with migration_lock.held(connections[lite], wait_s=60, tell=lambda text: None):
             ready.set()
-            done.wait(30)
+            done.wait(300)
 
     thread = threading.Thread(target=migrate)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         with pytest.raises(BackupFailed, match="another migrate .process"):
             backups.restore(made.path, **BY)
     finally:
         done.set()
-        thread.join(10)
+        thread.join(60)
         conf.conf.bind(was)
 
 
@@ -606,13 +604,29 @@ def test_start__a_process_of_its_own__seen_until_it_is_done(lite, directory):
     with pytest.raises(BackupFailed, match="there is no database"):
         backups.start("nope", by="ann")
     pid = backups.start(lite, by="ann")
+    os.kill(pid, signal.SIGSTOP)  # or it may be over before it is looked at
     [begun] = backups.every()
     assert (begun.state, begun.alias, begun.detail) == ("running", lite, "beginning")
     with pytest.raises(BackupFailed, match="is running already"):
         backups.start(lite, by="ann")
-    os.waitpid(pid, 0)
+    os.kill(pid, signal.SIGCONT)
+    _ended(pid)
     assert backups.every() == []
     assert f"invalid choice: '{lite}'" in backups.log(lite)
+
+
+def test_start__after_one_that_has_ended__leaves_no_zombie(lite, directory):
+    first = backups.start(lite, by="ann")
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # a zombie
+    second = backups.start(lite, by="ann")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(first, os.WNOHANG)
+    _ended(second)
+
+
+def _ended(pid: int) -> None:
+    [child] = [child for child in detached._started if child.pid == pid]
+    child.wait(300)
 
 
 def test_scratch__left_over_for_a_day__removed_and_no_younger_one():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,8 @@ def test_acting__by_role__nobody_below(
 
 
 def test_status__one_is_away__the_others_are_told_and_it_says_why(viewer: Client, away: Away) -> None:
-    began = time.monotonic()
-    found = {one["alias"]: one for one in viewer.get(f"{BASE}/status").json()["databases"]}
-    assert time.monotonic() - began < 4
+    answer = away.within_four_seconds(lambda: viewer.get(f"{BASE}/status"))
+    found = {one["alias"]: one for one in answer.json()["databases"]}
     assert found["default"]["state"] == "ok"
     gone = found[away.alias]
     assert (gone["state"], gone["pending_migrations"]) == ("down", None)
@@ -226,14 +226,17 @@ def test_asking__who_asks_the_same__waits_for_the_same_thread(
 ) -> None:
     monkeypatch.setattr(asking, "PATIENCE_S", 0.2)
     calls: list[float] = []
+    go_on = threading.Event()
 
     def ask() -> str:
         calls.append(time.monotonic())
-        time.sleep(0.5)
+        go_on.wait(60)
         return "here"
 
     questions = [asking.start(away.alias, "same", ask) for _ in range(3)]
     assert {question.answer().error for question in questions} == {"no answer within 0.2 s"}
+    go_on.set()
+    _wait_until(lambda: not asking._running)
     assert len(calls) == 1
 
 
@@ -243,19 +246,27 @@ def test_asking__slow_to_say_that_it_is_down__the_next_one_is_not_held_up(
     monkeypatch.setattr(asking, "_SLOW_S", 0.1)
     monkeypatch.setattr(asking, "_MOMENT_S", 0.05)
 
+    monkeypatch.setattr(asking, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(asking, "_KEPT_S", 60.0)
+    go_on = threading.Event()
+
     def ask() -> None:
-        time.sleep(0.4)
+        time.sleep(0.2)
         raise OSError("nobody is there")
+
+    def ask_longer() -> None:
+        go_on.wait(60)
 
     assert asking.of(away.alias, "down", ask).error == "nobody is there"
     _wait_until(lambda: (away.alias, "down") in asking._slow)
     began = time.monotonic()
-    assert asking.of(away.alias, "down", ask).error == "nobody is there"
-    assert time.monotonic() - began < 0.3
+    assert asking.of(away.alias, "down", ask_longer).error == "nobody is there"
+    assert time.monotonic() - began < 30
+    go_on.set()
 
 
 def _wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -281,7 +292,7 @@ def test_asking__a_table_is_locked__the_statement_ends_and_the_session_keeps_no_
         began = time.monotonic()
         with pytest.raises(DatabaseError):
             ask("SELECT count(*) FROM auth_group")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         return within, connections[alias].connection
 
     with django_db_blocker.unblock(), second_database(url, app="auth") as alias:
