@@ -15,6 +15,6 @@ def test_fork__a_question_was_on_its_way__the_child_does_not_wait_for_it(
     with asking._lock:
         child = os.fork()
         if child == 0:
-            os._exit(2 if asking._running else 0 if asking._lock.acquire(timeout=5) else 1)
+            os._exit(2 if asking._running else 0 if asking._lock.acquire(timeout=60) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert asking._running

@@ -69,7 +69,9 @@ def made(driver):
     pools: list[Pool] = []
 
     def make(clock: Any = time.monotonic, **chosen: Any) -> Pool:
-        pool = Pool("default", driver, PoolOptions(**chosen), clock=clock, chance=lambda: 0.0)
+        pool = Pool(
+            "default", driver, PoolOptions(**{"timeout": 60} | chosen), clock=clock, chance=lambda: 0.0
+        )
         pools.append(pool)
         return pool
 
@@ -85,7 +87,7 @@ def in_thread(call: Any) -> threading.Thread:
 
 
 def until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -122,7 +124,7 @@ def test_getconn__max_waiting_wait_already__refused_at_once(made):
     with pytest.raises(TooManyRequests, match="max_waiting is 1"):
         pool.getconn()
     pool.putconn(held)
-    waiting.join(10)
+    waiting.join(60)
     assert pool.get_stats()["requests_errors"] == 1
 
 
@@ -141,7 +143,7 @@ def test_getconn__several_wait__served_in_their_order(made):
         until(lambda number=number: pool.get_stats()["requests_waiting"] == number + 1)
     pool.putconn(held)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == [0, 1, 2, 3, 4]
 
 
@@ -213,7 +215,7 @@ def test_putconn__broken_and_somebody_waits__the_place_is_handed_on(made):
     waiting = in_thread(lambda: got.append(pool.getconn()))
     until(lambda: pool.get_stats()["requests_waiting"] == 1)
     pool.putconn(held, is_broken=True)
-    waiting.join(10)
+    waiting.join(60)
     assert got[0] is not held
     assert pool.get_stats()["pool_size"] == 1
 
@@ -227,8 +229,8 @@ def test_putconn__twice__lent_to_one_only(made):
 
 
 def test_getconn__thread_ended_without_giving_back__its_place_is_free_again(made):
-    pool = made(max_size=1, timeout=5)
-    in_thread(pool.getconn).join(10)
+    pool = made(max_size=1)
+    in_thread(pool.getconn).join(60)
     gc.collect()
     pool.putconn(pool.getconn())
     assert pool.get_stats()["connections_lost"] == 1
@@ -242,7 +244,7 @@ def test_getconn__thread_ended_and_the_garbage_was_searched_just_before__searche
         circle = [pool.getconn()]
         circle.append(circle)  # what only the garbage collector can free, as Django's wrapper is
 
-    in_thread(forget).join(10)
+    in_thread(forget).join(60)
     pool.putconn(pool.getconn())
     assert pool.get_stats()["connections_lost"] == 1
 
@@ -300,7 +302,7 @@ def test_close__idle_end_now_lent_later_and_waiters_are_told(made):
     waiting = in_thread(wait)
     until(lambda: pool.get_stats()["requests_waiting"] == 1)
     pool.close()
-    waiting.join(10)
+    waiting.join(60)
     assert len(errors) == 1
     pool.putconn(held)
     assert pool.get_stats()["pool_size"] == 0
@@ -340,7 +342,7 @@ def test_threads__many_at_once__never_more_than_max_size(made, driver):
                 in_use.remove(connection)
 
     for thread in [in_thread(work) for _ in range(8)]:
-        thread.join(30)
+        thread.join(60)
     stats = pool.get_stats()
     assert max(most) <= 3
     assert driver.made <= 3
