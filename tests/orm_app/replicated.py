@@ -52,7 +52,7 @@ def site_of(cluster: PostgresCluster) -> Iterator[None]:
     for number, standby in enumerate(cluster.standbys, start=1):
         entries[f"{CLONE}_replica{number}"] = from_url(standby.url, replica_of=CLONE)
     entries[OTHER_ONE] = from_url(other(cluster.standbys[0].url), replica_of=OTHER)
-    with aliases(entries), chosen():
+    with aliases(entries), patient(), chosen():
         for alias, model in ((CLONE, ContentType), (OTHER, Session)):
             with connections[alias].schema_editor() as editor:
                 editor.create_model(model)
@@ -60,6 +60,15 @@ def site_of(cluster: PostgresCluster) -> Iterator[None]:
             yield
         finally:
             replicas.stop()
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """A machine that stalls for seconds makes no replica silent."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicas, "_PATIENCE_S", 60.0)
+        patch.setattr(replicas, "_FIRST_LOOK_S", 60.0)
+        yield
 
 
 @contextlib.contextmanager
@@ -76,9 +85,13 @@ def aliases(entries: dict[str, Any]) -> Iterator[None]:
 
 
 def chosen(**more: Any) -> Any:
-    """READ_FROM_PRIMARY holds the platform's apps, one of which stands in for a user's here."""
+    """READ_FROM_PRIMARY holds the platform's apps, one of which stands in for a user's here.
+
+    A replica that must get reads may be far behind, since it looks so whenever nobody has asked it for a while.
+    """
     apps = {"contenttypes": CLONE, "sessions": OTHER}
-    database = {"APPS": apps, "REPLICA_PROBE_S": PROBE_S, "READ_FROM_PRIMARY": ("auth",)} | more
+    database = {"APPS": apps, "REPLICA_PROBE_S": PROBE_S, "READ_FROM_PRIMARY": ("auth",)}
+    database |= {"REPLICA_MAX_LAG_S": 60.0} | more
     return override_settings(BRAIN={"DATABASE": database})
 
 
@@ -86,7 +99,7 @@ def other(url: str) -> str:
     return url.rpartition("/")[0] + "/other"
 
 
-def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, replicas.states()
