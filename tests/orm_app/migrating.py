@@ -116,7 +116,7 @@ def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     return warm.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 120.0) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout_s: float = 300.0) -> tuple[int, str]:
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:

@@ -162,6 +162,7 @@ def test_slow_plan__of_another_database__masked(alias: str, monkeypatch: pytest.
 
 @pytest.mark.django_db
 def test_of_slow__stored_and_not__plan_or_reason() -> None:
+    slow.finding.findings.forget()  # what other tests of this process left
     with override_settings(BRAIN={"DATABASE": {"SLOW_QUERY_MS": 0}}):
         list(User.objects.filter(username="ann"))
     slow.flush()

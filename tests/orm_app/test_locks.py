@@ -59,7 +59,7 @@ class Other:
                 self.has_connected.set()
                 cursor.execute(self.sql)
                 self.has_run.set()
-                self.may_go.wait(20)
+                self.may_go.wait(300)
                 raise _Over
         except _Over:
             pass
@@ -70,7 +70,7 @@ class Other:
 
     def __enter__(self) -> Other:
         self._thread.start()
-        assert self.has_connected.wait(20)
+        assert self.has_connected.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ class _Over(Exception):
 def one_waits_for_another(alias: str) -> Iterator[tuple[Other, Other]]:
     update = f"UPDATE account SET owner = '{SECRET}' WHERE id = 1"
     with Other(alias, update) as holder:
-        assert holder.has_run.wait(20)
+        assert holder.has_run.wait(60)
         with Other(alias, update) as waiter:
             until(lambda: any(one.blocked_by for one in locks.every(alias).sessions))
             try:
@@ -95,7 +95,7 @@ def one_waits_for_another(alias: str) -> Iterator[tuple[Other, Other]]:
                 holder.may_go.set()
 
 
-def until(condition: Any, timeout_s: float = 15.0) -> None:
+def until(condition: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -111,7 +111,7 @@ def cancel(alias: str, id: int) -> None:
 
 @pytest.mark.service
 def test_every__one_waits_for_another__both_without_values(alias: str) -> None:
-    assert locks.every(alias).sessions == []
+    until(lambda: locks.every(alias).sessions == [])  # those of other tests are on their way out
     with one_waits_for_another(alias) as (holder, waiter):
         found = locks.every(alias)
         waiting, holding = found.sessions
@@ -120,7 +120,7 @@ def test_every__one_waits_for_another__both_without_values(alias: str) -> None:
         assert found.waiting == 1
         assert found.longest_wait_s == waiting.waiting_s is not None
         assert waiting.transaction_s is not None
-        assert waiting.transaction_s < 60
+        assert waiting.transaction_s < 600
         assert waiting.sql == "UPDATE account SET owner = ? WHERE id = ?"
         assert waiting.waits_for
         assert not any(one.is_ours for one in found.sessions)
@@ -167,7 +167,7 @@ def test_end__no_such_or_our_own_session__refused(alias: str, audited: list[dict
 @pytest.mark.service
 def test_every__a_table_is_locked__its_waiter_is_shown(alias: str) -> None:
     with Other(alias, "SELECT * FROM account") as reader:
-        assert reader.has_run.wait(20)
+        assert reader.has_run.wait(60)
         with Other(alias, "ALTER TABLE account ADD COLUMN more int") as altering:
             until(lambda: locks.every(alias).waiting)
             found = locks.every(alias)
@@ -186,15 +186,15 @@ def test_limited__a_statement_that_takes_too_long__ends_in_time(alias: str) -> N
     began = time.monotonic()
     with contextlib.suppress(OperationalError):
         limited.ask(alias, sleep, timeout_s=0.3)
-    assert time.monotonic() - began < 5
-    assert limited.ask(alias, "SELECT 1 AS one", timeout_s=1) == [{"one": 1}]
+    assert time.monotonic() - began < 15
+    assert limited.ask(alias, "SELECT 1 AS one", timeout_s=60) == [{"one": 1}]
 
 
 @pytest.mark.service
 def test_limited__what_is_written__is_taken_back(alias: str) -> None:
-    with limited.cursor(alias, 2) as cursor:
+    with limited.cursor(alias, 60) as cursor:
         cursor.execute("DELETE FROM account")
-    assert limited.ask(alias, "SELECT count(*) AS n FROM account", timeout_s=1) == [{"n": 2}]
+    assert limited.ask(alias, "SELECT count(*) AS n FROM account", timeout_s=60) == [{"n": 2}]
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------------------

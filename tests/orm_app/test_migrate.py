@@ -139,7 +139,7 @@ def test_killed_while_an_index_is_built_concurrently__the_next_run_builds_it_ane
         assert run([*MIGRATE, "0001"], env)[0] == 0
         with writing(url):  # the index waits for it
             first = start([*MIGRATE, "--lock-timeout", "0"], env)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not ask(url, "SELECT 1 FROM pg_class WHERE relname = 'by_name'"):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
@@ -161,7 +161,7 @@ def writing(url: str):
 
 
 def test_lock_is_not_free_in_time__says_who_holds_it_and_how_to_wait_longer(url, package):
-    package.write("0001_initial", f"{THING}, migrations.RunPython(slow)", head=SLOW.format(s=120))
+    package.write("0001_initial", f"{THING}, migrations.RunPython(slow)", head=SLOW.format(s=600))
     env = environment(url, package)
     first = start(MIGRATE, env)
     try:
@@ -179,18 +179,18 @@ def test_killed_in_the_middle__the_next_run_goes_on(url, package):
     package.write(
         "0001_initial",
         f"{THING}, {FIELD.format('a')}, migrations.RunPython(slow), {FIELD.format('b')}",
-        head=SLOW.format(s=60),
+        head=SLOW.format(s=600),
     )
     first = start(MIGRATE, environment(url, package))
     wait_for_line(first, "in the middle")
     os.kill(first.pid, signal.SIGKILL)
     finish(first)
     source = package.path / "0001_initial.py"
-    source.write_text(source.read_text().replace("sleep(60)", "sleep(0)"))
+    source.write_text(source.read_text().replace("sleep(600)", "sleep(0)"))
     began = time.monotonic()
     code, output = run(MIGRATE, environment(url, package))
     assert code == 0, output
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert applied(url) == ["0001_initial"]
     ask(url, "SELECT a, b FROM migrated_thing")
     if url.startswith("mysql"):

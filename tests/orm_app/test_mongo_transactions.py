@@ -162,7 +162,7 @@ def test_transfers__four_at_once_over_the_same_documents__nothing_is_lost(alias:
     keys = [Note.objects.create(title=str(n), place=100).pk for n in range(3)]
     failed: list[BaseException] = []
 
-    @db.transaction(using=alias, retry=10)
+    @db.transaction(using=alias, retry=100)
     def move(source: Any, target: Any) -> None:
         for key, change in ((source, -1), (target, 1)):
             place = Note.objects.get(pk=key).place

@@ -339,7 +339,7 @@ async def test_async__terminals__are_awaited_and_off_the_loop(models):
         True,
         None,
     ]
-    assert await asyncio.wait_for(users.where(username="eve").update(email="new@x"), 5) == 1
+    assert await asyncio.wait_for(users.where(username="eve").update(email="new@x"), 60) == 1
     await saved.refresh_from_db()
     assert saved.email == "new@x"
     assert await users.bulk_insert([{"username": "f", "email": "f@x"}]) == 1

@@ -69,7 +69,7 @@ def empty(alias: str) -> None:
 
 def url_of(engine: str, request: Any, folder: Any) -> str:
     if engine == "sqlite":
-        return f"sqlite:///{folder}/snippets.sqlite3?timeout=5"
+        return f"sqlite:///{folder}/snippets.sqlite3?timeout=60"
     if engine == "postgresql":
         return f"{request.getfixturevalue('postgresql_url')}?pool_max_size=6"
     return request.getfixturevalue("mariadb_url")
