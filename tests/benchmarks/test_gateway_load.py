@@ -130,5 +130,5 @@ def test_run__server_that_stands_still__delays_the_requests_that_were_due_meanwh
         said = paced.run(paced.Plan((port,), str(requests), rate=200.0, seconds=0.3, connections=1))
     assert (said["statuses"], said["lost"]) == ({200: 60}, 0)
     # 40 of 60 were due during the pause. One that waits for each answer would have found one slow request of 60.
-    assert said["p50_us"] < 200_000 <= said["p99_us"] + 20_000
-    assert said["p50_us"] > 5_000
+    assert 5_000 < said["p50_us"] < said["p99_us"]
+    assert said["p99_us"] >= 180_000

@@ -40,7 +40,7 @@ def test_enter__closed_gate__waits_and_lets_lower_numbers_through(rig: marks.Mar
     time.sleep(3 * marks.GATE_POLL_S)
     assert rig.entered_ns(4, 2)[1] == 0
     rig.open()
-    late.join(10)
+    late.join(60)
     assert rig.entered_ns(5, 1) != [0]
 
 

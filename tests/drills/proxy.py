@@ -70,4 +70,4 @@ def proxy(target: int) -> Iterator[Proxy]:
         yield relay
     finally:
         relay.close()
-        thread.join(5)
+        thread.join(60)

@@ -91,7 +91,7 @@ def test_command__tracker_cut__prints_what_the_checker_found() -> None:
     command = [
         sys.executable, "-m", "tests.drills", "cache", "--only", "tracker-cut", "--quick", "--json",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     (outcome,) = json.loads(done.stdout)
     assert {"drill", "lost", "duplicated", "failed", "recovered_s", "passed"} == set(outcome)
     assert (done.returncode, outcome["passed"]) == (0, True), done.stderr

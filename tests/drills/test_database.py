@@ -156,7 +156,7 @@ def test_command__one_drill__its_row_as_json() -> None:
         "--only",
         "bank-sqlite-sync",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["drill"], row["lost"], row["failed"], row["passed"]) == ("bank-sqlite-sync", 0, 0, True)

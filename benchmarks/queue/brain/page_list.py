@@ -192,6 +192,7 @@ Words = Callable[[], dict[str, str]]
 
 def _admin(known: Mapping[str, str]) -> Iterator[tuple[str, str, Words]]:
     """Of each model: its list, a row's page, the page for a new one, and the pages that its class adds."""
+    admin.autodiscover()  # wherever else it is done
     for model, page in admin.site._registry.items():
         meta = model._meta
         if meta.app_label != "queue_app":
