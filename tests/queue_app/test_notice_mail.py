@@ -56,7 +56,7 @@ def guarded(settings: Any, certificate: tuple[Path, Path]) -> Iterator[MailServe
 
 
 def use(settings: Any, port: int, **more: Any) -> None:
-    conf(settings, ALERT_MAIL=(OPS,), ALERT_TIMEOUT_S=0.5)
+    conf(settings, ALERT_MAIL=(OPS,), ALERT_TIMEOUT_S=20.0)
     given = {"EMAIL_HOST": "localhost", "EMAIL_PORT": port, "DEFAULT_FROM_EMAIL": "brain@example.com"} | more
     for name, value in given.items():
         setattr(settings, name, value)
@@ -105,7 +105,7 @@ def test_mail__wrong_password__given_up_and_no_word_of_it_told(guarded, certific
 
 def test_mail__certificate_that_nobody_knows__tried_again_and_no_password_sent(guarded):
     tell()
-    notices.send_due(for_s=0.1)
+    notices.send_due()
     assert (row().status, row().last_error) == ("waits", "mail: SSLCertVerificationError")
     assert guarded.logins == 0
 
@@ -113,7 +113,7 @@ def test_mail__certificate_that_nobody_knows__tried_again_and_no_password_sent(g
 def test_mail__server_without_starttls__tried_again_and_nothing_sent_in_clear(server, settings):
     settings.EMAIL_USE_TLS = True
     tell()
-    notices.send_due(for_s=0.1)
+    notices.send_due()
     assert (row().status, row().last_error) == ("waits", "mail: SMTPNotSupportedError")
     assert server.letters == []
 
@@ -131,7 +131,7 @@ def test_mail__one_address_is_refused__it_is_given_up_and_the_other_has_its_lett
 def test_mail__greylisted__comes_later_under_the_same_id(server):
     server.answers = ["451 4.7.1 come back later"]
     (notice,) = tell()
-    notices.send_due(for_s=0.1)
+    notices.send_due()
     assert (row().status, row().last_error) == ("waits", "mail: SMTPRecipientsRefused 451")
     make_due()
     notices.send_due()
@@ -143,26 +143,28 @@ def test_mail__server_is_down__tried_again(settings):
         port = closed.getsockname()[1]
     use(settings, port)
     tell()
-    notices.send_due(for_s=0.1)
+    notices.send_due()
     assert (row().status, row().last_error) == ("waits", "mail: ConnectionRefusedError")
 
 
 def test_mail__server_that_never_greets__left_in_time_and_tried_again(settings):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes the connection, nobody answers
         use(settings, silent.getsockname()[1])
+        conf(settings, ALERT_TIMEOUT_S=0.5)
         tell()
         began = time.monotonic()
-        notices.send_due(for_s=0.1)
-        assert 0.4 < time.monotonic() - began < 3
+        notices.send_due()
+        assert 0.4 < time.monotonic() - began < 15
     assert (row().status, row().last_error) == ("waits", "mail: SMTPServerDisconnected")
 
 
-def test_mail__server_hangs_when_it_has_the_letter__left_in_time_and_tried_again(server):
+def test_mail__server_hangs_when_it_has_the_letter__left_in_time_and_tried_again(server, settings):
+    conf(settings, ALERT_TIMEOUT_S=0.5)
     server.answers = ["hang"]
     tell()
     began = time.monotonic()
-    notices.send_due(for_s=0.1)
-    assert 0.4 < time.monotonic() - began < 3
+    notices.send_due()
+    assert 0.4 < time.monotonic() - began < 15
     assert (row().status, row().last_error) == ("waits", "mail: SMTPServerDisconnected")
 
 
@@ -204,6 +206,6 @@ def test_settings__mail_server_in_the_environment__is_django_s(tls, told, tmp_pa
     ended = subprocess.run(
         [sys.executable, "-c", f"from brain_project import settings as found; print({said})"],
         env={**os.environ, "BRAIN_DATA_DIR": str(tmp_path), **{f"BRAIN_SMTP_{k}": v for k, v in given.items()}},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
     )  # fmt: skip
     assert ended.stdout.splitlines()[-1].endswith(told)
