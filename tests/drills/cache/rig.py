@@ -109,7 +109,7 @@ class Rig:
         chosen = [name for name in names if name.startswith(("writer", "reader"))]
         return [line for name in chosen for line in _lines(self.home / f"{name}.seen")]
 
-    def until_read(self, count: int = 200, timeout_s: float = 20.0) -> None:
+    def until_read(self, count: int = 200, timeout_s: float = 60.0) -> None:
         """Until readers have found so many values."""
         deadline = time.monotonic() + timeout_s
         while sum(line["do"] == "read" and line["v"] is not None for line in self.lines("reader")) < count:

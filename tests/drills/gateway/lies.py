@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1.0  # of the liar's route: until the head, and between two pieces
 LATE_S = 2.0  # that a 504 may come after it
 GROWTH_BYTES = 24 << 20
+_TIMES = (
+    3  # that what was told late and wrong is asked: the machine may have kept the liar from speaking in time
+)
 _IN_ONE_TURN = 8  # lies at a time; more of them would be late for want of a processor
 
 
@@ -92,10 +95,14 @@ async def _all(edge: int) -> dict[str, str]:
     wrong: dict[str, str] = {}
 
     async def one(name: str, lie: Lie) -> None:
-        async with turn:
-            fate = await _asked(edge, name, lie)
-        if not any(is_told(fate, truth) for truth in lie.truth):
-            wrong[name] = str(fate)
+        for _ in range(_TIMES):
+            async with turn:
+                fate = await _asked(edge, name, lie)
+            if any(is_told(fate, truth) for truth in lie.truth):
+                return
+            if fate.until - fate.at < TIMEOUT_S:
+                break
+        wrong[name] = str(fate)
 
     await asyncio.gather(*(one(name, lie) for name, lie in LIES.items() if not lie.alone))
     for name, lie in LIES.items():
