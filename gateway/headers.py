@@ -85,6 +85,11 @@ def listed(values: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(tokens - _END_TO_END)
 
 
+def is_event_stream(content_type: bytes) -> bool:
+    """Whether such a response goes on for as long as somebody listens."""
+    return content_type.lower().startswith(b"text/event-stream")
+
+
 def trailers(fields: Iterable[tuple[bytes, bytes]], names: Names) -> bytes:
     """Those of a message's trailer fields that may be passed on, as they go over the wire."""
     kept = (

@@ -1,7 +1,8 @@
 """What goes on after its caller was let in: WebSockets, event streams, long bodies. It ends when the caller would not be let
 in any more.
 
-Found by looking at the connections, as their timeouts are: a request that is over by then has never cost anything for it.
+On the edge it is found by looking at the connections, as their timeouts are: a request that is over by then has never
+cost anything for it. The DRF door looks when a piece of the body comes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .conf import conf
 from .errors import BadRequest
 
 if TYPE_CHECKING:
+    from .calls import Call, Route
     from .edge import Edge
     from .exchange import Exchange
     from .identities import Grounds, Identities
@@ -39,44 +41,48 @@ def look(edges: Iterable[Edge], identities: Identities, wall: float) -> None:
         ):
             continue
         try:
-            code = _objection(exchange, identities, wall, past_s)
-            if code:
+            known = getattr(exchange, "grounds", None)
+            code, grounds = objection(exchange, known, identities, wall, past_s)
+            if code == REVOKED or (code == EXPIRED and _is_endless(exchange)):
                 _end(exchange, code)
+            elif grounds is not None and grounds is not known:
+                exchange.grounds = grounds
         except Exception:  # one connection's trouble does not end the others
             log.exception("end_failed")
             edge.transport.abort()
 
 
-def _objection(exchange: Exchange, identities: Identities, wall: float, past_s: float) -> str:
-    known: Grounds | None = getattr(exchange, "grounds", None)
+def objection(
+    call: Call, known: Grounds | None, identities: Identities, wall: float, past_s: float
+) -> tuple[str, Grounds | None]:
+    """REVOKED, EXPIRED or "", and what the caller is let in by now. known: what it was at the last look. past_s: how long
+    it may have expired."""
     grounds = known
     if known is None:
-        grounds = identities.grounds(exchange.authorization, exchange.api_key, wall)
+        grounds = identities.grounds(call.authorization, call.api_key, wall)
     elif known.by is not identities:
-        grounds = identities.look_again(known, exchange.authorization, wall)
+        grounds = identities.look_again(known, call.authorization, wall)
     if grounds is None:
-        until = _known_end(exchange, known)
-        return REVOKED if wall < until else _expired(exchange, wall - until, past_s)
-    if grounds is not known:
-        exchange.grounds = grounds
-        route = exchange.route
-        if route is not None and not auth.authorised(route.roles, route.scopes, grounds.identity):
-            return REVOKED
-    return "" if wall < grounds.until else _expired(exchange, wall - grounds.until, past_s)
+        # A key that has expired is gone from the next snapshot, as one that was revoked is.
+        until = known.until if known is not None else call.identity.expires_at if call.identity else 0.0
+        return (REVOKED if wall < until else _expired(until, wall, past_s)), None
+    if grounds is not known and not _may(call.route, grounds):
+        return REVOKED, grounds
+    return _expired(grounds.until, wall, past_s), grounds
 
 
-def _known_end(exchange: Exchange, known: Grounds | None) -> float:
-    """A key that expired is gone from the next snapshot, as one that was revoked is."""
-    if known is not None:
-        return known.until
-    return exchange.identity.expires_at if exchange.identity is not None else 0.0
+def _may(route: Route | None, grounds: Grounds) -> bool:
+    return route is None or auth.authorised(route.roles, route.scopes, grounds.identity)
 
 
-def _expired(exchange: Exchange, for_s: float, past_s: float) -> str:
-    """A file that was asked for in time may be fetched to its end; what has no end of its own ends with its key or token."""
+def _expired(until: float, wall: float, past_s: float) -> str:
+    return EXPIRED if wall >= until + past_s else ""
+
+
+def _is_endless(exchange: Exchange) -> bool:
+    """A file that was asked for in time may be fetched to its end; what has none of its own ends with its key or token."""
     up = exchange.up
-    is_endless = exchange.edge.tunnel is not None or (up is not None and up.is_event_stream)
-    return EXPIRED if is_endless and for_s >= past_s else ""
+    return exchange.edge.tunnel is not None or (up is not None and up.is_event_stream)
 
 
 def _end(exchange: Exchange, code: str) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
+from . import pipeline
 from .blocking import Response
 from .calls import Call, UpstreamFailed
+from .conf import conf
 from .drive import Running
 
 # A stream that waits for its target holds a thread, so they have some of their own.
@@ -26,11 +28,13 @@ class Stream:
 
     def __init__(
         self, call: Call, response: Response, running: Running, rules: AbstractContextManager[Any],
-        ended: Callable[[], None],
+        ended: Callable[[], None], objection: Callable[[], str] = str,
     ) -> None:  # fmt: skip
-        """rules: held while they run, as for `drive`. ended: called once, after them."""
+        """rules: held while they run, as for `drive`. ended: called once, after them. objection: why the caller may have
+        no more of it, "" while he may; asked before a piece is given, every SNAPSHOT_POLL_S at most."""
         self._call, self._response, self._running = call, response, running
-        self._rules, self._ended = rules, ended
+        self._rules, self._ended, self._objection = rules, ended, objection
+        self._next_look = time.monotonic() + conf().SNAPSHOT_POLL_S
         self._pieces = response.pieces()
         self._open = True
         self.status: int | None = None  # that the client is given in place of the target's
@@ -50,8 +54,24 @@ class Stream:
             self._response.close()
             # The server cuts the connection: all that can still tell the client that the rest is missing.
             raise ConnectionAbortedError("the upstream broke off") from error
+        if time.monotonic() >= self._next_look:
+            self._look()
         self._call.bytes_out += len(piece)
         return piece
+
+    def _look(self) -> None:
+        self._next_look = time.monotonic() + conf().SNAPSHOT_POLL_S
+        code = self._objection()
+        if code:
+            self._settle(lambda: self._refuse(code))
+            self._response.close()
+            raise ConnectionAbortedError(code)  # cut, as above
+
+    def _refuse(self, code: str) -> None:
+        call = self._call
+        call.code = code
+        call.recorder.refused(code)
+        pipeline.abandoned(call, time.monotonic(), self._response.status)
 
     def _reason(self, error: Exception) -> str:
         if not isinstance(error, TimeoutError):

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from . import headers as heads
 from .headers import Headers
 from .pool import Target
 from .preambles import KNOWN_BYTES, REST, TRIES, ResponsePreamble
@@ -90,10 +91,7 @@ class Upstream(asyncio.Protocol):
     def is_event_stream(self) -> bool:
         """Whether the answer that is coming goes on for as long as somebody listens."""
         fields = self._preamble.fields if self._preamble is not None else ()
-        return any(
-            name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
-            for name, value in fields
-        )
+        return any(name.lower() == b"content-type" and heads.is_event_stream(value) for name, value in fields)
 
     def is_quiet(self) -> bool:
         """Nothing has come of the target, its end neither, that the event loop has not had the time to tell of."""

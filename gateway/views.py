@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
@@ -25,13 +26,14 @@ from prometheus_client import Metric
 
 from foundation import problems, request_id
 
-from . import blocking, forwarding, metrics, pipeline, routing, standing, trace
+from . import blocking, forwarding, metrics, ongoing, pipeline, routing, standing, trace
 from . import headers as heads
 from .calls import Call, Pause, Refusal, Relay, Route, TakeTokens, Transform
 from .conf import conf
 from .drive import Running, drive
 from .errors import BadRequest, PluginFailed
 from .headers import Headers
+from .identities import Grounds
 from .issuers import holder
 from .limiter import Limiter
 from .pool import Target
@@ -120,6 +122,7 @@ class _Visit:
         self.response: blocking.Response | None = None
         self.upstream = ""
         self.changes: Transformation | None = None
+        self.grounds: Grounds | None = None
         self.body: Any = request if self.body_bytes else None
         router, method = snapshot.router, request.method or ""
         self.hops = _hops(method, given.get(b"max-forwards"))
@@ -244,7 +247,8 @@ class _Visit:
         passed = [pair for pair in received if self._may_pass(pair[0]) and pair[0].lower() not in named]
         if relay.status == 204:  # RFC 9110 section 8.6: it has no length
             passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
-        status, stream = relay.status, Stream(self.call, response, running, _rules, self._log)
+        asked = (self._objection,) if self.call.identity is not None else ()
+        status, stream = relay.status, Stream(self.call, response, running, _rules, self._log, *asked)
         if self.changes is not None:
             try:
                 changed = self.changes.response(
@@ -284,6 +288,19 @@ class _Visit:
         return self._dressed(
             HttpResponse(self.changes.response_body(b"".join(pieces)), status=status), passed
         )
+
+    def _objection(self) -> str:
+        """Why this caller may have no more of the response."""
+        snapshot = holder.refresh_if_due()
+        if "wsgi.input" not in self.request.META:
+            close_old_connections()  # of a thread of streams.py's, where no request's end does it
+        wall, past_s = time.time(), conf().TUNNEL_PAST_EXPIRY_S  # noqa: TID251  (tokens and keys expire in wall time)
+        code, self.grounds = ongoing.objection(self.call, self.grounds, snapshot.identities, wall, past_s)
+        return code if code == ongoing.REVOKED or self._is_event_stream() else ""
+
+    def _is_event_stream(self) -> bool:
+        headers = self.response.headers if self.response is not None else ()
+        return any(n.lower() == b"content-type" and heads.is_event_stream(v) for n, v in headers)
 
     def _streamed(self, pieces: Pieces) -> Pieces | Awaited:
         return pieces if "wsgi.input" in self.request.META else Awaited(pieces)

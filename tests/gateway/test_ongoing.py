@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,17 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.test import AsyncClient
+from django.test import Client as DjangoClient
 
-from gateway import bucket, keys, ongoing, tokens
+from gateway import bucket, keys, ongoing, tokens, views
 from gateway.auth import Identity
 from gateway.identities import Identities
+from gateway.limiter import Limiter
 from gateway.revoked import Cut, Revocation, Revoked
+from gateway.tally import Tally
 from gateway.tokens import Issuer, Verifier
 
-from .client import Client, request
-from .conftest import SECRET, RunningEdge, route, target
-from .odd_upstream import OddUpstream
-from .test_edge import eventually
+from .client import Client, eventually, request
+from .conftest import SECRET, RunningEdge, Still, route, snapshot, target
+from .odd_upstream import BIG_BYTES, OddUpstream
 from .test_edge_paths import UPGRADE
 
 BRAIN = Issuer("brain", "HS256", SECRET, issuer="brain")
@@ -271,3 +275,93 @@ def test_look__connection_that_makes_trouble__is_cut_and_the_others_are_looked_a
         assert one.ended()
         assert two.ended()
     assert eventually(lambda: served.worker.tally.tunnels == 0)
+
+
+# --- the DRF door
+
+
+@pytest.fixture
+def django(
+    upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch, prefix: str, gateway_conf: Callable[..., None]
+) -> Iterator[Still]:
+    gateway_conf(SNAPSHOT_POLL_S=0.05)
+    holder = Still()
+    one = target(upstream.port)
+    holder.snapshot = snapshot(
+        [route("/api", [one], roles=ROLES), route("/open", [one], auth_required=False)], identities=callers()
+    )
+    monkeypatch.setattr(views, "holder", holder)
+    monkeypatch.setattr(views, "_limiter", Limiter(prefix=prefix))
+    monkeypatch.setattr(views, "tally", Tally())
+    yield holder
+    upstream.release.set()
+
+
+def go_on(upstream: OddUpstream) -> None:
+    time.sleep(0.06)  # SNAPSHOT_POLL_S
+    upstream.go.set()
+
+
+def follow(path: str, **headers: str) -> Any:
+    answer: Any = DjangoClient().get(path, headers=headers or {"X-API-Key": "good-key"})
+    assert answer.status_code == 200
+    return answer
+
+
+def refuse_all(holder: Still) -> None:
+    holder.snapshot = replace(holder.snapshot, identities=callers(key=None, issuers=()))
+
+
+def test_django_door__caller_is_let_in_no_more__no_piece_is_given_any_more(
+    django: Still, upstream: OddUpstream
+) -> None:
+    pieces = iter(follow("/api/events"))
+    assert next(pieces) == b"data: 0\n\n"
+    go_on(upstream)
+    assert next(pieces) == b"data: 1\n\n"
+    refuse_all(django)
+    go_on(upstream)
+    with pytest.raises(ConnectionAbortedError, match=ongoing.REVOKED):
+        next(pieces)
+    assert views.tally.refusals == {ongoing.REVOKED: 1}
+    one = django.snapshot.targets[0]
+    assert (one.inflight, one.failures) == (0, 0)
+
+
+def test_django_door__open_route__nobody_is_asked_who_listens(django: Still, upstream: OddUpstream) -> None:
+    answer = follow("/open/events")
+    pieces = iter(answer)
+    assert next(pieces) == b"data: 0\n\n"
+    refuse_all(django)
+    go_on(upstream)
+    assert next(pieces) == b"data: 1\n\n"
+    answer.close()
+
+
+async def test_django_door__under_asgi_token_expires__event_stream_ends(
+    django: Still, upstream: OddUpstream
+) -> None:
+    short = replace(BRAIN, leeway_s=0.0)
+    django.snapshot = replace(django.snapshot, identities=callers(issuers=(short,)))
+    _, _, given = token(exp=time.time() + 0.3).partition(": ")
+    answer: Any = await AsyncClient().get("/api/events", headers={"authorization": given})
+    pieces = aiter(answer.streaming_content)
+    assert await anext(pieces) == b"data: 0\n\n"
+    await asyncio.sleep(0.4)
+    upstream.go.set()
+    with pytest.raises(ConnectionAbortedError, match=ongoing.EXPIRED):
+        await anext(pieces)
+    assert await asyncio.to_thread(eventually, lambda: django.snapshot.targets[0].inflight == 0)
+
+
+def test_django_door__token_expires_while_a_file_is_fetched__fetched_to_its_end(
+    django: Still, upstream: OddUpstream
+) -> None:
+    short = replace(BRAIN, leeway_s=0.0)
+    django.snapshot = replace(django.snapshot, identities=callers(issuers=(short,)))
+    _, _, given = token(exp=time.time() + 0.1).partition(": ")
+    answer = follow("/api/big", authorization=given)
+    pieces = iter(answer)
+    size = len(next(pieces))
+    time.sleep(0.15)
+    assert size + sum(map(len, pieces)) == BIG_BYTES
