@@ -39,7 +39,11 @@ def late(file) -> Job:
 
 
 def test_beat__last_worker_killed__tells_that_none_is_left_and_that_one_is_back(
-    hook: Receiver, start_worker: Callable[..., WorkerProcess], start_beat: Callable[[], WorkerProcess], file
+    hook: Receiver,
+    start_worker: Callable[..., WorkerProcess],
+    short_leases: None,
+    start_beat: Callable[[], WorkerProcess],
+    file,
 ) -> None:
     forget()
     rule("no_worker", threshold=60)
@@ -57,7 +61,7 @@ def test_beat__last_worker_killed__tells_that_none_is_left_and_that_one_is_back(
 
 
 def test_workers__the_one_that_looks_is_killed__another_goes_on_and_tells_nothing_twice(
-    hook: Receiver, start_worker: Callable[..., WorkerProcess], file
+    hook: Receiver, start_worker: Callable[..., WorkerProcess], short_leases: None, file
 ) -> None:
     forget()
     queues.create_queue("parked")

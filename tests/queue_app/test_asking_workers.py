@@ -20,7 +20,7 @@ from queue_app import workers
 from queue_app.models import Worker
 from queue_app.worker import memory
 
-from .conftest import WorkerProcess, until
+from .conftest import TIMEOUT_S, WorkerProcess, until
 from .dead_letters import client_of
 from .traces import state, trace
 
@@ -144,19 +144,19 @@ def test_worker__is_asked__is_quiet_goes_on_starts_anew_and_stops(
     process = start_worker(*pool)
     before = workers.living().get()
     workers.ask(before, "quiet", **by_ada)
-    until(lambda: workers.living().get().queues == [], "it puts its queues down", timeout_s=15)
+    until(lambda: Worker.objects.get(id=before.id).queues == [], "it puts its queues down")
     job = trace(file)
-    assert workers.living().get().memory_bytes != 0
+    assert Worker.objects.get(id=before.id).memory_bytes != 0
     workers.ask(before, "", **by_ada)
-    until(lambda: state(job) == "COMPLETED", "it takes jobs again", timeout_s=15)
+    until(lambda: state(job) == "COMPLETED", "it takes jobs again")
     workers.ask(before, "recycle", **by_ada)
-    until(lambda: workers.living().exclude(id=before.id).exists(), "it starts anew", timeout_s=30)
+    until(lambda: workers.living().exclude(id=before.id).exists(), "it starts anew")
     after = workers.living().get()
     assert (after.pid, after.asked) == (before.pid, "")
     job = trace(file)
     until(lambda: state(job) == "COMPLETED", "it works")
     workers.ask(after, "stop", **by_ada)
-    assert process.process.wait(30) == 0
+    assert process.process.wait(TIMEOUT_S) == 0
     assert not workers.living().exists()
 
 

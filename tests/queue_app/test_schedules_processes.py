@@ -57,7 +57,9 @@ def start_beat(tmp_path: Path, transactional_db: None) -> Iterator[Callable[[], 
 
 @pytest.mark.drilled("schedules-missed")
 @pytest.mark.slow
-def test_worker_and_two_beats__one_killed__each_moment_runs_once(start_worker, start_beat, file):
+def test_worker_and_two_beats__one_killed__each_moment_runs_once(
+    start_worker, start_beat, short_leases, file
+):
     worker = start_worker("-P", "threads", "-c", "2")
     beats = [start_beat() for _ in range(2)]
     make("ticking", file, missed="all")
@@ -70,7 +72,7 @@ def test_worker_and_two_beats__one_killed__each_moment_runs_once(start_worker, s
     until(lambda: Firing.objects.count() >= count + 3, "it ticks on without a worker")
     start_worker("-P", "threads", "-c", "2", command=CELERY)
     schedules.pause(Schedule.objects.get(), **WHO)
-    until(lambda: set(Job.objects.values_list("state", flat=True)) == {State.COMPLETED}, "all have run", 40)
+    until(lambda: set(Job.objects.values_list("state", flat=True)) == {State.COMPLETED}, "all have run")
     moments = [*Firing.objects.order_by("due_at").values_list("due_at", flat=True)]
     assert moments == [moments[0] + n * timedelta(seconds=1) for n in range(len(moments))]
     assert {*Firing.objects.values_list("outcome", flat=True)} == {"fired"}
@@ -96,7 +98,7 @@ def test_worker__jobs_longer_than_the_interval__never_two_at_once(
     made = make("long", file, task=tasks.linger.name, payload=payload, overlap=overlap)
     start_worker("-P", "threads", "-c", "4")
     ended = Job.objects.filter(state=ends_as)
-    until(lambda: ended.count() >= 2, "two have ended", 40)
+    until(lambda: ended.count() >= 2, "two have ended")
     schedules.pause(made, **WHO)
     jobs = [*Job.objects.filter(started_at__isnull=False).order_by("started_at")]
     assert {job.state for job in jobs[:2]} == {ends_as}

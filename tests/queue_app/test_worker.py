@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,9 +35,12 @@ def test_threads__good_async_and_failing_job__reach_their_ends(start_worker: Sta
     assert (answered.state, answered.result) == ("COMPLETED", "jobs.async_trace 8")
     assert (bad.state, bad.attempt, bad.last_error["type"]) == ("DEAD_LETTER", 3, "ConnectionError")
     assert sorted(file.read_text().split()) == ["7", "9", "9", "9"]  # slots run beside each other
-    lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
-    said = {line["event"]: line for line in lines if line.get("job_id") == str(good.id)}
-    assert said["job_started"]["request_id"] == said["job_completed"]["request_id"] == "r-7"
+
+    def said() -> dict[str, Any]:
+        return {line["event"]: line for line in worker.lines() if line.get("job_id") == str(good.id)}
+
+    until(lambda: {"job_started", "job_completed"} <= set(said()), "the log tells of it")
+    assert said()["job_started"]["request_id"] == said()["job_completed"]["request_id"] == "r-7"
 
 
 def test_worker__database_is_not_migrated__says_so_and_exits_1(tmp_path: Path, valkey: str) -> None:
@@ -47,7 +50,7 @@ def test_worker__database_is_not_migrated__says_so_and_exits_1(tmp_path: Path, v
         env=os.environ | environment() | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode == 1
     assert "run `manage.py migrate`" in done.stdout + done.stderr

@@ -53,7 +53,7 @@ def killed_and_again(start_worker: Start, flow: Workflow, workers: int) -> None:
             worker.kill()
     for _ in range(workers):
         start_worker(*POOLS["threads"])
-    until(lambda: over(flow), "all of it ends", timeout_s=60)
+    until(lambda: over(flow), "all of it ends")
 
 
 def check(flow: Workflow) -> None:
@@ -66,7 +66,9 @@ def check(flow: Workflow) -> None:
 
 
 @pytest.mark.drilled("workflows")
-def test_worker__killed_again_and_again__every_job_ends_and_is_released_once(start_worker: Start) -> None:
+def test_worker__killed_again_and_again__every_job_ends_and_is_released_once(
+    start_worker: Start, short_leases: None
+) -> None:
     flow = lines(takes_s=0.02)
     killed_and_again(start_worker, flow, 1)
     check(flow)
@@ -76,7 +78,7 @@ def test_worker__killed_again_and_again__every_job_ends_and_is_released_once(sta
 @pytest.mark.service
 @pytest.mark.parametrize("_database", ["postgresql"], indirect=True)
 def test_workers_on_postgresql__two_are_killed_together__every_job_is_released_once(
-    every_database: None, start_worker: Start
+    every_database: None, start_worker: Start, short_leases: None
 ) -> None:
     flow = lines(takes_s=0.2)  # the first worker is not done when the second one is ready
     killed_and_again(start_worker, flow, 2)

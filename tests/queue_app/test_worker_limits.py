@@ -24,12 +24,12 @@ def linger(file: Path, *, queue: str = "lingering", **payload: Any) -> Job:
     return enqueue(tasks.linger, {"file": str(file), "takes_s": EVER_S, **payload}, queue=queue)
 
 
-def ended(job: Job, timeout_s: float = 20.0) -> Job:
+def ended(job: Job) -> Job:
     def over() -> bool:
         job.refresh_from_db()
         return job.finished_at is not None
 
-    until(over, f"{job} ends", timeout_s)
+    until(over, f"{job} ends")
     return job
 
 
@@ -91,7 +91,7 @@ def test_hard_limit__thread_does_not_come_back__worker_starts_anew(start_worker:
     )
     ended(stuck)
     until(lambda: Worker.objects.get(id=before.id).stuck == 1, "the worker's row tells")
-    until(lambda: Worker.objects.filter(stopped_at=None).exclude(id=before.id).exists(), "a new worker", 30)
+    until(lambda: Worker.objects.filter(stopped_at=None).exclude(id=before.id).exists(), "a new worker")
     assert worker.process.poll() is None
     assert Worker.objects.get(stopped_at=None).pid == before.pid == worker.process.pid
     assert (ended(innocent).state, innocent.attempt) == ("COMPLETED", 1)
@@ -104,7 +104,7 @@ def test_celerys_time_limit__passed_by_a_job__is_a_failed_attempt_and_no_crash(
 ) -> None:
     start_worker(*POOLS["prefork"], "--time-limit", "1")
     job = linger(file, blocks=True)
-    ended(job, 30)
+    ended(job)
     assert (job.state, job.attempt, job.crash_count, job.suspect) == ("DEAD_LETTER", 2, 0, False)
     assert job.last_error["type"] == "TimeLimitExceeded"
     assert ended(linger(file, takes_s=0.01)).state == "COMPLETED"

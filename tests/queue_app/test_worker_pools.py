@@ -36,13 +36,17 @@ def all_over() -> bool:
 def test_prefork__a_child_is_killed__its_job_is_charged_once_and_no_other(
     start_worker: Start, file: Path
 ) -> None:
-    worker = start_worker(*POOLS["prefork"])
-    first = linger(file, takes_s=3.0)  # longer than the lease: heartbeats go on while every child is busy
+    worker, gate = start_worker(*POOLS["prefork"]), file.with_name("gate")
+    first = linger(file, gate=str(gate))
     until(lambda: "start" in file.read_text(), "it runs")
     child = int(file.read_text().split()[1])
-    others = [linger(file, takes_s=1.0) for _ in range(3)]
+    others = [linger(file, gate=str(gate)) for _ in range(3)]
     until(lambda: file.read_text().count("start") == 2, "another runs")
+    for _ in range(2):  # heartbeats go on while every child is busy
+        seen = Worker.objects.get().last_seen_at
+        until(lambda seen=seen: Worker.objects.get().last_seen_at > seen, "it beats")
     os.kill(child, signal.SIGKILL)
+    gate.touch()
     until(all_over, "all end")
     first.refresh_from_db()
     assert (first.state, first.attempt, first.crash_count) == ("COMPLETED", 1, 1)
@@ -76,7 +80,7 @@ def test_autoscale__more_jobs_than_children__grows_and_inspect_names_them(
     start_worker("--autoscale=3,1")
     jobs = [linger(file, takes_s=600, checks=True) for _ in range(3)]
     until(lambda: len(Worker.objects.get().running) == 3, "three run at once")
-    seen = app.control.inspect(timeout=5).active()
+    seen = app.control.inspect(timeout=30, limit=1).active()
     assert {entry["id"] for entry in next(iter(seen.values()))} == {str(job.id) for job in jobs}
 
 
@@ -100,7 +104,7 @@ def test_greenlets__are_refused__with_a_reason_and_exit_code_64(
         | {"CELERY_CUSTOM_WORKER_POOL": "tests.queue_app.jobs_app.greenlets:TaskPool"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == os.EX_USAGE, done.stdout + done.stderr
     assert "gevent" in done.stdout + done.stderr

@@ -13,7 +13,7 @@ import pytest
 from queue_app import enqueue
 from queue_app.models import Job, Worker
 
-from .conftest import POOLS, WorkerProcess, until
+from .conftest import POOLS, TIMEOUT_S, WorkerProcess, until
 from .jobs_app import tasks
 
 pytestmark = [
@@ -55,7 +55,7 @@ def test_prefork__children_come_and_go__none_uses_a_connection_of_its_parent(
         enqueue(tasks.trace, {"file": os.devnull, "number": number})
     until(lambda: Job.objects.filter(state="COMPLETED").count() > 15, "some of them ran")
     worker.process.send_signal(signal.SIGTERM)
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(TIMEOUT_S) == 0
     outlasts.refresh_from_db()
     assert (outlasts.state, outlasts.crash_count) == ("PENDING", 0)
     assert not Job.objects.filter(state="PROCESSING").exists()

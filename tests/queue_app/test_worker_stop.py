@@ -22,7 +22,7 @@ from queue_app.models import Job, Worker
 from queue_app.worker.duties import Membership
 from queue_app.worker.stopping import Ending
 
-from .conftest import POOLS, WorkerProcess, until
+from .conftest import POOLS, TIMEOUT_S, WorkerProcess, until
 from .jobs_app import tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -82,7 +82,7 @@ def test_sigquit__runs_and_waiting_jobs__go_back_at_once_uncharged(
     jobs = [linger(file, blocks=True) for _ in range(5)]
     until(lambda: file.read_text().count("start") == 2, "two run")
     worker.process.send_signal(signal.SIGQUIT)
-    worker.process.wait(20)
+    worker.process.wait(TIMEOUT_S)
     assert counts() == {"PENDING": len(jobs)}
     assert not Job.objects.exclude(crash_count=0, suspect=False).exists()
     assert Worker.objects.get().stopped_at is not None
@@ -95,20 +95,20 @@ def test_sighup__a_run_outlasts_the_grace__is_given_back_and_the_worker_starts_a
     before, outlasts = Worker.objects.get(), linger(file, blocks=True)
     until(lambda: "start" in file.read_text(), "it runs")
     worker.process.send_signal(signal.SIGHUP)
-    until(lambda: Worker.objects.filter(stopped_at=None).exclude(id=before.id).exists(), "a new worker", 30)
+    until(lambda: Worker.objects.filter(stopped_at=None).exclude(id=before.id).exists(), "a new worker")
     assert Worker.objects.get(stopped_at=None).pid == before.pid == worker.process.pid
     assert not outlasts.events.exclude(detail={}).exclude(detail={"reason": "worker stopped"}).exists()
     outlasts.refresh_from_db()
     assert (outlasts.attempt, outlasts.crash_count, outlasts.suspect) == (0, 0, False)
     worker.process.send_signal(signal.SIGHUP)
     worker.process.send_signal(signal.SIGTERM)  # somebody wants it to end after all
-    worker.process.wait(40)
+    worker.process.wait(TIMEOUT_S)
 
 
 def test_engine__its_thread_dies__worker_does_not_look_alive(start_worker: Start, file: Path) -> None:
     worker = start_worker(*POOLS["threads"])
     enqueue(tasks.break_engine, {})
-    assert worker.process.wait(20) == os.EX_SOFTWARE
+    assert worker.process.wait(TIMEOUT_S) == os.EX_SOFTWARE
     assert "worker_stalled" in worker.events()
     assert Worker.objects.get().stopped_at is not None
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.db.models import Max, Min
 
 from queue_app import enqueue, enqueue_many, queues
 from queue_app.models import Job
@@ -31,12 +31,14 @@ def linger(file: Path, count: int, takes_s: float, tenant: str = "") -> None:
     enqueue_many(tasks.linger, [{"file": str(file), "takes_s": takes_s} for _ in range(count)], tenant=tenant)
 
 
-def most_at_once(file: Path) -> int:
-    now = most = 0
+def at_once(file: Path) -> list[int]:
+    """At each start, how many ran then."""
+    now, found = 0, []
     for line in file.read_text().splitlines():
         now += 1 if line.startswith("start") else -1
-        most = max(most, now)
-    return most
+        if line.startswith("start"):
+            found.append(now)
+    return found
 
 
 def test_concurrency__two_workers_of_each_kind__is_kept_and_used(
@@ -45,25 +47,24 @@ def test_concurrency__two_workers_of_each_kind__is_kept_and_used(
     limit(max_concurrency=3)
     for _ in range(2):
         start_worker(*pool, "-Q", NAME)
-    began = time.monotonic()
     linger(file, 12, takes_s=0.3)
     until(lambda: not open_jobs(), "all have run")
-    assert most_at_once(file) == 3
-    assert time.monotonic() - began < 3.6  # what they take one after the other
+    found = at_once(file)
+    assert max(found) == 3
+    assert found.count(1) <= 6  # one after the other it would be all twelve
 
 
-def test_turns__a_job_comes_to_idle_workers__starts_at_once(start_worker: Start, file: Path) -> None:
+def test_turns__a_job_comes_to_idle_workers__starts_at_once(
+    start_worker: Start, worker_conf: Callable[..., None], file: Path
+) -> None:
     limit(is_fair=True)
+    worker_conf(
+        RECONCILE_S=60.0
+    )  # nobody looks of himself: what starts sooner does because somebody was told
     start_worker(*POOLS["threads"], "-Q", NAME)
-    waits = []
     for _ in range(10):
-        time.sleep(0.1)
         job = enqueue(tasks.linger, {"file": str(file), "takes_s": 0.0})
-        until(lambda job=job: state(job) == "COMPLETED", "it has run")
-        job.refresh_from_db()
-        assert job.started_at is not None
-        waits.append((job.started_at - job.created_at).total_seconds())
-    assert sorted(waits)[5] < 0.1, waits
+        until(lambda job=job: state(job) == "COMPLETED", "it has run", timeout_s=30)
 
 
 def test_fairness__ten_jobs_behind_a_long_backlog__do_not_wait_for_it(
@@ -75,13 +76,15 @@ def test_fairness__ten_jobs_behind_a_long_backlog__do_not_wait_for_it(
     until(lambda: Job.objects.filter(state="COMPLETED").count() > 20, "it is at it")
     linger(file, 10, takes_s=0.02, tenant="small")
     small = Job.objects.filter(tenant="small")
-    until(lambda: small.filter(state="COMPLETED").count() == 10, "the small tenant is served", timeout_s=5)
-    assert Job.objects.filter(tenant="large", state="PENDING").count() > 1000
-    waits = [(job.started_at - job.created_at).total_seconds() for job in small if job.started_at]
-    assert max(waits) < 1.0
+    until(lambda: small.filter(state="COMPLETED").count() == 10, "the small tenant is served")
+    came, last = small.aggregate(Min("created_at"), Max("started_at")).values()
+    meanwhile = Job.objects.filter(tenant="large", started_at__range=(came, last)).count()
+    assert meanwhile < 200  # of 2,000 that were there before
 
 
-def test_concurrency__a_worker_is_killed__its_turns_come_back(start_worker: Start, file: Path) -> None:
+def test_concurrency__a_worker_is_killed__its_turns_come_back(
+    start_worker: Start, short_leases: None, file: Path
+) -> None:
     limit(max_concurrency=2)
     first = start_worker(*POOLS["threads"], "-Q", NAME)
     linger(file, 8, takes_s=0.5)
@@ -96,13 +99,14 @@ def test_limit__set_on_a_backlog_of_running_workers__holds_soon_and_is_lifted_ag
     start_worker: Start, file: Path
 ) -> None:
     start_worker(*POOLS["threads"], "-Q", NAME)
-    linger(file, 150, takes_s=0.05)
+    linger(file, 500, takes_s=0.05)
     until(lambda: "end" in file.read_text(), "it runs")
     limit(max_concurrency=1)
-    until(lambda: Job.objects.filter(turn=2).exists(), "they wait for their turns", timeout_s=6)
-    time.sleep(1)
-    file.write_text("")
-    time.sleep(1)
-    assert most_at_once(file) <= 1
+    until(lambda: Job.objects.filter(turn=2).exists(), "they wait for their turns")
+    until(lambda: at_once(file)[-10:] == [1] * 10, "one runs at a time")
+    ran = len(at_once(file))
+    until(lambda: len(at_once(file)) >= ran + 10, "it goes on")
+    assert set(at_once(file)[ran:]) == {1}
+    assert open_jobs()
     limit(max_concurrency=None)
-    until(lambda: not open_jobs(), "all have run")
+    until(lambda: at_once(file)[-1] == 2, "two run at once again")

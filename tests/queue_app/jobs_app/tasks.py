@@ -20,8 +20,9 @@ from queue_app.runs import Run
 
 @task(queue="traces", name="jobs.trace", max_retries=2, backoff_base_s=0.01)
 def trace(payload: dict[str, Any]) -> dict[str, Any]:
-    """Append the number to the file, after a while; fails when told to."""
+    """Append the number to the file, after a while or once the gate is there; fails when told to."""
     time.sleep(payload.get("takes_s", 0))
+    wait_for(payload)
     with Path(payload["file"]).open("a") as out:
         out.write(f"{payload['number']}\n")
     if payload.get("fails"):
@@ -45,9 +46,10 @@ def linger(payload: dict[str, Any], job: Run) -> str:
     """Start, stay for a while in small steps or in one that nothing interrupts, and say how it went in the file."""
     tell(payload, f"start {os.getpid()}")
     try:
+        wait_for(payload)
         if payload.get("blocks"):
             time.sleep(payload["takes_s"])
-        until = time.monotonic() + payload["takes_s"]
+        until = time.monotonic() + payload.get("takes_s", 0)
         while time.monotonic() < until:
             time.sleep(0.01)
             if payload.get("checks"):
@@ -93,6 +95,12 @@ def stock_trace(file: str, number: int, takes_s: float = 0) -> None:
     """One of Celery's own."""
     time.sleep(takes_s)
     tell({"file": file}, str(number))
+
+
+def wait_for(payload: dict[str, Any]) -> None:
+    """Until the file that is named as the gate is there."""
+    while "gate" in payload and not Path(payload["gate"]).exists():
+        time.sleep(0.01)
 
 
 def tell(payload: dict[str, Any], line: str) -> None:
