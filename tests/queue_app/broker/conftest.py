@@ -46,7 +46,7 @@ def start(
         log = tmp_path / f"worker-{len(started)}.log"
         begun = WorkerProcess([*CELERY, *arguments], log, environment(**env))
         started.append(begun)
-        until(lambda: "ready." in begun.log or begun.process.poll() is not None, "the worker is ready", 60)
+        until(lambda: "ready." in begun.log or begun.process.poll() is not None, "the worker is ready")
         assert begun.process.poll() is None, begun.log
         return begun
 
@@ -70,7 +70,7 @@ def call(code: str, **env: str) -> Any:
         env=environment(**env),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("ANSWER ")[2])
@@ -78,7 +78,7 @@ def call(code: str, **env: str) -> Any:
 
 def ended(id: str, state: str) -> Job:
     """The job, once it has come to this state."""
-    return until(lambda: Job.objects.filter(id=id, state=state).first(), f"{id} is {state}", 30)
+    return until(lambda: Job.objects.filter(id=id, state=state).first(), f"{id} is {state}")
 
 
 def history(id: str) -> list[str]:

@@ -45,14 +45,16 @@ def test_system_exit__on_a_thread__the_task_is_retried_as_after_a_lost_child_and
 
 
 def test_revoke__while_it_waits_for_a_slot__it_does_not_run(start: Start, tmp_path) -> None:
-    file = tmp_path / "notes"
+    file, gate = tmp_path / "notes", tmp_path / "gate"
     start(*ONE_THREAD)
     holds, waits = call(
-        f"answer = [tasks.note.delay({str(file)!r}, 'holds', 3).id, tasks.note.delay({str(file)!r}, 'waits').id]"
+        f"answer = [tasks.wait_for.delay({str(gate)!r}, {str(file)!r}, 'holds').id, tasks.note.delay({str(file)!r}, 'waits').id]"
     )
     ended(holds, "PROCESSING")
     with app.connection_for_write() as connection:
-        app.control.revoke(waits, connection=connection)
+        told = app.control.revoke(waits, reply=True, timeout=30, limit=1, connection=connection)
+    assert told
+    gate.touch()
     ended(waits, "CANCELLED")
     ended(holds, "COMPLETED")
     assert file.read_text().split() == ["holds"]
@@ -62,7 +64,7 @@ def test_rate_limit__set_while_it_works__holds(start: Start, tmp_path) -> None:
     file = tmp_path / "notes"
     start("-P", "threads", "-c", "4")
     with app.connection_for_write() as connection:
-        app.control.rate_limit("plain.note", "2/s", reply=True, timeout=5, connection=connection)
+        app.control.rate_limit("plain.note", "2/s", reply=True, timeout=30, limit=1, connection=connection)
     began = time.monotonic()
     ids = call(f"answer = [tasks.note.delay({str(file)!r}, n).id for n in range(5)]")
     for id in ids:
@@ -75,7 +77,7 @@ def test_events__somebody_listens__tasks_tell_all_of_them(start: Start) -> None:
     heard: list[str] = []
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": lambda event: heard.append(event["type"])})
-        with contextlib.closing(receiver.itercapture(limit=None, timeout=20, wakeup=False)) as events:
+        with contextlib.closing(receiver.itercapture(limit=None, timeout=60, wakeup=False)) as events:
             next(events)  # it listens
             call("tasks.add.delay(1, 2)")
             while "task-succeeded" not in heard:

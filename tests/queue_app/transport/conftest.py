@@ -22,7 +22,7 @@ from tests import warm
 register()
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 Connect = Callable[..., Connection]
 
 
@@ -120,7 +120,7 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 45.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = TIMEOUT_S) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
 

@@ -82,17 +82,16 @@ def test_worker__remote_control_chord_and_queues__work(
 ) -> None:
     worker = start_worker(*PREFORK, broker=transport_url(broker), BACKEND=broker)
     name = until(lambda: client.control.ping(timeout=0.5), "the worker answers")[0].popitem()[0]
-    began = time.monotonic()
-    assert client.control.inspect(timeout=0.5).active() == {name: []}
+    assert client.control.inspect(timeout=30, limit=1).active() == {name: []}
     assert client.control.inspect(destination=["nobody@test"], timeout=0.5).ping() is None
-    assert time.monotonic() - began < 20  # it did not hang
     result = chord([celery_app.add.s(number, number) for number in range(20)])(celery_app.total.s())
-    assert result.get(timeout=30) == 380
-    assert client.control.add_consumer("extra", reply=True, timeout=0.5)[0][name]["ok"]
-    assert celery_app.add.apply_async((1, 2), queue="extra").get(timeout=20) == 3
-    assert client.control.cancel_consumer("extra", reply=True, timeout=0.5)[0][name]["ok"]
+    assert result.get(timeout=60) == 380
+    asked: dict[str, Any] = {"destination": [name], "reply": True, "timeout": 30}
+    assert client.control.add_consumer("extra", **asked)[0][name]["ok"]
+    assert celery_app.add.apply_async((1, 2), queue="extra").get(timeout=60) == 3
+    assert client.control.cancel_consumer("extra", **asked)[0][name]["ok"]
     left = celery_app.add.apply_async((1, 2), queue="extra")
-    assert celery_app.add.delay(3, 4).get(timeout=20) == 7
+    assert celery_app.add.delay(3, 4).get(timeout=60) == 7
     assert not left.ready()
     assert worker.stop() == 0
 
@@ -102,7 +101,7 @@ def test_worker__revoke_and_events__work(
 ) -> None:
     start_worker(*THREADS, "-E", broker=transport_url(broker))
     until(lambda: client.control.ping(timeout=0.5), "the worker answers")
-    assert client.control.revoke("unwanted", reply=True, timeout=0.5)
+    assert client.control.revoke("unwanted", reply=True, timeout=30, limit=1)
     seen: set[tuple[str, str]] = set()
 
     def note(event: dict[str, Any]) -> None:
@@ -114,7 +113,7 @@ def test_worker__revoke_and_events__work(
     with client.connection_for_read() as connection:
         receiver = client.events.Receiver(connection, handlers={"*": note})
         expected = {("task-succeeded", "wanted"), ("task-revoked", "unwanted")}
-        with contextlib.closing(receiver.itercapture(limit=None, timeout=20, wakeup=False)) as events:
+        with contextlib.closing(receiver.itercapture(limit=None, timeout=60, wakeup=False)) as events:
             while not expected <= seen:
                 next(events)
     assert set(traced(file)) == {"2"}
@@ -170,8 +169,8 @@ def test_long_task__longer_than_the_visibility_timeout__runs_once(
     start_worker: Start, client: Any, at: Server, broker: str, file: Path
 ) -> None:
     for pool in (THREADS, PREFORK):
-        start_worker(*pool, broker=transport_url(broker), VISIBILITY_S="2")
-    enqueue(file, range(2), nap_s=5)
+        start_worker(*pool, broker=transport_url(broker), VISIBILITY_S="4")
+    enqueue(file, range(2), nap_s=6)
     until(lambda: len(traced(file)) >= 2 and idle(at), "both run")
     assert sorted(traced(file)) == ["0", "1"]
 

@@ -37,6 +37,15 @@ def note(file: str, text: Any, takes_s: float = 0) -> dict[str, Any]:
     return {"text": str(text)}
 
 
+@shared_task(name="plain.wait_for")
+def wait_for(gate: str, file: str, text: Any) -> None:
+    """Append the text to the file once the gate is there."""
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    with Path(file).open("a") as out:
+        out.write(f"{text}\n")
+
+
 @shared_task(name="plain.fail")
 def fail() -> None:
     raise ConnectionError("refused by the test")
