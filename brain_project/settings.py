@@ -97,7 +97,7 @@ INSTALLED_APPS = [
     "brain_project.apps.BrainProjectConfig",
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "brain_project.admin_site.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -11,6 +11,8 @@ from gateway.views import ProxyView
 
 from . import login, overview, views
 
+admin.autodiscover()
+
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/"), name="index"),
     path("admin/overview/", admin.site.admin_view(overview.fragment), name="admin-overview"),

@@ -16,12 +16,11 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.core.management.base import ALL_CHECKS, BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError, connections
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from . import stdout
@@ -31,6 +30,9 @@ _INTERRUPTED = 130  # what a shell reports for SIGINT
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 _LEAST_WIDTH = 24  # of a table's last column on a terminal; below that its rows are shown one below another
 _PATIENCE_S = 3.0
+_BRIEF_CHECKS = (
+    "brain",
+)  # of the settings; the others look at models, URLs and the admin, and import all of it
 _NO_VERB = re.compile(r"argument : invalid choice: (?P<given>'[^']*') \(choose from (?P<known>.*)\)")
 _UNBOUNDED_COLUMNS = 1000  # not a terminal: the reader is a program or a file, so nothing is wrapped or cut
 
@@ -54,6 +56,7 @@ class BrainCommand(BaseCommand):
 
     is_brief = False  # without a verb: it tells something and ends, as verbs do
     is_json: bool
+    requires_system_checks: Any
     stdout: OutputWrapper
     console: Console
     _result: Any
@@ -156,6 +159,8 @@ class BrainCommand(BaseCommand):
         if self.is_json or not screen.is_terminal:
             yield _advance_nothing
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
         columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
         with Progress(*columns, console=screen, transient=True) as bar:
             task = bar.add_task(description, total=total)
@@ -198,6 +203,8 @@ class BrainCommand(BaseCommand):
             sys.exit(FAILED)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        if options.get("is_brief", self.is_brief) and self.requires_system_checks == ALL_CHECKS:
+            self.requires_system_checks = _BRIEF_CHECKS
         try:
             return super().execute(*args, **options)
         except Failed as failed:

@@ -76,6 +76,13 @@ def _restore_role_groups(*, sender: Any, using: str, **_: object) -> None:
             Group.objects.using(using).get_or_create(name=name)
 
 
+def pytest_collection() -> None:
+    """The pages of the admin, which the URLconf imports: a test may ask for them while it is collected."""
+    from django.contrib import admin
+
+    admin.autodiscover()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_admin_site() -> Iterator[None]:
     """Unfold makes a new, empty admin site each time the apps get ready, as they do when a test changes INSTALLED_APPS."""

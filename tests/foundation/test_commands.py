@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.core.checks.registry import CheckRegistry
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError
@@ -189,6 +190,20 @@ def test_brief__verbs_are_and_what_serves_is_not__its_waits_for_a_connection_are
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(
+    ("argv", "checked"), [([], {"brain", "urls"}), (["list"], {"brain"}), (["list", "--skip-checks"], set())]
+)
+def test_checks__of_a_verb_that_ends__are_those_of_the_settings(argv, checked, monkeypatch):
+    found: set[str] = set()
+    registry = CheckRegistry()
+    for tag in ("brain", "urls"):
+        registry.register(lambda tag=tag, **_: found.add(tag) or [], tag)
+    monkeypatch.setattr("django.core.checks.run_checks", registry.run_checks)
+    monkeypatch.setattr(Command, "requires_system_checks", "__all__")
+    assert run(*argv)[0] == 0
+    assert found == checked
 
 
 @pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])

@@ -15,6 +15,7 @@ from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 
 class Command(BrainCommand):
     help = "Check settings, database, Redis and broker. Exit code 0 well, 1 something is down, 3 warnings or something degraded."
+    is_brief = True
 
     def bare(self, **options: Any) -> int:
         messages = checks.run_checks()

@@ -13,6 +13,7 @@ from foundation.commands import BrainCommand, Failed
 
 class Command(BrainCommand):
     help = "Stop the running platform and wait until it is gone."
+    is_brief = True
 
     def define(self, parser: CommandParser) -> None:
         parser.add_argument("--data-dir", help="where everything is kept (default .brain)")

@@ -16,6 +16,7 @@ COLUMNS = ["process", "pid", "state", "log"]
 
 class Command(BrainCommand):
     help = "Show the processes of the running platform and whether they answer."
+    is_brief = True
 
     def define(self, parser: CommandParser) -> None:
         parser.add_argument("--data-dir", help="where everything is kept (default .brain)")

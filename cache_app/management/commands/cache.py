@@ -19,6 +19,8 @@ class Command(BrainCommand):
         "Example: manage.py cache keys 'user:*'"
     )
 
+    is_brief = True
+
     def define(self, parser: CommandParser) -> None:
         LookingVerbs(self).define()
         ChangingVerbs(self).define()
