@@ -25,13 +25,13 @@ async def test_adopt__child_ends__its_lines_and_its_code(code, expected):
     child = await adopt(*start(code))
     lines = [line async for line in child.stdout]
     assert lines == ([b"a line\n"] if expected == 0 else [])
-    assert await asyncio.wait_for(child.wait(), 15) == child.returncode == expected
+    assert await asyncio.wait_for(child.wait(), 60) == child.returncode == expected
 
 
 async def test_wait__time_out__leaves_the_child_and_the_next_wait_alone():
-    child = await adopt(*start("import time; time.sleep(60)"))
+    child = await adopt(*start("import time; time.sleep(600)"))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(child.wait(), 0.05)
     assert child.returncode is None
     os.kill(child.pid, 15)
-    assert await asyncio.wait_for(child.wait(), 15) == -15
+    assert await asyncio.wait_for(child.wait(), 60) == -15

@@ -42,7 +42,7 @@ for child in children:
 CHILD = """
 import os, sys, time
 if "wait" in sys.argv:
-    time.sleep(60)
+    time.sleep(600)
 if "anew" in sys.argv and "brain_project.nursery" in sys.modules:  # as a worker that is recycled
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 os.fstat(int(os.environ["BRAIN_LIFELINE_FD"]))
@@ -69,18 +69,18 @@ def parent(tmp_path: Path):
 
 
 def test_fork__gate_opens__runs_the_command_in_its_own_session_with_its_environment(parent):
-    out, _ = parent("open").communicate(timeout=60)
+    out, _ = parent("open").communicate(timeout=180)
     assert out.splitlines() == ["other 7 ['hello', 'True', 'True']", "tasks 0 ['fresh', 'True', 'False']"]
 
 
 def test_fork__starts_itself_anew__is_the_same_command_on_the_same_lifeline(parent):
     """It was the command line of `up`, which ended at once: it was running already."""
-    out, _ = parent("anew").communicate(timeout=60)
+    out, _ = parent("anew").communicate(timeout=180)
     assert out.splitlines() == ["worker 0 ['again', 'True', 'False']"]
 
 
 def test_fork__gate_closes__ends_without_running(parent):
-    out, _ = parent("close").communicate(timeout=60)
+    out, _ = parent("close").communicate(timeout=180)
     assert out.splitlines()[0] == "other 0 []"
 
 
@@ -90,7 +90,7 @@ def test_fork__parent_killed__the_fork_at_the_gate_and_the_fresh_interpreter_end
     assert len(pids) == 2
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -21,7 +21,7 @@ def test_lock__held__names_its_pid_and_is_free_afterwards(tmp_path: Path):
 
 def test_lock__holder_was_killed__is_free(tmp_path: Path):
     code = "import sys,time,pathlib; from brain_project import platform_state as p\n"
-    code += "with p.lock(pathlib.Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
+    code += "with p.lock(pathlib.Path(sys.argv[1])): print(1, flush=True); time.sleep(600)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"1\n"
     assert platform_state.running_pid(tmp_path) == holder.pid

@@ -30,7 +30,7 @@ def up(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Complete
         env={**kept, "BRAIN_DATA_DIR": str(data_dir), **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 
