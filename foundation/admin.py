@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, IGNORED_PARAMS
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import models
+from django.db import DatabaseError, connections, models, transaction
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
@@ -44,6 +47,11 @@ class BoundedPaginator(Paginator):
         return f"more than {MOST_COUNTED:,}" if self.is_more else f"{self.count:,}"
 
 
+def _undone_alone(alias: str) -> AbstractContextManager[Any]:
+    """A query that fails spoils no transaction that is open around it."""
+    return transaction.atomic(alias) if connections[alias].in_atomic_block else nullcontext()
+
+
 class RoleModelAdmin(ModelAdmin):
     """Viewers look, operators change and run actions, admins add and delete. Model permissions play no part."""
 
@@ -72,10 +80,24 @@ class RoleModelAdmin(ModelAdmin):
         return roles.allows(request.user, roles.ADMIN)
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        shown = super().get_changelist_instance(request)
+        shown = self._read_list(request)
         if shown.paginator.is_more or not (shown.query or shown.has_active_filters):
             # Unfold offers "Show all" when this number differs from what is shown, so also where it was not counted.
             shown.full_result_count = shown.result_count
+        return shown
+
+    def _read_list(self, request: HttpRequest) -> Any:
+        """The list with its rows. Django lets any lookup on a column into an address, and finds out while it renders the
+        page that the database cannot do it: `?name__regex=(`, a NUL byte, a number that no column holds. Raises
+        IncorrectLookupParameters then, as for what it finds out itself."""
+        try:
+            with _undone_alone(self.get_queryset(request).db):
+                shown = super().get_changelist_instance(request)
+                len(shown.result_list)
+        except (DatabaseError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            if request.GET.keys() <= {*IGNORED_PARAMS, ERROR_FLAG}:  # then it is not the address
+                raise
+            raise IncorrectLookupParameters(error) from error
         return shown
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Question(NamedTuple):
 def question(asked: Mapping[str, str], now: datetime) -> Question:
     """asked: texts; `since` a span before now (30m, 1h, 30d), `step` one of STEPS_S. Raises BadQuestion."""
     errors = {field: f"is not one of {', '.join(_KNOWN)}" for field in asked if field not in _KNOWN}
+    # PostgreSQL has no text with one in it.
+    errors |= {field: "holds a NUL byte" for field in FILTERS if "\x00" in (asked.get(field) or "")}
     span_s = _span_s(asked.get("since") or "1h", errors)
     step_s = _step_s(asked.get("step") or "", span_s, errors)
     if not errors and span_s / step_s > MOST_POINTS:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils import timezone
@@ -178,7 +179,10 @@ class LiveList:
         """The cells alone, each of which finds its place by its id."""
         if not self.has_view_permission(request):  # type: ignore[attr-defined]
             raise PermissionDenied
-        rows = self.get_changelist_instance(request).result_list  # type: ignore[attr-defined]
+        try:
+            rows = self.get_changelist_instance(request).result_list  # type: ignore[attr-defined]
+        except IncorrectLookupParameters:
+            return HttpResponseBadRequest()
         found = [
             (f"live-{name}-{row.pk}", getattr(self, name)(row, is_fragment=True))
             for row in rows
