@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection
-from django.utils import timezone
 
 from . import statements
 
@@ -45,7 +44,7 @@ def now() -> datetime:
     """
     global _last
     if connection.vendor == "sqlite":  # its clock is this host's
-        return timezone.now()
+        return datetime.now(UTC)
     steady_s, wall_s = time.monotonic(), time.time_ns() / 1e9
     known = _last.carried_to(steady_s, wall_s) if _last else None
     if known is None:

@@ -145,7 +145,7 @@ def test_enqueue__no_time_given__does_not_ask_for_the_clock(monkeypatch: pytest.
     assert reads == []
     for _ in range(3):
         enqueue("plain", {}, delay=1)
-    assert len(reads) == 1
+    assert len(reads) == (0 if connection.vendor == "sqlite" else 1)  # SQLite's clock is this host's
 
 
 def test_enqueue_many__thousands__one_order_in_few_statements(django_assert_max_num_queries: Any) -> None:
