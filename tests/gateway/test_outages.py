@@ -241,7 +241,7 @@ def test_edge__starts_anew_with_a_plugin_gone_and_a_key_rotated_wrongly__serves_
         )
         subprocess.run(
             [sys.executable, "manage.py", "shell", "--verbosity=0", "-c", write],
-            cwd=ROOT, env=os.environ | data_dir, check=True, capture_output=True, timeout=60,
+            cwd=ROOT, env=os.environ | data_dir, check=True, capture_output=True, timeout=180,
         )  # fmt: skip
         rotated = data_dir | {"BRAIN_SECRET_KEY": "another-secret-key-of-more-than-fifty-characters-1234567"}
         with edge(rotated) as (process, port):
