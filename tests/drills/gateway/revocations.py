@@ -1,4 +1,5 @@
-"""A key and a token are revoked while they are in use: within two seconds no process of two edges takes them any more."""
+"""A key and a token are revoked while they are in use, or the token's subject is cut off: within two seconds no process of
+two edges takes them any more, and the WebSockets that they opened are closed."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from benchmarks.gateway import credentials
 from .drill import drill
 from .loads import Kind
 from .rig import ISSUER, SECRET, service
+from .sockets import Sockets
 from .verdict import Excuse, Fate
 
 if TYPE_CHECKING:
@@ -52,24 +54,32 @@ def revoked(rig: Rig) -> Outcome:
         "refused after they were revoked", lambda fate: (fate.status, fate.mark) == (401, "revoked")
     )
     note = (
-        f"{rounds} × a key and a token revoked on 2 edges of 2 processes; the last one was taken {late['told']:.2f} s later,"
-        f" {late['not told']:.2f} s without Valkey"
+        f"{rounds} × a key and a token revoked on 2 edges of 2 processes; the last one was taken, and the last WebSocket"
+        f" closed, {late['told']:.2f} s later, {late['not told']:.2f} s without Valkey"
     )
     return rig.outcome(note, fates, [refused], recovered_s=max(late.values()), within_s=WITHIN_S)
 
 
 def _round(rig: Rig, edges: Sequence[Edge], number: int) -> tuple[list[Fate], float]:
-    """The fates, those that were refused in time marked as such, and how much later the last request was taken."""
+    """The fates, those that were refused in time marked as such, and how much later the last request was taken or the last
+    WebSocket closed."""
     key, prefix = _key(rig, "robot")
-    token = credentials.token(secret=SECRET, number=number)
+    subject = f"somebody-{number}"
+    token = credentials.token(secret=SECRET, number=number, subject=subject)
     time.sleep(_KNOWN_S)
     with contextlib.ExitStack() as stack:
         given = ({"X-API-Key": key}, {"Authorization": f"Bearer {token}"})
         loads = [stack.enter_context(rig.load(edges, 8, _kind(headers))) for headers in given]
+        ports = [edge.port for edge in edges]
+        held = [stack.enter_context(Sockets(ports, 4, headers=headers)) for headers in given]
+        rig.until(lambda: all(sockets.are_open for sockets in held), "WebSockets are open at first")
         time.sleep(1.0)
         at = time.monotonic()  # before: none of this may be refused
         rig.manage("key", "revoke", prefix)
-        _revoke(token)
+        if number % 2:
+            rig.manage("cut", "subject", "default", subject, "--until", "2100-01-01")
+        else:
+            _revoke(token)
         done = time.monotonic()
         time.sleep(WITHIN_S + 0.5)
         fates = [fate for load in loads for fate in load.stop()]
@@ -77,7 +87,9 @@ def _round(rig: Rig, edges: Sequence[Edge], number: int) -> tuple[list[Fate], fl
     rig.claim(
         all(fate.status == 401 for fate in fates if fate.at > done + WITHIN_S), "they are refused in the end"
     )
-    last = max((fate.at for fate in fates if fate.is_good), default=at)
+    closed = [one for sockets in held for one in sockets.all]
+    rig.claim(all(one.fault for one in closed), "WebSockets are closed in the end")
+    last = max([at, *(fate.at for fate in fates if fate.is_good), *(one.ended_at for one in closed)])
     return [marked(fate, at) for fate in fates], max(0.0, last - done)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import uvloop
 
 _ASK = (
     b"GET %b HTTP/1.1\r\nHost: drill\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%b\r\n"
 )
 _LATE_S = 10.0  # for one number
 
@@ -31,10 +31,16 @@ class Sockets:
     """A gateway passes bytes on as they are, so numbers do as well as frames."""
 
     def __init__(
-        self, edges: Sequence[int], count: int, path: str = "/work/socket", pause_s: float = 0.05
+        self,
+        edges: Sequence[int],
+        count: int,
+        path: str = "/work/socket",
+        pause_s: float = 0.05,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.all = [Socket() for _ in range(count)]
         self._edges, self._path, self._pause_s = tuple(edges), path.encode(), pause_s
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode()
         self._stopping = False
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), daemon=True)
 
@@ -67,7 +73,7 @@ class Sockets:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", edge)
             one.port = writer.get_extra_info("sockname")[1]
-            writer.write(_ASK % self._path)
+            writer.write(_ASK % (self._path, self._headers))
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _LATE_S)
             if not head.startswith(b"HTTP/1.1 101 "):
                 raise ValueError(head.split(b"\r\n")[0].decode("latin-1"))
