@@ -421,7 +421,7 @@ def test_worker__connection_that_cannot_be_ended_in_order__is_cut_and_the_others
 
     def overdue(name: str, expire: Callable[[], None]) -> Any:
         transport = SimpleNamespace(abort=lambda: cut.append(name))
-        return Overdue(is_overdue=lambda now: True, expire=expire, transport=transport)
+        return Overdue(exchange=None, is_overdue=lambda now: True, expire=expire, transport=transport)
 
     def fails() -> None:
         raise UnicodeEncodeError("latin-1", "€", 0, 1, "no")
