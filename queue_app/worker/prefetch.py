@@ -26,9 +26,14 @@ class Prefetch:
         self._fitted = consumer.initial_prefetch_count
         # RabbitMQ gives a prefetch to a consumer when it begins, and quorum queues know no other.
         self._is_fixed = consumer.connection.transport.driver_type == "amqp"
+        # On Redis it is Celery's, which counts its own tasks; on RabbitMQ Celery would leave it out. The prefetch counts what
+        # runs, so that the first one, a message a slot, leaves none to wait behind it.
+        self._is_off = self._is_fixed and consumer.app.conf.worker_disable_prefetch
 
     def fit(self) -> float:
         """Seconds until the next time."""
+        if self._is_off:
+            return REST_S
         seen = [window.observations for window in self._windows]
         sizes = [
             window.size

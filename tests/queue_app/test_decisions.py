@@ -208,7 +208,7 @@ def test_window__short_jobs_then_a_long_one__grows_by_and_by_and_shrinks_at_once
     assert window.size == 4  # none that would wait for so long
 
 
-def prefetching(driver: str) -> SimpleNamespace:
+def prefetching(driver: str, *, is_off: bool = False) -> SimpleNamespace:
     """A consumer of Celery's that counts how often it began anew."""
     qos = SimpleNamespace(value=4, update=lambda: None)
     qos.increment_eventually = lambda n: setattr(qos, "value", qos.value + n)
@@ -217,6 +217,7 @@ def prefetching(driver: str) -> SimpleNamespace:
     return SimpleNamespace(
         qos=qos,
         begun=begun,
+        app=SimpleNamespace(conf=SimpleNamespace(worker_disable_prefetch=is_off)),
         initial_prefetch_count=4,
         connection=SimpleNamespace(transport=SimpleNamespace(driver_type=driver)),
         task_consumer=SimpleNamespace(cancel=lambda: None, consume=lambda: begun.append(qos.value)),
@@ -233,6 +234,15 @@ def test_prefetch__rabbitmq__begins_anew_for_a_real_change_only():
         prefetch.fit()
         assert consumer.qos.value == size
     assert consumer.begun == [40, 256, 4]
+
+
+def test_prefetch__rabbitmq_and_switched_off__stays_at_a_message_a_slot():
+    consumer, window = prefetching("amqp", is_off=True), Window(4)
+    prefetch = Prefetch(consumer, [window])
+    for _ in range(60):
+        window.observe(0.0001)
+    prefetch.fit()
+    assert (consumer.qos.value, consumer.begun) == (4, [])
 
 
 def test_prefetch__two_kinds_of_tasks__the_smaller_window_decides_while_both_work():
