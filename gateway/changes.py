@@ -26,7 +26,17 @@ from orm_app import db
 from . import entries, keys, lookups, rows, secret_box, trial
 from .conf import conf
 from .entries import Change
-from .models import ApiKey, Configuration, Consumer, EndedKey, JwtIssuer, Revision, Target
+from .models import (
+    ApiKey,
+    Configuration,
+    Consumer,
+    EndedKey,
+    JwtIssuer,
+    Revision,
+    RevokedToken,
+    Target,
+    TokenCut,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +145,9 @@ class Writing:
         new = [after, *(rows.entry_of(one) for one in rows.dependents(row))]
         for was, now in zip(old, new, strict=True):
             self.made += _moved(was, now)
+        if isinstance(row, JwtIssuer):  # what was taken back goes by its name
+            for model in (RevokedToken, TokenCut):
+                model._default_manager.filter(issuer=before[1]).update(issuer=after[1])
         named = ({"name": before[1], **before[2]}, {"name": after[1], **after[2]})
         self._audit(Change(after[0], after[1], *named), row)
 

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from gateway import cuts, revoked
+from gateway import changes, cuts, revocations, revoked
 from gateway.conf import conf
 from gateway.holder import Holder, current_version
 from gateway.models import JwtIssuer, TokenCut
@@ -171,3 +171,17 @@ def bearer(holder: Holder, subject: str, **claims: Any) -> bytes:
     signer, now = holder.snapshot.issuers[0], int(timezone.now().timestamp())
     given = {"sub": subject, "iss": signer.issuer, "iat": now, "exp": now + 60} | claims
     return b"Bearer " + sign(given, signer.algorithm, signer.key).encode()
+
+
+def test_issuer__renamed__what_was_taken_back_stays_so() -> None:
+    issuer = JwtIssuer(name="partner")
+    changes.set_secret(issuer, "0123456789abcdef0123456789abcdef")
+    changes.save(issuer, **BY)
+    cuts.cut("partner", "7", expires_at=LATER, **BY)
+    revocations.revoke("partner", jti="1", expires_at=LATER, **BY)
+    issuer.name = "renamed"
+    changes.save(issuer, **BY)
+    for issued_at in (None, 0.0):
+        assert cuts.is_cut("renamed", "7", issued_at)
+    assert revocations.is_revoked("renamed", "1", b"")
+    assert not cuts.is_cut("partner", "7", None)
