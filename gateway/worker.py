@@ -27,6 +27,7 @@ from .conf import conf
 from .edge import Edge, edge_class
 from .holder import Holder
 from .limiter import Limiter
+from .listener import Server
 from .pool import Target
 from .prober import Prober
 from .snapshot import Snapshot
@@ -293,7 +294,7 @@ async def serve(worker: Worker, listener: socket.socket, stop: asyncio.Event | N
     """Serve on a listening socket until SIGTERM or SIGINT (or `stop`), then finish what is under way."""
     certificate = worker.certificate
     await worker.refresh()
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app=_no_application,
             http=edge_class(worker),

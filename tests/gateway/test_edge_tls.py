@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,18 @@ def test_gateway__workers_with_tls__all_of_them_renew_at_sighup(
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
     assert "tls_certificate_loaded" in said
+
+
+def test_edge__tls__handshake_that_does_not_go_on__cut_like_headers_that_do_not(
+    files: Path, upstream: OddUpstream, gateway_conf: Callable[..., None], prefix: str
+) -> None:
+    gateway_conf(HEADER_TIMEOUT_S=0.3)
+    pem = put(files)
+    certificate = Certificate(files / "edge.test.pem")
+    with serving(usual_routes(upstream.port), prefix, certificate=certificate) as edge:
+        began = time.monotonic()
+        with edge.client() as silent, edge.client() as half:
+            half.send(b"\x16\x03\x01\x02\x00\x01")  # the begin of a ClientHello
+            assert (silent.ended(), half.ended()) == (True, True)
+        assert time.monotonic() - began < 9  # the client's own patience is 10 s
+        assert serves(edge.port, pem)
