@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError as APIValidationError
 
 from foundation.models import AuditEntry
-from gateway import changes, config, history, holder, rows
+from gateway import changes, config, cuts, history, holder, rows
 from gateway.api.answers import Named
 from gateway.errors import InvalidDocument
 from gateway.models import (
@@ -26,6 +27,7 @@ from gateway.models import (
     Route,
     Service,
     Target,
+    TokenCut,
 )
 
 from .documents import FULL, SEED, put
@@ -36,7 +38,7 @@ BY: dict[str, Any] = {"actor": "tester", "source": "admin"}
 @pytest.fixture(autouse=True)
 def empty(every_database: None) -> Iterator[None]:
     yield
-    for model in (Route, Consumer, EndedKey, Service, Plan, JwtIssuer, Revision, Configuration):
+    for model in (Route, Consumer, EndedKey, Service, Plan, JwtIssuer, TokenCut, Revision, Configuration):
         model.objects.all().delete()
     AuditEntry.objects.expire(timezone.now())
 
@@ -169,3 +171,29 @@ def test_first_change__two_at_once__one_row_and_two_versions() -> None:
         thread.join(60)
     assert not failed
     assert (Configuration.objects.get().version, Revision.objects.count()) == (2, 2)
+
+
+def test_cut__several_at_once_and_subjects_that_differ_in_capitals__a_row_for_each_subject() -> None:
+    later = timezone.now() + timedelta(days=1)
+    ready, failed = threading.Barrier(4), []
+
+    def work(subject: str) -> None:
+        try:
+            ready.wait(60)
+            cuts.cut("partner", subject, expires_at=later, **BY)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("ada", "ada", "Ada", "ada")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert sorted(TokenCut.objects.values_list("subject", flat=True)) == ["Ada", "ada"]
+    assert Configuration.objects.get().version == 4
+    assert cuts.is_cut("partner", "Ada", None)
+    assert not cuts.is_cut("partner", "ADA", None)
+    assert {cut.subject for cut in cuts.living()} == {"Ada", "ada"}
