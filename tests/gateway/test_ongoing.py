@@ -340,6 +340,7 @@ def test_django_door__caller_is_let_in_no_more__no_piece_is_given_any_more(
     assert (one.inflight, one.failures) == (0, 0)
 
 
+@pytest.mark.django_db  # to close an answer looks at the connection that an earlier test may have left open
 def test_django_door__open_route__nobody_is_asked_who_listens(django: Still, upstream: OddUpstream) -> None:
     answer = follow("/open/events")
     pieces = iter(answer)
