@@ -125,8 +125,14 @@ class Site:
             assert engine.stop(timeout_s=60)
 
 
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that always takes what it is told: a turn whose message cannot be sent comes back."""
+    monkeypatch.setattr(wakeup, "publish", lambda wakeups: True)
+
+
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(monkeypatch: pytest.MonkeyPatch, told: None) -> Iterator[Site]:
     found = Site()
     monkeypatch.setattr(wakeup, "publish", found.deliver)
     yield found
