@@ -89,6 +89,8 @@ class JsonField(forms.JSONField):
             raise forms.ValidationError("This is nested too deep.") from error
         if not isinstance(found, dict):
             raise forms.ValidationError("This is a JSON object: {…}")
+        if not _is_text(found):
+            raise forms.ValidationError("This holds half of a character (\\ud800 to \\udfff).")
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -96,6 +98,15 @@ class JsonField(forms.JSONField):
             return bool(self.clean(data) != (initial or {}))
         except forms.ValidationError:
             return True
+
+
+def _is_text(found: Any) -> bool:
+    """Whether it can be written down: JSON can spell what no encoding has, and then no page can show what is wrong with it."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _code(rows: int) -> UnfoldAdminTextareaWidget:
