@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -215,9 +215,18 @@ def _locked() -> Configuration:
     """The row that all changes take first, so that each one's `before` is the last one's `after`."""
     row = Configuration.objects.select_for_update().filter(pk=1).first()
     if row is None:
-        Configuration.objects.get_or_create(pk=1)
+        _make_first()
         row = Configuration.objects.select_for_update().get(pk=1)
     return row
+
+
+def _make_first() -> None:
+    """The row, alone for this change also where others make it at the same time: who merely loses an insert shares a lock on
+    MariaDB, and two of them then wait for each other."""
+    target = ["id"] if connection.features.supports_update_conflicts_with_target else None
+    Configuration.objects.bulk_create(
+        [Configuration(pk=1)], update_conflicts=True, update_fields=["changed_at"], unique_fields=target
+    )
 
 
 def _write_down(version: int, made: Sequence[Change], trace: dict[str, Any]) -> None:

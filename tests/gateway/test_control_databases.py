@@ -152,8 +152,8 @@ def test_changes__several_at_once__a_revision_each_that_begins_where_the_last_on
     assert known == {e: fields for e, fields in config.current().items() if e != ("setting", "gateway")}
 
 
-def test_first_change__two_at_once__one_row_and_two_versions() -> None:
-    ready, failed = threading.Barrier(2), []
+def test_first_change__six_at_once__one_row_and_six_versions() -> None:
+    ready, failed = threading.Barrier(6), []
 
     def work(name: str) -> None:
         try:
@@ -164,18 +164,17 @@ def test_first_change__two_at_once__one_row_and_two_versions() -> None:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcdef"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert not failed
-    assert (Configuration.objects.get().version, Revision.objects.count()) == (2, 2)
+    assert (Configuration.objects.get().version, Revision.objects.count()) == (6, 6)
 
 
 def test_cut__several_at_once_and_subjects_that_differ_in_capitals__a_row_for_each_subject() -> None:
     later = timezone.now() + timedelta(days=1)
-    Configuration.objects.create(pk=1)  # that two first changes make the row has a test of its own
     ready, failed = threading.Barrier(4), []
 
     def work(subject: str) -> None:
