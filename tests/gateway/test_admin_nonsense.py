@@ -17,6 +17,7 @@ from django.test import Client
 from django.urls import reverse
 
 from foundation import roles
+from tests import depth
 
 from .admin_pages import client_of, configuration, page
 
@@ -58,6 +59,14 @@ FOR_NUMBERS = (
     "negative",
     "above every column",
     "digits of elsewhere",
+)
+# What a field for a text may find nothing wrong with.
+FAR = (
+    "NUL",
+    "surrogate in a plugin's settings",
+    "huge number in JSON",
+    "long and allowed",
+    "JSON of another kind",
 )
 FOR_CHOICES = ("nothing", "NUL", "no UTF-8", "huge number", "negative")
 DIALOGS = ("consumer.issue_key", "apikey.rotate", "revokedtoken.revoke", "tokencut.cut", "revision.roll_back")
@@ -156,18 +165,28 @@ def send(client: Client, address: str, fields: Fields) -> int:
     return answer.status_code
 
 
-def spoilt(fields: Fields, kinds: dict[str, tuple[str, ...]], part: int = 5) -> Iterator[tuple[str, Fields]]:
-    """Each field without a value and with every `part`-th of what is none, another one's turn in each; and all fields
-    with each. part: 1 for everything, which takes ten minutes."""
+def spoilt(fields: Fields, kinds: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, Fields]]:
+    """All fields at once, each with another kind of nonsense from turn to turn, and the fields for texts alone, where all
+    others are right, so that a form may come as far as its row. In a deep run each field alone with everything, which takes
+    ten minutes."""
+    for turn in range(0, len(NONSENSE), 1 if depth.IS_DEEP else 3):
+        mixed = {}
+        for number, name in enumerate(fields):
+            kind = kinds.get(name, tuple(NONSENSE))
+            mixed[name] = NONSENSE[kind[(turn + number) % len(kind)]]
+        yield f"turn {turn}", mixed
     for number, name in enumerate(fields):
-        yield f"without {name}", {field: value for field, value in fields.items() if field != name}
-        for turn, what in enumerate(kinds.get(name, NONSENSE)):
-            if (turn + number) % part == 0:
+        alone = tuple(kinds.get(name, NONSENSE)) if depth.IS_DEEP else FAR if name not in kinds else ()
+        for turn, what in enumerate(alone):
+            if depth.IS_DEEP or turn == number % len(FAR):
                 yield f"{name}: {what}", {**fields, name: NONSENSE[what]}
-    for what, value in NONSENSE.items():
-        yield f"all: {what}", dict.fromkeys(fields, value)
-        texts = {name: value for name in fields if name not in kinds}
-        yield f"all texts: {what}", {**fields, **texts}
+        if depth.IS_DEEP:
+            yield f"without {name}", {field: value for field, value in fields.items() if field != name}
+    for what in FAR:
+        yield (
+            f"all texts: {what}",
+            {name: value if name in kinds else NONSENSE[what] for name, value in fields.items()},
+        )
 
 
 @pytest.mark.slow
