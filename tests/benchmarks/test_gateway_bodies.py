@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -16,9 +17,19 @@ MB = 1024 * 1024
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=body_upstream.serve, args=(listener,), daemon=True).start()
+    thread = threading.Thread(target=_serve, args=(listener,))
+    thread.start()
     yield listener.getsockname()[1]
+    listener.shutdown(
+        socket.SHUT_RDWR
+    )  # close() alone would leave it waiting, on a number that soon is another file's
+    thread.join()
     listener.close()
+
+
+def _serve(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        body_upstream.serve(listener)
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,9 @@ import redis
 from brain_project import embedded
 
 USER = """
-import sys, time, pathlib
+import signal, sys, time, pathlib
 from brain_project import embedded
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's background job it would be ignored
 home = pathlib.Path(sys.argv[1])
 try:
     embedded.start(home, home / "valkey" / "valkey.sock")

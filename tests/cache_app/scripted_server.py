@@ -33,11 +33,14 @@ def scripted(behave: Behave) -> Iterator[Scripted]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Scripted(listener.getsockname()[1])
         ended = threading.Event()
-        threading.Thread(target=_accept, args=(listener, server, behave, ended), daemon=True).start()
+        thread = threading.Thread(target=_accept, args=(listener, server, behave, ended), daemon=True)
+        thread.start()
         try:
             yield server
         finally:
             ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()  # else it may go on with the number of another file
 
 
 def _accept(listener: socket.socket, server: Scripted, behave: Behave, ended: threading.Event) -> None:
