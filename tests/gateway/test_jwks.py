@@ -9,21 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from foundation import url_guard
 from gateway import jwk, jwks
 from gateway.jwks import Jwks, Unusable
 from gateway.tokens import Issuer, Rejected, Verifier
+from tests.certificates import self_signed
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY, NEW_EC_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -452,7 +450,7 @@ def test_check_url__https_anywhere_and_http_nearby__good() -> None:
 def test_fetch__over_tls__certificate_and_name_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = certificate(tmp_path)
+    files = self_signed(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*files)
     with publishing(context) as publisher:
@@ -462,25 +460,3 @@ def test_fetch__over_tls__certificate_and_name_verified(
         assert jwks.fetch(publisher.url)[0] == publisher.body
         with pytest.raises(Unusable, match="SSLCertVerificationError"):  # not the certificate's name
             jwks.fetch(publisher.url.replace("localhost", "127.0.0.1"))
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """For `localhost`, signed by itself: certificate and key."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(EC_KEY.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(EC_KEY, hashes.SHA256())
-    )
-    files = folder / "cert.pem", folder / "key.pem"
-    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    files[1].write_bytes(EC_KEY.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    return files

@@ -17,9 +17,9 @@ import pytest
 from queue_app import clock, notice_channels, notices
 from queue_app.alerts import Kind
 from queue_app.models import Alert, Notice
+from tests.certificates import self_signed
 
 from .alert_flows import conf, forget, make_due
-from .certificates import self_signed
 from .mail_servers import PASSWORD, USER, MailServer, mail_server
 
 pytestmark = pytest.mark.django_db

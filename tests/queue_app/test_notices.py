@@ -28,9 +28,9 @@ from queue_app import (
 from queue_app.models import Alert, Job, Notice, Silence
 from queue_app.notice_channels import NotSent
 from queue_app.states import State
+from tests.certificates import self_signed
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, make_due, rule, standing
-from .certificates import self_signed
 from .receivers import Receiver, receiver
 
 pytestmark = pytest.mark.django_db
