@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,9 +36,10 @@ def read(
     sources: Sources,
     wall: float,
     cuts: Iterable[Iterable[Any]] = (),
+    kin: Iterable[Collection[str]] = (),
 ) -> Callers:
-    """revoked, cuts: the fields of Revocation and Cut. wall: seconds since the epoch. An issuer whose key cannot be had is left
-    out, so that it accepts no token, and is among the outages."""
+    """revoked, cuts: the fields of Revocation and Cut. kin: names that are of one issuer. wall: seconds since the epoch. An
+    issuer whose key cannot be had is left out, so that it accepts no token, and is among the outages."""
     issuers, outages = _issuers(entries, sources)
     used = {id(issuer.source) for issuer in issuers}
     for key in [key for key, source in sources.items() if id(source) not in used]:
@@ -46,7 +47,9 @@ def read(
     return Callers(
         keys=_keys(entries, wall),
         issuers=issuers,
-        revoked=Revoked((Revocation(*one) for one in revoked), wall, (Cut(*one) for one in cuts)),
+        revoked=Revoked(
+            (Revocation(*one) for one in revoked), wall, (Cut(*one) for one in cuts), _names(kin, issuers)
+        ),
         outages=outages,
     )
 
@@ -68,6 +71,12 @@ def default_issuer() -> Issuer:
     """What signs, and is accepted, while no row does."""
     jwt = settings.SIMPLE_JWT
     return Issuer(OWN_ISSUER, jwt["ALGORITHM"], settings.JWT_SECRET.encode(), jwt.get("ISSUER") or OWN_ISSUER)
+
+
+def _names(kin: Iterable[Collection[str]], issuers: Iterable[Issuer]) -> dict[str, list[str]]:
+    """Under which of today's names something is refused that was taken back under another one."""
+    today = {issuer.name for issuer in issuers}
+    return {name: [one for one in names if one in today] for names in kin for name in names}
 
 
 def _keys(entries: Mapping[Entry, Fields], wall: float) -> dict[bytes, Identity]:

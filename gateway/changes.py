@@ -23,7 +23,7 @@ from cache_app import connections as store
 from foundation import audit
 from orm_app import db
 
-from . import entries, keys, lookups, rows, secret_box, trial
+from . import entries, keys, known_issuers, lookups, rows, secret_box, trial
 from .conf import conf
 from .entries import Change
 from .models import (
@@ -33,9 +33,7 @@ from .models import (
     EndedKey,
     JwtIssuer,
     Revision,
-    RevokedToken,
     Target,
-    TokenCut,
 )
 
 log = structlog.get_logger(__name__)
@@ -86,6 +84,8 @@ class Writing:
         row.delete()
         for (kind, name, before), label in told:
             self.rows.drop(kind, name)
+            if kind == "issuer":
+                known_issuers.remember(name, before)
             self._record(Change(kind, name, before, None), label)
 
     def remove(self, kind: str, name: str) -> None:
@@ -118,6 +118,16 @@ class Writing:
             return (kind, name), explained
         return (kind, name), ValidationError(f"the database refuses it: {str(error).partition(chr(10))[0]}")
 
+    def tell_takeovers(self, made: Sequence[Change]) -> None:
+        """An issuer under another name is refused what was taken back under the old one: nobody has to do that, and
+        somebody may wonder about it."""
+        for name, others in known_issuers.takeovers(made).items():
+            row = self.rows.find("issuer", name)
+            if row is not None:
+                audit.record(
+                    action="issuer.takeover", target=row, after={"taken_back_as": others}, **self._trace
+                )
+
     def _store(self, row: models.Model, before: entries.Fields | None) -> None:
         self._row = row
         if before is None and isinstance(row, ApiKey):
@@ -128,6 +138,8 @@ class Writing:
             row.save()
         else:
             row.save(update_fields=rows.written_fields(row))
+            if kind == "issuer":
+                known_issuers.remember(name, before)
         self._record(Change(kind, name, before, after), row)
 
     def _sign_alone(self, row: JwtIssuer) -> None:
@@ -145,9 +157,9 @@ class Writing:
         new = [after, *(rows.entry_of(one) for one in rows.dependents(row))]
         for was, now in zip(old, new, strict=True):
             self.made += _moved(was, now)
-        if isinstance(row, JwtIssuer):  # what was taken back goes by its name
-            for model in (RevokedToken, TokenCut):
-                model._default_manager.filter(issuer=before[1]).update(issuer=after[1])
+        if isinstance(row, JwtIssuer):
+            known_issuers.rename(before[1], after[1])
+            known_issuers.remember(after[1], before[2])
         named = ({"name": before[1], **before[2]}, {"name": after[1], **after[2]})
         self._audit(Change(after[0], after[1], *named), row)
 
@@ -178,6 +190,7 @@ def change(**trace: Any) -> Iterator[Writing]:
         yield writing
         if made := entries.folded(writing.made):
             trial.check(made, writing.rows)
+            writing.tell_takeovers(made)
             _write_down(_count_up(), made, trace)
 
 

@@ -11,7 +11,7 @@ from rest_framework_simplejwt.settings import api_settings
 from foundation import audit
 from orm_app import db
 
-from . import changes
+from . import changes, known_issuers
 from .callers import OWN_ISSUER
 from .conf import conf
 from .models import JwtIssuer, TokenCut
@@ -90,10 +90,10 @@ def cut_user(user: Any, **trace: Any) -> TokenCut:
 def uncut_in_s(subject: str, at: datetime) -> float:
     """How long to wait until a token of ours can be issued to this subject that a cut does not cover; 0.0 where one of
     `at` is not covered."""
-    row = _stored(own_issuer(), subject)
-    if row is None or int(at.timestamp()) > row.issued_until.timestamp():  # iat has whole seconds
+    until = max((row.issued_until.timestamp() for row in _covering(own_issuer(), subject)), default=None)
+    if until is None or int(at.timestamp()) > until:  # iat has whole seconds
         return 0.0
-    return max(0.001, int(row.issued_until.timestamp()) + 1 - timezone.now().timestamp())
+    return max(0.001, int(until) + 1 - timezone.now().timestamp())
 
 
 def own_issuer() -> str:
@@ -104,10 +104,12 @@ def own_issuer() -> str:
 
 def is_cut(issuer: str, subject: Any, issued_at: float | None) -> bool:
     """By the rows, for code that asks the database anyway. subject, issued_at: of the verified claims."""
-    row = _stored(issuer, subject) if isinstance(subject, str) else None
-    if row is None or row.expires_at <= timezone.now():
-        return False
-    return issued_at is None or issued_at <= row.issued_until.timestamp()
+    rows = _covering(issuer, subject) if isinstance(subject, str) else []
+    now = timezone.now()
+    return any(
+        row.expires_at > now and (issued_at is None or issued_at <= row.issued_until.timestamp())
+        for row in rows
+    )
 
 
 def living() -> list[Cut]:
@@ -146,6 +148,15 @@ def _stored(issuer: str, subject: str) -> TokenCut | None:
     """Compared here: MariaDB takes `Ada` for `ada`."""
     found = TokenCut.objects.filter(issuer=issuer, subject=subject)
     return next((row for row in found if (row.issuer, row.subject) == (issuer, subject)), None)
+
+
+def _covering(issuer: str, subject: str) -> list[TokenCut]:
+    """Those of the subject under any name of its issuer."""
+    found = [row for row in TokenCut.objects.filter(subject=subject) if row.subject == subject]
+    if any(row.issuer != issuer for row in found):
+        names = known_issuers.names_of(issuer)
+        found = [row for row in found if row.issuer in names]
+    return found
 
 
 def _told(row: TokenCut) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from orm_app import db
 
-from . import callers, cuts, models, revocations
+from . import callers, cuts, known_issuers, models, revocations
 from . import rows as stored
 from .conf import conf
 from .living import Living
@@ -82,8 +82,8 @@ class Holder:
         before, now = self.snapshot, time.monotonic()
         try:
             entries, wall = entries_of(rows), timezone.now().timestamp()
-            cut = rows.get("cuts", ())  # a copy on disk may be older than they are
-            who = callers.read(entries, rows["revoked"], self.living.key_sources, wall, cut)
+            cut, kin = rows.get("cuts", ()), rows.get("kin", ())  # a copy on disk may be older than they are
+            who = callers.read(entries, rows["revoked"], self.living.key_sources, wall, cut, kin)
             fresh = compile(entries, who, rows["version"], self.living, before, now=now, wall=wall)
         except (ValueError, KeyError, TypeError) as error:
             log.error("snapshot_kept", version=before.version, refused=rows.get("version"), error=str(error))
@@ -129,14 +129,15 @@ def current_version() -> int:
 
 
 def read() -> dict[str, Any]:
-    """All rows of one moment as JSON types: {"version", "entries": [[kind, name, fields]], "revoked", "cuts"}. Raises
-    django.db.Error."""
+    """All rows of one moment as JSON types: {"version", "entries": [[kind, name, fields]], "revoked", "cuts", "kin"}.
+    Raises django.db.Error."""
     with one_moment():
         return {
             "version": current_version(),
             "entries": [[*entry, fields] for entry, fields in stored.current().items()],
             "revoked": [[one.issuer, one.jti, one.digest, one.expires_at] for one in revocations.living()],
             "cuts": [[one.issuer, one.subject, one.issued_until, one.expires_at] for one in cuts.living()],
+            "kin": [sorted(names) for names in known_issuers.all_groups()],
         }
 
 

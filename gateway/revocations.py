@@ -12,7 +12,7 @@ from django.utils import timezone
 from foundation import audit
 from orm_app import db
 
-from . import changes, revoked
+from . import changes, known_issuers, revoked
 from .models import RevokedToken
 from .revoked import MAX_REVOKED, Revocation
 from .tokens import Verifier
@@ -83,10 +83,14 @@ def revoke(
 
 def is_revoked(issuer: str, jti: Any, token: bytes) -> bool:
     """By the rows, for code that asks the database anyway. jti: as it stands in the claims."""
-    same = Q(digest=revoked.digest(token))
+    digest = revoked.digest(token)
+    same = Q(digest=digest)
     if isinstance(jti, str) and jti:
-        same |= Q(issuer=issuer, jti=jti)
-    return RevokedToken.objects.filter(same, expires_at__gt=timezone.now()).exists()
+        same |= Q(jti=jti)
+    found = RevokedToken.objects.filter(same, expires_at__gt=timezone.now()).values_list("issuer", "digest")
+    by = {issuer if its_digest == digest else name for name, its_digest in found}
+    # Who else has this jti is of interest only then.
+    return issuer in by or (bool(by) and not by.isdisjoint(known_issuers.names_of(issuer)))
 
 
 def living() -> list[Revocation]:

@@ -4,12 +4,13 @@ Rows: revocations.py, cuts.py."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from . import auth
 
 MAX_REVOKED = 100_000  # about 40 MB in every process; as many cuts, about 25 MB
+_SAME: Mapping[str, Iterable[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,31 @@ class Revoked:
     __slots__ = ("_cuts", "_digests", "_jtis")
 
     def __init__(
-        self, revocations: Iterable[Revocation] = (), now: float = 0.0, cuts: Iterable[Cut] = ()
+        self,
+        revocations: Iterable[Revocation] = (),
+        now: float = 0.0,
+        cuts: Iterable[Cut] = (),
+        names: Mapping[str, Iterable[str]] = _SAME,
     ) -> None:
-        """Those that are over at `now` are left out. Raises ValueError for far too many others: to forget some of
+        """Those that are over at `now` are left out. names: of the issuers that are the one of a name; by default that
+        alone. Raises ValueError for far too many others: to forget some of
         them would let them in."""
         living = [one for one in revocations if one.expires_at > now]
         if len(living) > 2 * MAX_REVOKED:  # whoever writes stops at once this, or a few later in a race
             raise ValueError(f"more than {2 * MAX_REVOKED} revoked tokens")
-        self._jtis = frozenset((one.issuer, one.jti) for one in living if one.jti)
+        self._jtis = frozenset(
+            (name, one.jti) for one in living if one.jti for name in names.get(one.issuer, (one.issuer,))
+        )
         self._digests = frozenset(one.digest for one in living if one.digest)
         self._cuts: dict[str, float] = {}
+        number = 0
         for cut in cuts:
             if cut.expires_at > now:
-                subject = auth.of_token(cut.issuer, cut.subject)
-                self._cuts[subject] = max(cut.issued_until, self._cuts.get(subject, cut.issued_until))
-        if len(self._cuts) > 2 * MAX_REVOKED:
+                number += 1
+                for name in names.get(cut.issuer, (cut.issuer,)):
+                    subject = auth.of_token(name, cut.subject)
+                    self._cuts[subject] = max(cut.issued_until, self._cuts.get(subject, cut.issued_until))
+        if number > 2 * MAX_REVOKED:
             raise ValueError(f"more than {2 * MAX_REVOKED} subjects whose tokens are cut")
 
     def __bool__(self) -> bool:

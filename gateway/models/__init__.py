@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .configuration import Configuration, Revision
 from .consumer import ApiKey, Consumer, EndedKey
-from .issuer import JwtIssuer, RevokedToken, TokenCut
+from .issuer import JwtIssuer, KnownIssuer, RevokedToken, TokenCut
 from .plan import Plan
 from .route import Route, Transform
 from .service import Service, Target
@@ -16,6 +16,7 @@ __all__ = [
     "Consumer",
     "EndedKey",
     "JwtIssuer",
+    "KnownIssuer",
     "Plan",
     "RevokedToken",
     "Revision",

@@ -116,9 +116,22 @@ class JwtIssuer(models.Model):
         return self.public_key.encode()
 
 
+class KnownIssuer(models.Model):
+    """What an issuer was before it was changed or deleted (kin.Known), so that what was taken back of it is refused under
+    another name too. No key, and of a secret a HMAC."""
+
+    name = models.CharField(max_length=100, db_index=True)
+    mark = models.CharField(max_length=600)
+    issuer = models.CharField(max_length=255)
+    signed = models.BooleanField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class RevokedToken(models.Model):
     """A token that is refused before it expires, by its jti, its digest (revoked.py), or either. issuer: a name and no
-    key, as the site's own issuer has no row."""
+    key, as the site's own issuer has no row; the one that it had then (known_issuers.py)."""
 
     issuer = models.CharField(max_length=100)
     jti = models.CharField("token id", max_length=255, blank=True)
@@ -128,7 +141,10 @@ class RevokedToken(models.Model):
 
     class Meta:
         ordering = ("-pk",)
-        indexes = (models.Index(fields=("issuer", "jti"), name="gateway_revoked_jti"),)
+        indexes = (
+            models.Index(fields=("issuer", "jti"), name="gateway_revoked_jti"),
+            models.Index(fields=("jti",), name="gateway_revoked_any_jti"),
+        )
         constraints = (
             models.CheckConstraint(
                 condition=~Q(jti="") | ~Q(digest=""), name="gateway_revoked_names_a_token"
@@ -151,7 +167,10 @@ class TokenCut(models.Model):
     class Meta:
         ordering = ("-pk",)
         verbose_name, verbose_name_plural = "subject that is cut off", "subjects cut off"
-        indexes = (models.Index(fields=("issuer", "subject"), name="gateway_cut_subject"),)
+        indexes = (
+            models.Index(fields=("issuer", "subject"), name="gateway_cut_subject"),
+            models.Index(fields=("subject",), name="gateway_cut_any_subject"),
+        )
 
     def __str__(self) -> str:
         return f"{self.issuer} {self.subject}"
