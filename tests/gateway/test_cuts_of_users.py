@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
 from django.test import Client as DjangoClient
 from django.urls import reverse
 
@@ -102,6 +104,33 @@ def test_user__may_less__tokens_from_before_are_refused_by_route_api_and_renewal
     assert statuses(client, other) == GOOD
     cut = AuditEntry.objects.get(action="tokencut.create")
     assert (cut.actor, cut.source) == ("carol" if change is change_own_password else "boss", "admin")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "of who runs it"])
+def test_user__password_by_command__tokens_from_before_are_refused_and_it_is_audited(
+    client: DjangoClient, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    user("carol", "operator", is_staff=True)
+    pair = token(client, "carol").json()
+    monkeypatch.setattr("getpass.getpass", lambda prompt: NEW)
+    monkeypatch.setattr("getpass.getuser", lambda: "carol")
+    call_command("changepassword", *(["carol"] if named else []), stdout=io.StringIO())
+    assert statuses(client, pair) == REFUSED
+    entries = AuditEntry.objects.filter(action__in=("user.change_password", "tokencut.create"))
+    assert [(entry.actor, entry.source) for entry in entries] == [("carol", "cli")] * 2
+    assert statuses(client, token(client, "carol", NEW).json()) == GOOD
+
+
+def test_user__password_by_command_that_is_given_up__nothing_happens(
+    client: DjangoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user("carol", "operator", is_staff=True)
+    pair = token(client, "carol").json()
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "short")
+    with pytest.raises(CommandError, match="after 3 attempts"):
+        call_command("changepassword", "carol", stdout=io.StringIO(), stderr=io.StringIO())
+    assert statuses(client, pair) == GOOD
+    assert not AuditEntry.objects.filter(action="user.change_password").exists()
 
 
 def test_user__signs_in_right_after_a_cut__waits_and_gets_good_tokens(
