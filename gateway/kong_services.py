@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .imported import Findings
+from .imported import Findings, name_of
 
 META = frozenset(("_comment", "_ignore", "created_at", "id", "tags", "updated_at"))  # nothing that acts
 
@@ -32,7 +32,33 @@ _MOST_RETRIES, _MOST_WEIGHT, _SHORTEST_S = 10, 1000, 0.01
 Upstreams = Mapping[str, tuple[str, dict[str, Any]]]  # by name: the place in the file, and what stands there
 
 
-def read(at: str, values: dict[str, Any], upstreams: Upstreams, found: Findings) -> dict[str, Any] | None:
+class Services:
+    """Collects the services; `at` is always the place in Kong's file."""
+
+    def __init__(self, found: Findings, upstreams: Upstreams) -> None:
+        self.made: dict[str, dict[str, Any]] = {}
+        self.bases: dict[str, str] = {}  # a service's own path, which Kong puts in front
+        self.off: set[str] = set()  # services that are not enabled
+        self._found, self._upstreams = found, upstreams
+
+    def read(self, at: str, values: dict[str, Any]) -> str:
+        """Its name here; "" for one that is not carried over."""
+        name = name_of(name_in(values), self.made, "service")
+        service = _read(at, values, self._upstreams, self._found)
+        if service is None:
+            return ""
+        self.made[name], self.bases[name] = service, _base_path(values)
+        if values.get("enabled") is False:
+            self.off.add(name)
+        return name
+
+
+def name_in(values: Mapping[str, Any]) -> str:
+    """What Kong knows it by."""
+    return str(values.get("name") or values.get("host") or "")
+
+
+def _read(at: str, values: dict[str, Any], upstreams: Upstreams, found: Findings) -> dict[str, Any] | None:
     """None for one that speaks neither http nor https."""
     scheme, host, port, _ = _origin(values)
     if scheme not in _DEFAULT_PORTS or not host:
@@ -55,7 +81,7 @@ def read(at: str, values: dict[str, Any], upstreams: Upstreams, found: Findings)
     return service
 
 
-def base_path(values: Mapping[str, Any]) -> str:
+def _base_path(values: Mapping[str, Any]) -> str:
     """The path that Kong puts in front of what comes in."""
     return _origin(values)[3].rstrip("/")
 
