@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from . import firing, rollups, stats, tenants, workers
 from .alerts import WINDOWED, Condition, Minute, Rule, Sight
 from .broker import recorder
+from .conditions import DEAD
 from .conf import conf
-from .ledger import DEAD
 from .models import Job, Queue, Rollup
 
 log = structlog.get_logger(__name__)

@@ -21,8 +21,21 @@ from django.db.models import Q, QuerySet
 
 from foundation import audit
 
-from . import cancelling, clock, finding, ledger, pacing, queues, releasing, selection, states, wakeup
-from .ledger import Done
+from . import (
+    cancelling,
+    clock,
+    conditions,
+    finding,
+    interventions,
+    pacing,
+    queues,
+    releasing,
+    selection,
+    states,
+    wakeup,
+)
+from .clock import Clock
+from .interventions import Done
 from .models import BulkAction, Delivery, Job
 from .selection import Selection
 from .states import Bulk
@@ -204,19 +217,19 @@ def _lock_workflows(ids: Collection[UUID]) -> None:
 
 # --- what it does ----------------------------------------------------------------------------------------------------
 def _replay(ids: Collection[UUID], row: BulkAction) -> Done:
-    return ledger.replay_many(ids, actor=row.actor, governed=queues.governed_now())
+    return interventions.replay_many(ids, actor=row.actor, governed=queues.governed_now())
 
 
 def _run(ids: Collection[UUID], row: BulkAction) -> Done:
-    return ledger.run_many(ids, actor=row.actor, governed=queues.governed_now())
+    return interventions.run_many(ids, actor=row.actor, governed=queues.governed_now())
 
 
 def _discard(ids: Collection[UUID], row: BulkAction) -> Done:
-    return ledger.discard_many(ids, actor=row.actor)
+    return interventions.discard_many(ids, actor=row.actor)
 
 
 def _cancel(ids: Collection[UUID], row: BulkAction) -> Done:
-    cancelled, asked = ledger.cancel_many(ids, actor=row.actor, force=row.is_forced)
+    cancelled, asked = interventions.cancel_many(ids, actor=row.actor, force=row.is_forced)
     revoked = 0
     for job in Job.objects.filter(id__in=ids, delivery=Delivery.BROKER).exclude(state__in=states.OVER):
         cancelling.revoke(job, force=row.is_forced)
@@ -238,10 +251,10 @@ def _candidates(action: Bulk, wanted: Selection, began: Any) -> QuerySet[Job]:
     found = finding.indexed(wanted).filter(id__lte=finding.newest_until(began + timedelta(seconds=2)))
     found = found.filter(created_at__lte=began)
     if action in (Bulk.REPLAY, Bulk.DISCARD):
-        return found.filter(ledger.DEAD).filter(Q(finished_at=None) | Q(finished_at__lte=began))
+        return found.filter(conditions.DEAD).filter(Q(finished_at=None) | Q(finished_at__lte=began))
     if action == Bulk.RUN:
-        return found.filter(ledger.WAITS, run_after__gt=ledger.Clock(), run_after__lt=states.NEVER)
-    return found.filter(ledger.OPEN)
+        return found.filter(conditions.WAITS, run_after__gt=Clock(), run_after__lt=states.NEVER)
+    return found.filter(conditions.OPEN)
 
 
 def _selection(row: BulkAction) -> Selection:

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from foundation import audit
 
-from . import ledger, states
+from . import interventions, states
 from .models import Delivery, Job
 from .states import State
 
@@ -59,7 +59,7 @@ def _stop(job: Job, *, actor: str, force: bool) -> None:
     for _ in range(_TRIES):
         if job.state in states.OVER:
             break
-        if ledger.cancel(job, actor=actor, force=force):
+        if interventions.cancel(job, actor=actor, force=force):
             return
         job.refresh_from_db()
     raise Over(job)

@@ -20,7 +20,8 @@ from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Coalesce
 
 from . import clock
-from .ledger import Clock, backlog, is_due
+from .clock import Clock
+from .conditions import backlog, is_due
 from .models import Job
 from .states import State
 

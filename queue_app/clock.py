@@ -1,4 +1,4 @@
-"""The database's clock, as this process knows it: what is relative (a delay, an expiry, a window) counts from it.
+"""The database's clock: in a statement (`Clock`), and as this process knows it, from which what is relative counts.
 
 read → carried on by this host's steady clock → read again when REFRESH_S have passed or this host's clock was set
 """
@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
+from django.db.models.functions import Now
 
 from . import statements
 
 REFRESH_S = 60.0
 _SET_S = 0.5  # a clock that is slewed moves 0.03 s in REFRESH_S
+
+
+class Clock(Now):
+    """The database's clock in UTC, in a statement: what a row is compared with, so that no host's clock plays a part."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, Any]:
+        # Django's Now() is CURRENT_TIMESTAMP there, in the time zone of the server, while columns are in UTC.
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, Any]:
+        # As in statements/sqlite.py: the end of the present millisecond.
+        at = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f999', 'now')"
+        return self.as_sql(compiler, connection, template=at, **extra)
 
 
 class Reading(NamedTuple):

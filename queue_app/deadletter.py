@@ -14,8 +14,9 @@ from foundation import audit
 from foundation.secret_box import Sealed
 
 from . import (
+    conditions,
     finding,
-    ledger,
+    interventions,
     offload,
     payload_edit,
     payloads,
@@ -26,8 +27,8 @@ from . import (
     wakeup,
 )
 from .conf import conf
-from .ledger import Wakeup
 from .models import Job, JobEvent
+from .publication import Wakeup
 from .selection import Selection
 from .states import State
 
@@ -73,7 +74,7 @@ def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, 
         if "not_kept" in (job.payload or {}):
             raise NotKept(job)
         is_governed = queues.is_governed(job.queue)
-        if job.state != State.DEAD_LETTER or not ledger.replay(
+        if job.state != State.DEAD_LETTER or not interventions.replay(
             job, actor=_name(actor), is_governed=is_governed
         ):
             raise _refusal(job)
@@ -93,7 +94,7 @@ def discard(
     trace: dict[str, Any] = {"source": source, "request_id": request_id, "ip": ip}
     with transaction.atomic():
         before = _standing(job)
-        if job.state != State.DEAD_LETTER or not ledger.discard(job, actor=_name(actor)):
+        if job.state != State.DEAD_LETTER or not interventions.discard(job, actor=_name(actor)):
             raise _refusal(job)
         audit.record(
             actor=actor, action="job.discard", target=job, before=before, after=_standing(job), **trace
@@ -143,7 +144,7 @@ def edit(
 
 def dead(wanted: Selection = Selection()) -> QuerySet[Job]:  # noqa: B008  (frozen)
     """The dead letters among the jobs of a selection, newest first."""
-    return finding.jobs(wanted).filter(ledger.DEAD).order_by("-id")
+    return finding.jobs(wanted).filter(conditions.DEAD).order_by("-id")
 
 
 def groups(wanted: Selection = Selection(), *, most: int = 100) -> list[Group]:  # noqa: B008  (frozen)

@@ -16,9 +16,9 @@ from django.utils import timezone
 from . import (
     alerts_told,
     clock,
+    conditions,
     firing,
     health,
-    ledger,
     notice_channels,
     notices,
     queues,
@@ -154,7 +154,7 @@ def _alerts() -> Iterator[Finding]:
 def _tasks() -> Iterator[Finding]:
     """Of the newest open jobs: a task that is gone is tried for ever."""
     names = (
-        Job.objects.filter(ledger.OPEN, delivery="ledger")
+        Job.objects.filter(conditions.OPEN, delivery="ledger")
         .order_by("-id")
         .values_list("name", flat=True)[:_MOST]
     )

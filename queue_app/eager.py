@@ -15,7 +15,7 @@ import structlog
 
 from . import queues, wakeup
 from .inline import InlineWorker
-from .ledger import Wakeup
+from .publication import Wakeup
 
 log = structlog.get_logger(__name__)
 

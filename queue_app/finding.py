@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import BooleanField, Case, Q, QuerySet, Value, When
 from django.db.models.fields.json import KeyTransform
 
-from . import ledger, selection
+from . import conditions, selection
 from .models import Job, Tag, Worker
 from .selection import Selection
 
@@ -44,13 +44,13 @@ def indexed(wanted: Selection, among: QuerySet[Job] | None = None) -> QuerySet[J
     }
     found = found.filter(**{column: value for column, value in plain.items() if value})
     if wanted.states:
-        found = found.filter(ledger.in_states(wanted.states))
+        found = found.filter(conditions.in_states(wanted.states))
     elif connection.vendor == "postgresql" and (
         wanted.queue or wanted.task or wanted.tenant or wanted.worker
     ):
-        found = found.filter(ledger.OVER_OR_OPEN)
+        found = found.filter(conditions.OVER_OR_OPEN)
     if wanted.fingerprint:
-        found = found.filter(ledger.DEAD, fingerprint=wanted.fingerprint)
+        found = found.filter(conditions.DEAD, fingerprint=wanted.fingerprint)
     if wanted.tag:
         found = found.filter(id__in=Tag.objects.filter(name=wanted.tag).values("job"))
     if wanted.worker:
@@ -108,7 +108,7 @@ def _died(found: QuerySet[Job], since: datetime | None, until: datetime | None) 
     if since is None and until is None:
         return found
     span: dict[str, Any] = {} if since is None else {"finished_at__gte": since}
-    return found.filter(ledger.DEAD, **span, **({} if until is None else {"finished_at__lt": until}))
+    return found.filter(conditions.DEAD, **span, **({} if until is None else {"finished_at__lt": until}))
 
 
 def _in_time(found: QuerySet[Job], since: datetime | None, until: datetime | None) -> QuerySet[Job]:

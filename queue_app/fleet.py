@@ -26,8 +26,8 @@ from redis.exceptions import RedisError
 
 from . import queues, stats, tenants, turns, wakeup, workers
 from .autoscale import Autoscaler, Sight
+from .conditions import backlog, is_due
 from .conf import conf
-from .ledger import backlog, is_due
 from .states import Turn
 
 log = structlog.get_logger(__name__)

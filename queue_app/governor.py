@@ -24,9 +24,9 @@ from django.db.models import Q, QuerySet
 from . import clock, fairness, limiting, queues, quotas, turns, wakeup, workers
 from .conf import conf
 from .fairness import Claimant
-from .ledger import Wakeup
 from .limiting import Rate
 from .models import Queue, Tenant, Turns
+from .publication import Wakeup
 from .turns import Held
 
 log = structlog.get_logger(__name__)

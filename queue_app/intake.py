@@ -17,8 +17,8 @@ from foundation import request_id as request_ids
 from . import clock, lineage, payloads, queues, selection, states, storing, unique, wakeup
 from .broker import handlers
 from .conf import conf
-from .ledger import Wakeup
 from .models import Delivery, Job, Queue
+from .publication import Wakeup
 from .registry import Task, refuse_unknown, resolve
 from .states import Priority, State, Turn
 from .unique import Unique

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from .ledger import Clock
+from .clock import Clock
 from .models import Lease
 
 

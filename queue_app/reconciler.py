@@ -21,9 +21,11 @@ from . import (
     finding,
     governor,
     leases,
-    ledger,
+    publication,
     queues,
+    recovery,
     releasing,
+    retention,
     rollups,
     tenants,
     wakeup,
@@ -31,6 +33,7 @@ from . import (
 from .conf import conf
 from .governor import Governor
 from .models import Job, Queue
+from .publication import Wakeup
 from .states import State
 from .worker.engine import Engine
 
@@ -79,7 +82,7 @@ class Reconciler:
         release_lost()
         publish_due()
         bulk.work_off(look_s=conf().RECONCILE_S)
-        _publish(ledger.age(conf().AGE_S))
+        _publish(publication.age(conf().AGE_S))
         self._look_after_turns()
         self._census.look()
         is_counted = self._counter.look()
@@ -121,10 +124,10 @@ class Reconciler:
         was lost with the connection.
         """
         engine = self._engine
-        unheld = ledger.held_by(engine.worker_id) - engine.held
+        unheld = recovery.held_by(engine.worker_id) - engine.held
         lost, self._unheld = unheld & self._unheld, unheld
         if lost:
-            free = ledger.take_back(
+            free = recovery.take_back(
                 engine.worker_id, lost, ran=(), max_crashes=conf().MAX_CRASHES, reason="claim lost"
             )
             _report(free, "claim_lost")
@@ -133,29 +136,31 @@ class Reconciler:
 def release_lost() -> None:
     """Take back the jobs of workers whose leases have ended."""
     max_crashes = conf().MAX_CRASHES
-    for worker in ledger.lost_workers():
+    for worker in recovery.lost_workers():
         running = {UUID(id) for id in worker.running}
         _report(
-            ledger.release(worker.id, running, max_crashes=max_crashes, reason="worker lost"), "worker_lost"
+            recovery.release(worker.id, running, max_crashes=max_crashes, reason="worker lost"), "worker_lost"
         )
-    for owner in ledger.ownerless():
-        _report(ledger.release(owner, (), max_crashes=max_crashes, reason="worker unknown"), "worker_unknown")
+    for owner in recovery.ownerless():
+        _report(
+            recovery.release(owner, (), max_crashes=max_crashes, reason="worker unknown"), "worker_unknown"
+        )
 
 
 def publish_due() -> None:
     """Tell the broker about jobs whose time has come, and again about those whose messages it has lost."""
     governed = queues.governed()
     for _ in range(_BATCHES):  # a queue whose limits were lifted may have a long backlog
-        found = ledger.due(governed)
+        found = publication.due(governed)
         if not _publish(found):
             return  # it is down: asking it for the depth of a queue would only wait
-        if len(found) < ledger.BATCH:
+        if len(found) < publication.BATCH:
             break
     older_than_s = conf().REPUBLISH_S
-    stale = ledger.stale_queues(older_than_s)
+    stale = publication.stale_queues(older_than_s)
     for queue, depth in (wakeup.depths(stale) if stale else {}).items():
         empty = depth == 0
-        find = ledger.stale if empty else ledger.overtaken
+        find = publication.stale if empty else publication.overtaken
         lost = find(queue, older_than_s, governed)
         if lost:
             log.info("wakeups_republished", queue=queue, jobs=len(lost), overtaken=not empty)
@@ -195,11 +200,11 @@ class Pruning:
         began = time.monotonic()
         while self._left and time.monotonic() - began < _PRUNE_LOOK_S:
             name, state, keep_s, upto = self._left.popleft()
-            gone = ledger.prune(name, state, keep_s, upto=upto)
+            gone = retention.prune_jobs(name, state, keep_s, upto=upto)
             self._gone[name] += gone
-            if gone == ledger.BATCH:
+            if gone == retention.BATCH:
                 self._left.append((name, state, keep_s, upto))
-        if self._left or releasing.prune(conf().RETENTION_S) == ledger.BATCH:
+        if self._left or retention.prune_workflows(conf().RETENTION_S) == retention.BATCH:
             return False
         bulk.prune(conf().BULK_RETENTION_S)
         tenants.prune()
@@ -222,7 +227,7 @@ def _kept_s(policy: Queue, at_least_s: float) -> dict[State, float]:
     return {State.COMPLETED: keep_s, State.CANCELLED: keep_s, State.DEAD_LETTER: dead_s}
 
 
-def _publish(wakeups: Sequence[ledger.Wakeup]) -> bool:
+def _publish(wakeups: Sequence[Wakeup]) -> bool:
     return not wakeups or wakeup.publish(wakeups)
 
 

@@ -17,9 +17,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from . import clock, composition, queues, wakeup
+from .clock import Clock
 from .composition import Counts, Role, Standing
-from .ledger import BATCH, IN_LINE, TOLD, Clock, Wakeup
 from .models import Job, JobEvent, Member, Workflow
+from .publication import BATCH, IN_LINE, TOLD, Wakeup
 from .states import NEVER, OVER, State, Turn
 
 _OPEN = ("", State.DEAD_LETTER.value, State.CANCELLED.value)  # outcomes that keep a gate shut
@@ -42,6 +43,16 @@ def note_all(steps: Steps, accepted: Collection[UUID] | None = None) -> None:
             _note(flow, taken)
 
 
+def note_steps(steps: Iterable[tuple[UUID, UUID | None, State]]) -> None:
+    """As `note_all`, by job with its workflow: those of the jobs that are in one."""
+    found: dict[UUID, dict[UUID, State]] = {}
+    for job_id, workflow, state in steps:
+        if workflow is not None:
+            found.setdefault(workflow, {})[job_id] = state
+    if found:
+        note_all(found)
+
+
 def settle(flow: Workflow) -> None:
     """Its row as its counts say, for a caller who has locked it and changed them."""
     _call_back(flow)
@@ -60,17 +71,6 @@ def find_missed() -> int:
             states = dict(Job.objects.filter(id__in=jobs, state__in=OVER).values_list("id", "state"))
             note_all({workflow: {job: State(state) for job, state in states.items()}})
     return len(found)
-
-
-def prune(older_than_s: float) -> int:
-    """Delete workflows that were over this long ago and of whose jobs none is left, a bounded number of them."""
-    since = Clock() - timedelta(seconds=older_than_s)
-    has_jobs = Exists(Member.objects.filter(workflow=OuterRef("id")))
-    gone = Workflow.objects.filter(~has_jobs, finished_at__lt=since).order_by("id")
-    ids = list(gone.values_list("id", flat=True)[:BATCH])
-    if ids:
-        Workflow.objects.filter(id__in=ids).delete()
-    return len(ids)
 
 
 # --- one workflow, locked ---------------------------------------------------------------------------------------------

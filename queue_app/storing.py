@@ -16,7 +16,8 @@ from django.db.models.base import ModelState
 
 from orm_app.transactions import transaction
 
-from . import ledger, offload, payloads
+from . import ledger, offload, payloads, publication
+from .clock import Clock
 from .conf import conf
 from .models import Job, Tag
 from .states import OVER, WAITING
@@ -26,7 +27,7 @@ from .uuid7 import uuid7
 _TRIES = (
     10  # a key that was taken a moment ago is free, and taken again: as often as that nobody loses by chance
 )
-_WINDOW_IS_OVER = ExpressionWrapper(Q(unique_until__lte=ledger.Clock()), BooleanField())
+_WINDOW_IS_OVER = ExpressionWrapper(Q(unique_until__lte=Clock()), BooleanField())
 
 
 def store(common: Mapping[str, Any], texts: Sequence[str], values: Sequence[Any]) -> list[Job]:
@@ -107,7 +108,7 @@ def _is_the_same(holder: Job, unique: Unique, common: Mapping[str, Any], text: s
         changes = {
             "run_after": common["run_after"],
             "published_at": None,
-            "turn": ledger.NO_TURN,
+            "turn": publication.NO_TURN,
             "payload": _in_row(text),
         }
         if not mine.filter(state__in=WAITING).update(**changes):

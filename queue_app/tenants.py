@@ -14,7 +14,8 @@ from django.db.models import Q
 from foundation import audit
 
 from . import clock, queues, quotas, turns
-from .ledger import Clock, backlog
+from .clock import Clock
+from .conditions import backlog
 from .models import Job, Queue, Tenant
 
 EDITABLE = ("paused", "weight", "max_concurrency", "rate_count", "rate_period_s", "rate_burst")

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from foundation import audit
 
-from . import cancelling, ledger, releasing, states
+from . import cancelling, interventions, releasing, states
 from .models import Delivery, Job, Member, Workflow
 
 LARGEST = 100_000  # jobs
@@ -121,7 +121,7 @@ def _flows_of(jobs: Collection[UUID]) -> set[UUID]:
 def _cut(jobs: list[UUID], *, actor: str, force: bool) -> Cut:
     cancelled = asked = 0
     for part in releasing.parts(jobs):
-        stopped, told = ledger.cancel_many(part, actor=actor, force=force)
+        stopped, told = interventions.cancel_many(part, actor=actor, force=force)
         cancelled, asked = cancelled + stopped, asked + told
         for job in Job.objects.filter(id__in=part, delivery=Delivery.BROKER).exclude(state__in=states.OVER):
             with suppress(cancelling.Over):  # the recorder has just heard of its end

@@ -12,9 +12,11 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Count, Q
 
-from .ledger import Clock, Condition, Wakeup, is_due
-from .ledger import waiting as without_turns
+from .clock import Clock
+from .conditions import Condition, is_due
+from .conditions import waiting as without_turns
 from .models import Delivery, Job
+from .publication import Wakeup
 from .statements import turns as texts
 from .states import State, Turn
 

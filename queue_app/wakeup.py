@@ -17,10 +17,10 @@ from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 from kombu.resource import Resource
 
-from . import ledger
+from . import publication
 from .broker import topology
 from .conf import conf
-from .ledger import Wakeup
+from .publication import Wakeup
 from .states import HIGHEST, priority_class
 from .transport import envelope
 from .transport.channel import Channel
@@ -55,7 +55,7 @@ def publish(wakeups: Sequence[Wakeup]) -> bool:
         except (KombuError, OSError, *broker.connection_errors, *broker.channel_errors) as error:
             _down_until = time.monotonic() + _DOWN_S
             log.warning("wakeups_not_published", jobs=len(wakeups), error=type(error).__name__)
-    ledger.unpublish([wakeup.id for wakeup in wakeups])
+    publication.unpublish([wakeup.id for wakeup in wakeups])
     return False
 
 

@@ -19,8 +19,8 @@ from django.utils import timezone
 
 from foundation import audit
 
+from .clock import Clock
 from .conf import conf
-from .ledger import Clock
 from .models import Job, Worker
 from .states import Asked
 from .uuid7 import uuid7

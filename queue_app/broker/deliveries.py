@@ -39,8 +39,9 @@ def store_call(call: Call) -> None:
     """
     from django.db import transaction
 
-    from queue_app import clock, ledger, lineage, payloads, queues, storing, wakeup
+    from queue_app import clock, lineage, payloads, queues, storing, wakeup
     from queue_app.conf import conf
+    from queue_app.publication import Wakeup
 
     name, queue, priority, headers, args, kwargs, max_retries = call
     text = payloads.accept({"args": list(args), "kwargs": dict(kwargs)}, max_bytes=conf().MAX_PAYLOAD_BYTES)
@@ -69,7 +70,7 @@ def store_call(call: Call) -> None:
     }
     storing.insert(common, [id], [text])
     if run_after is None:
-        message = wakeup.look(queue) if turn else ledger.Wakeup(id, queue, priority)
+        message = wakeup.look(queue) if turn else Wakeup(id, queue, priority)
         transaction.on_commit(lambda: wakeup.publish([message]), robust=True)
 
 

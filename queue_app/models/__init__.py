@@ -1,4 +1,4 @@
-"""The ledger's tables, by noun. A job's row is the truth about it; only ledger.py moves it from state to state."""
+"""The ledger's tables, by noun. A job's row is the truth about it; see docs/ledger.md for who writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs, what happened to them, and payloads too large for a row. Only ledger.py moves a job from state to state."""
+"""Jobs, what happened to them, and payloads too large for a row. Who moves a job: docs/ledger.md."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from queue_app import eager as eager_mode
 from queue_app import queues, wakeup
 from queue_app.broker import publishing
 from queue_app.broker.descriptions import HEADER
-from queue_app.ledger import Wakeup
+from queue_app.publication import Wakeup
 
 from .replacing import replaced
 

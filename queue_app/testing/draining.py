@@ -15,7 +15,8 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 
-from queue_app import intake, ledger, queues, reconciler, wakeup
+from queue_app import conditions, intake, publication, queues, reconciler, wakeup
+from queue_app.clock import Clock
 from queue_app.governor import adopt, let_go_of_unlimited
 from queue_app.inline import InlineWorker, Ran
 from queue_app.intake import Options
@@ -121,7 +122,7 @@ def perform(
 def make_due(job_id: UUID) -> None:
     """As if its time had come. One that waits for other jobs goes on waiting."""
     waits = Job.objects.filter(id=job_id, state__in=WAITING).exclude(run_after=NEVER)
-    waits.filter(run_after__isnull=False).update(run_after=ledger.Clock())
+    waits.filter(run_after__isnull=False).update(run_after=Clock())
 
 
 def raise_error(ran: Ran) -> None:
@@ -156,7 +157,7 @@ class _Drain:
                 self._passed_over.add(job_id)  # somebody else's, or not to be claimed for a reason of its row
             else:
                 self._note(ran)
-        waiting = self._of_queue(ledger.backlog()).count()
+        waiting = self._of_queue(conditions.backlog()).count()
         return Drained(**self._counts, waiting=waiting)
 
     def _note(self, ran: Ran) -> None:
@@ -178,7 +179,7 @@ class _Drain:
     def _due(self) -> UUID | None:
         """Without the turns that the database does not see: a claim is what decides."""
         governed = queues.governed()
-        waits = self._open().filter(ledger.is_due(), turn__in=(Turn.NONE, Turn.HAS))
+        waits = self._open().filter(conditions.is_due(), turn__in=(Turn.NONE, Turn.HAS))
         if governed:
             waits = waits.exclude(queue__in=governed, turn=Turn.NONE)
         return waits.order_by("-priority", "id").values_list("id", flat=True).first()
@@ -188,12 +189,12 @@ class _Drain:
         reconciler.release_lost()
         let_go_of_unlimited()
         governed = queues.governed()
-        later = ledger.waiting().filter(ledger.is_due(), turn=Turn.LATER)
+        later = conditions.waiting().filter(conditions.is_due(), turn=Turn.LATER)
         later.exclude(queue__in=governed).update(turn=Turn.NONE)
         mine = [name for name in sorted(governed) if self._queue in (None, name)]
         for name in mine:
             adopt(name)
-            later.filter(queue=name).update(**ledger.IN_LINE)
+            later.filter(queue=name).update(**publication.IN_LINE)
             self._worker.hand_out(name)
         return True
 
@@ -202,7 +203,7 @@ class _Drain:
         states = [State.PENDING] * self._with_scheduled + [State.FAILED] * self._with_retries
         if not states:
             return False
-        later = self._open().filter(state__in=states, run_after__gt=ledger.Clock()).exclude(run_after=NEVER)
+        later = self._open().filter(state__in=states, run_after__gt=Clock()).exclude(run_after=NEVER)
         first = later.order_by("run_after", "id").values_list("id", flat=True).first()
         if first is None:
             return False
@@ -212,7 +213,9 @@ class _Drain:
     def _open(self) -> QuerySet[Job]:
         """What this drain may run at all."""
         paused = [name for name, policy in queues.policies().items() if policy.paused]
-        waits = self._of_queue(ledger.waiting()).exclude(queue__in=paused).exclude(id__in=self._passed_over)
+        waits = (
+            self._of_queue(conditions.waiting()).exclude(queue__in=paused).exclude(id__in=self._passed_over)
+        )
         return waits if self._with_retries else waits.exclude(state=State.FAILED, id__in=self._failed)
 
     def _of_queue(self, jobs: QuerySet[Job]) -> QuerySet[Job]:

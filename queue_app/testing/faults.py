@@ -12,6 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from queue_app import ledger, reconciler, registry, workers
+from queue_app.clock import Clock
 from queue_app.inline import Fault, InlineWorker
 from queue_app.models import Job, Worker
 from queue_app.runs import Run
@@ -153,6 +154,6 @@ class _Twice:
 
 def _end_lease(worker: InlineWorker, run: Run) -> None:
     """Its last heartbeat named the job, and then it was silent for too long; `worker` goes on as another one."""
-    Worker.objects.filter(id=worker.id).update(running=[str(run.id)], lease_until=ledger.Clock())
+    Worker.objects.filter(id=worker.id).update(running=[str(run.id)], lease_until=Clock())
     reconciler.release_lost()
     worker.register()

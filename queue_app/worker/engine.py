@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
-from queue_app import ledger, queues
+from queue_app import ledger, publication, queues, recovery
 from queue_app.conf import conf
 from queue_app.runs import Run
 from queue_app.statements import Claimed, End
@@ -197,7 +197,7 @@ class Engine:
         self.window.observe(LONG_S)  # the ends of what runs will say more; until then nothing is held ahead
         log.info("jobs_let_go", claimed=given, messages=len(messages), running=len(self.running()))
         if messages:
-            self._persist(lambda: ledger.unpublish([message.id for message in messages]))
+            self._persist(lambda: publication.unpublish([message.id for message in messages]))
             self._call_soon(_acknowledge, messages)
 
     def _unclaimed(self) -> list[Message]:
@@ -355,7 +355,7 @@ class Engine:
     def _take_back(self, run: Run, ran: bool) -> None:
         ids = [run.id]
         self._persist(
-            lambda: ledger.take_back(
+            lambda: recovery.take_back(
                 run.worker, ids, ran=ids if ran else [], max_crashes=conf().MAX_CRASHES, reason="child died"
             )
         )

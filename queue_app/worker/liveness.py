@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from celery.worker import state
 
-from queue_app import health, ledger
+from queue_app import health, publication
 from queue_app.conf import conf
 
 from .engine import Engine
@@ -49,5 +49,5 @@ class Liveness:
         """It could take jobs, jobs wait long enough, the broker answers, and yet it has none."""
         if self._engine.held or state.reserved_requests or state.active_requests:
             return False
-        waiting = set(ledger.stale_queues(conf().STALLED_S)) & set(self._consumed())
+        waiting = set(publication.stale_queues(conf().STALLED_S)) & set(self._consumed())
         return bool(waiting) and health.check().ok

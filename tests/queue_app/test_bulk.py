@@ -18,6 +18,7 @@ from queue_app import (
     call,
     chain,
     clock,
+    conditions,
     enqueue,
     enqueue_many,
     enqueue_workflow,
@@ -31,6 +32,7 @@ from queue_app import (
     workers,
 )
 from queue_app.models import BulkAction, Job, JobEvent, Tag, Worker
+from queue_app.publication import Wakeup
 from queue_app.selection import Selection
 from queue_app.states import State
 
@@ -40,8 +42,8 @@ QUEUE = "email_queue"
 
 
 @pytest.fixture(autouse=True)
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ledger.Wakeup]]:
-    messages: list[ledger.Wakeup] = []
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
+    messages: list[Wakeup] = []
     monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
     yield messages
     BulkAction.objects.all().delete()
@@ -233,7 +235,7 @@ def test_bulk__cancel__waiting_over_running_asked_and_workflows_told() -> None:
 
 
 def test_bulk__run__what_waits_for_its_time_is_published_and_held_ones_wait(
-    sent: list[ledger.Wakeup],
+    sent: list[Wakeup],
 ) -> None:
     later = enqueue(QUEUE, {}, delay=600)
     enqueue_workflow(chain(call(QUEUE, {}), call(QUEUE, {})))
@@ -242,7 +244,7 @@ def test_bulk__run__what_waits_for_its_time_is_published_and_held_ones_wait(
     row = work_off()
     assert (row.wanted, row.done) == (1, 1)
     assert [message.id for message in sent] == [later.id]
-    assert Job.objects.filter(ledger.is_due(), id=later.id).exists()
+    assert Job.objects.filter(conditions.is_due(), id=later.id).exists()
     with pytest.raises(bulk.NothingToDo):
         bulk.start("run", Selection(), **WHO)
 
@@ -257,7 +259,7 @@ def test_bulk__what_is_enqueued_later__is_left_alone() -> None:
     assert Job.objects.get(id=later.id).state == "PENDING"
 
 
-def test_bulk__queue_with_limits__they_stand_in_line(sent: list[ledger.Wakeup]) -> None:
+def test_bulk__queue_with_limits__they_stand_in_line(sent: list[Wakeup]) -> None:
     jobs = enqueue_many(QUEUE, [{}] * 3)
     die(*jobs)
     queues.configure(QUEUE, max_concurrency=1, **WHO)
@@ -290,7 +292,7 @@ def test_prune__bulk_actions_of_long_ago__gone() -> None:
     assert bulk.prune(60) == 1
 
 
-def test_run_now__waits_for_its_retry__due_audited_and_not_twice(sent: list[ledger.Wakeup]) -> None:
+def test_run_now__waits_for_its_retry__due_audited_and_not_twice(sent: list[Wakeup]) -> None:
     job = enqueue(QUEUE, {}, delay=600)
     sent.clear()
     promoting.run_now(job, **WHO)

@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 from foundation import roles
 from foundation.models import AuditEntry
-from queue_app import cancelling, ledger, workers
+from queue_app import cancelling, interventions, workers
 from queue_app.models import Delivery, Job
 from queue_app.states import State
 
@@ -57,7 +57,7 @@ def test_cancel__job_is_claimed_meanwhile__is_asked() -> None:
 
 def test_replay__of_a_job_that_was_cancelled_by_force__forgets_it() -> None:
     dead = job(cancel_requested=True, cancel_forced=True)
-    assert ledger.replay(dead, actor="ada")
+    assert interventions.replay(dead, actor="ada")
     dead.refresh_from_db()
     assert (dead.state, dead.cancel_requested, dead.cancel_forced) == ("PENDING", False, False)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from queue_app import clock, enqueue, ledger, workers
-from queue_app.clock import REFRESH_S, Reading
+from queue_app.clock import REFRESH_S, Clock, Reading
 from queue_app.models import Job
 
 READING = Reading(datetime(2026, 1, 1, tzinfo=UTC), steady_s=1000.0, wall_s=9000.0)
@@ -49,5 +49,5 @@ def test_statements__stamped_before_in_microseconds__sqlites_milliseconds_are_no
         found = Job.objects.get(pk=job.pk)
         assert found.created_at <= found.started_at
         stamped = clock.now()
-        Job.objects.filter(pk=job.pk).update(published_at=ledger.Clock())
+        Job.objects.filter(pk=job.pk).update(published_at=Clock())
         assert stamped <= Job.objects.get(pk=job.pk).published_at

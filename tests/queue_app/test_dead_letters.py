@@ -24,7 +24,9 @@ from queue_app import (
     ledger,
     queues,
     reconciler,
+    recovery,
     registry,
+    retention,
     stats,
     task,
     wakeup,
@@ -33,6 +35,7 @@ from queue_app import (
 from queue_app.fingerprints import fingerprint
 from queue_app.models import BulkAction, Job, JobEvent
 from queue_app.payloads import BadPayload
+from queue_app.publication import Wakeup
 from queue_app.selection import Selection
 from queue_app.statements import End
 from queue_app.states import State
@@ -44,8 +47,8 @@ GONE = {"type": "KeyError", "message": "'x'", "traceback": ""}
 
 
 @pytest.fixture(autouse=True)
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ledger.Wakeup]]:
-    messages: list[ledger.Wakeup] = []
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
+    messages: list[Wakeup] = []
     monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
     yield messages
     BulkAction.objects.all().delete()
@@ -107,7 +110,7 @@ def test_take_back__crashed_too_often__fingerprint_of_the_loss() -> None:
     worker = workers.register(pool="threads", concurrency=1, queues=["email_queue"])
     job = enqueue("email_queue", {})
     ledger.exchange(worker.id, [job.id], [])
-    ledger.take_back(worker.id, [job.id], ran=[job.id], max_crashes=1, reason="child died")
+    recovery.take_back(worker.id, [job.id], ran=[job.id], max_crashes=1, reason="child died")
     row = Job.objects.get(id=job.id)
     assert (row.state, row.fingerprint) == ("DEAD_LETTER", fingerprint(row.last_error))
 
@@ -140,7 +143,7 @@ def test_groups__two_failures__counted_with_the_newest_ones_error() -> None:
 
 # --- replays -----------------------------------------------------------------------------------------------------------
 def test_replay__at_a_rate__lets_go_as_many_as_time_allows_oldest_first(
-    sent: list[ledger.Wakeup], monkeypatch: pytest.MonkeyPatch
+    sent: list[Wakeup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = dead(25)
     dead(1, GONE)
@@ -307,7 +310,7 @@ def test_prune__replayed_while_it_looks__is_kept_and_runs() -> None:
         return answer
 
     with connection.execute_wrapper(between):
-        assert ledger.prune("email_queue", State.DEAD_LETTER, 60) == 1
+        assert retention.prune_jobs("email_queue", State.DEAD_LETTER, 60) == 1
     assert began[0].startswith("SELECT")
     assert [*Job.objects.values_list("id", "state")] == [(replayed.id, "PENDING")]
     assert JobEvent.objects.filter(job=replayed).count() == 4

@@ -23,11 +23,13 @@ from queue_app import (
     offload,
     queues,
     registry,
+    retention,
     task,
     wakeup,
     workers,
 )
 from queue_app.models import Blob, Job, JobEvent, Worker
+from queue_app.publication import Wakeup
 from queue_app.runs import Run
 from queue_app.statements import End
 from queue_app.states import Priority, State
@@ -39,8 +41,8 @@ LARGE = {"text": "ü" * 40_000}
 
 
 @pytest.fixture(autouse=True)
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[ledger.Wakeup]:
-    messages: list[ledger.Wakeup] = []
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Wakeup]:
+    messages: list[Wakeup] = []
     monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
     return messages
 
@@ -103,7 +105,7 @@ def test_enqueue__all_options__are_in_the_row() -> None:
     assert enqueue("other", {}).max_attempts == 8
 
 
-def test_enqueue__delay__seconds_or_a_timedelta_from_now(sent: list[ledger.Wakeup]) -> None:
+def test_enqueue__delay__seconds_or_a_timedelta_from_now(sent: list[Wakeup]) -> None:
     for delay in (90, 90.0, timedelta(seconds=90)):
         job = enqueue("plain", {}, delay=delay)
         assert 89 < (job.run_after - job.created_at).total_seconds() < 91
@@ -115,7 +117,7 @@ def test_enqueue__delay__seconds_or_a_timedelta_from_now(sent: list[ledger.Wakeu
 
 @pytest.mark.parametrize("off_s", [3600, -3600])
 def test_enqueue__callers_clock_is_off__what_is_relative_goes_by_the_databases(
-    off_s: int, monkeypatch: pytest.MonkeyPatch, sent: list[ledger.Wakeup]
+    off_s: int, monkeypatch: pytest.MonkeyPatch, sent: list[Wakeup]
 ) -> None:
     true, policy = clock.read(), queues.find("here")
     soon = true + timedelta(seconds=60)
@@ -160,7 +162,7 @@ def test_enqueue_many__thousands__one_order_in_few_statements(django_assert_max_
     assert enqueue_many("plain", []) == []
 
 
-def test_enqueue__transaction_rolls_back__nothing_was_there(sent: list[ledger.Wakeup]) -> None:
+def test_enqueue__transaction_rolls_back__nothing_was_there(sent: list[Wakeup]) -> None:
     queues.find("here")
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         enqueue_many("plain", [{}, LARGE], unique=Unique(lambda payload: str(len(payload))))
@@ -175,7 +177,7 @@ def test_enqueue__inside_a_request__carries_its_id() -> None:
 
 
 # --- unique ----------------------------------------------------------------------------------------------------------
-def test_unique__key_is_held__same_job_until_it_is_over(worker: Worker, sent: list[ledger.Wakeup]) -> None:
+def test_unique__key_is_held__same_job_until_it_is_over(worker: Worker, sent: list[Wakeup]) -> None:
     first = enqueue("plain", {"n": 1}, unique="report")
     assert not first.is_duplicate
     second = enqueue("other", {"n": 2}, unique="report")
@@ -202,7 +204,7 @@ def test_unique__for_s__none_again_within_the_window_over_or_not(worker: Worker)
     end(worker, start(worker, first))
     assert enqueue("plain", {}, unique=Unique("digest", for_s=60)).id == first.id
     assert enqueue("plain", {}, unique="digest").id == first.id
-    ledger.prune("here", State.COMPLETED, -60)
+    retention.prune_jobs("here", State.COMPLETED, -60)
     assert stored() == 1  # the row keeps the window
     Job.objects.update(unique_until=timezone.now() - timedelta(seconds=1))
     again = enqueue("plain", {}, unique=Unique("digest", for_s=60))
@@ -232,7 +234,7 @@ def test_unique__debounce__waiting_job_moves_on_with_the_new_payload(worker: Wor
     assert enqueue("plain", {"n": 5}, unique=debounced).id == newer.id
 
 
-def test_unique__many_with_a_key_each__duplicates_get_their_holders(sent: list[ledger.Wakeup]) -> None:
+def test_unique__many_with_a_key_each__duplicates_get_their_holders(sent: list[Wakeup]) -> None:
     held = enqueue("plain", {"id": 2}, unique="user:2")
     by_user = Unique(lambda payload: f"user:{payload['id']}")
     jobs = enqueue_many("plain", [{"id": id, "n": n} for n, id in enumerate([3, 2, 1, 3])], unique=by_user)
@@ -291,7 +293,7 @@ def test_large_payload__row_stays_small__handler_and_pages_see_it_whole(worker: 
     assert offload.shown(Job.objects.get(id=large.id)) == LARGE
     assert offload.shown(Job.objects.get(id=small.id)) == {"n": 1}
     end(worker, run)
-    ledger.prune("here", State.COMPLETED, -60)
+    retention.prune_jobs("here", State.COMPLETED, -60)
     assert (stored(), Blob.objects.count()) == (1, 0)
 
 
@@ -382,7 +384,7 @@ def test_parent__cyclic_or_unknown__is_refused() -> None:
     ],
 )
 def test_enqueue__bad_input__clear_error_and_nothing_stored(
-    target: Any, payload: Any, options: dict[str, Any], said: str, settings: Any, sent: list[ledger.Wakeup]
+    target: Any, payload: Any, options: dict[str, Any], said: str, settings: Any, sent: list[Wakeup]
 ) -> None:
     settings.BRAIN = settings.BRAIN | {"QUEUE": {"MAX_PAYLOAD_BYTES": 4096}}
     with pytest.raises(ValueError, match=said):
@@ -396,7 +398,7 @@ def test_enqueue__unknown_option__is_a_type_error_too() -> None:
 
 
 def test_enqueue__database_refuses__its_error_and_nothing_half_done(
-    monkeypatch: pytest.MonkeyPatch, sent: list[ledger.Wakeup]
+    monkeypatch: pytest.MonkeyPatch, sent: list[Wakeup]
 ) -> None:
     queues.find("here")
 

@@ -18,12 +18,16 @@ from django.test.utils import CaptureQueriesContext
 
 from queue_app import (
     clock,
+    conditions,
     enqueue,
     enqueue_many,
     governor,
+    interventions,
     ledger,
     limits_told,
+    publication,
     queues,
+    recovery,
     tenants,
     turns,
     wakeup,
@@ -31,8 +35,8 @@ from queue_app import (
 )
 from queue_app.duty import Duty
 from queue_app.governor import Governor, hand_out
-from queue_app.ledger import Wakeup
 from queue_app.models import Job, Queue, Tenant
+from queue_app.publication import Wakeup
 from queue_app.runs import Run
 from queue_app.statements import End
 from queue_app.states import State, Turn
@@ -200,11 +204,11 @@ def test_concurrency__workers_die_with_turns__the_turns_come_back() -> None:
     claimed, _ = ledger.exchange(worker.id, [job.id for job in jobs], [], governed=queues.governed())
     assert len(claimed) == 2
     workers.leave(worker.id)
-    ledger.release(worker.id, (), max_crashes=3, reason="worker lost")
-    assert ledger.due(queues.governed()) == []  # they wait for turns again
+    recovery.release(worker.id, (), max_crashes=3, reason="worker lost")
+    assert publication.due(queues.governed()) == []  # they wait for turns again
     assert not Job.objects.filter(turn=Turn.HAS).exists()
     assert hand_out(queue, slots=4).granted == 2
-    ledger.unpublish([job.id for job in jobs])  # the broker was down
+    publication.unpublish([job.id for job in jobs])  # the broker was down
     assert not Job.objects.filter(turn=Turn.HAS).exists()
 
 
@@ -332,14 +336,14 @@ def test_retry__of_a_queue_with_limits__waits_for_its_turn_again() -> None:
     job.refresh_from_db()
     assert (job.turn, job.published_at) == (Turn.LATER, None)
     assert hand_out(queue, slots=4).granted == 0
-    assert ledger.due(queues.governed()) == []
+    assert publication.due(queues.governed()) == []
     assert hand_out(queue, slots=4).granted == 1
 
 
 def test_delayed_job__of_a_queue_with_limits__gets_no_turn_before_its_time() -> None:
     queue = limit(is_fair=True)
     job = enqueue(NAME, {}, delay=60)
-    assert ledger.due(queues.governed()) == []
+    assert publication.due(queues.governed()) == []
     assert hand_out(queue, slots=4).granted == 0
     job.refresh_from_db()
     assert job.turn == Turn.LATER
@@ -353,7 +357,7 @@ def test_limits__come_and_go_with_a_backlog__nothing_is_lost() -> None:
     assert hand_out(queue, slots=4).granted == 1
     limit(max_concurrency=None)
     governor.let_go_of_unlimited()
-    assert len(ledger.due(queues.governed())) == 4
+    assert len(publication.due(queues.governed())) == 4
     worker = workers.register(pool="threads", concurrency=4, queues=[])
     claimed, _ = ledger.exchange(worker.id, [job.id for job in jobs], [])
     ends = [End(job.id, job.fence, State.COMPLETED, 1) for job in claimed]
@@ -370,7 +374,7 @@ def test_paused__queue_with_limits__gets_no_turns() -> None:
 def test_cancelled__while_it_waits__gets_no_turn_and_leaves_no_trace() -> None:
     queue = limit(is_fair=True)
     first, second = store(2)
-    assert ledger.cancel(first, actor="ada")
+    assert interventions.cancel(first, actor="ada")
     assert hand_out(queue, slots=4).granted == 1
     assert set(Job.objects.filter(id=first.id).values_list("state", "turn")) == {("CANCELLED", 0)}
     assert second.id
@@ -414,7 +418,7 @@ def test_hand_out__a_long_backlog__reads_a_few_rows_of_it() -> None:
 def test_condition__on_every_database__is_a_text_that_stands_alone() -> None:
     """MySQL uses no index for `(text) = 1`, as Django writes a RawSQL."""
     with CaptureQueriesContext(connection) as seen:
-        list(ledger.waiting())
+        list(conditions.waiting())
         turns.held(NAME)
     assert "turn IN (0, 1, 3))" in seen[0]["sql"]
     assert "turn IN (0, 1, 3)) = " not in seen[0]["sql"]

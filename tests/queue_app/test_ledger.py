@@ -14,8 +14,22 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from queue_app import deadletter, enqueue, enqueue_many, ledger, states, stats, wakeup, workers
+from queue_app import (
+    deadletter,
+    enqueue,
+    enqueue_many,
+    interventions,
+    ledger,
+    publication,
+    recovery,
+    retention,
+    states,
+    stats,
+    wakeup,
+    workers,
+)
 from queue_app.models import Job, JobEvent, Worker
+from queue_app.publication import Wakeup
 from queue_app.runs import FencedOut, Run
 from queue_app.statements import Claimed, End
 from queue_app.states import Priority, State, Turn
@@ -27,9 +41,9 @@ pytestmark = pytest.mark.usefixtures("every_database")
 
 
 @pytest.fixture(autouse=True)
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[ledger.Wakeup]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Wakeup]:
     """The wake-ups that would go to the broker: these tests are about the rows."""
-    messages: list[ledger.Wakeup] = []
+    messages: list[Wakeup] = []
     monkeypatch.setattr(wakeup, "publish", lambda wakeups: messages.extend(wakeups) or True)
     return messages
 
@@ -63,7 +77,7 @@ def history(job: Job) -> list[str]:
     return list(JobEvent.objects.filter(job=job).values_list("state", flat=True))
 
 
-def test_enqueue_many__three_payloads__rows_and_first_events(sent: list[ledger.Wakeup]) -> None:
+def test_enqueue_many__three_payloads__rows_and_first_events(sent: list[Wakeup]) -> None:
     jobs = enqueue_many("email_queue", [{"n": 1}, {"n": 2}, {"n": "ü'\"\\"}], request_id="r-1", tenant="acme")
     rows = list(Job.objects.order_by("id"))
     assert [row.payload for row in rows] == [{"n": 1}, {"n": 2}, {"n": "ü'\"\\"}]
@@ -173,17 +187,17 @@ def test_release__worker_died__what_ran_is_charged_and_the_rest_is_free(worker: 
     late = claim(worker, ran, marked, waited)
     assert ledger.mark_started(marked.id, 1)
     assert workers.beat(worker.id, ["email_queue"], [ran.id])
-    assert ledger.lost_workers() == []
+    assert recovery.lost_workers() == []
     expire(worker)
-    (lost,) = ledger.lost_workers()
+    (lost,) = recovery.lost_workers()
     assert lost.running == [str(ran.id)]
-    ledger.release(lost.id, {ran.id}, max_crashes=3, reason="worker lost")
+    recovery.release(lost.id, {ran.id}, max_crashes=3, reason="worker lost")
     rows = {row.id: row for row in Job.objects.all()}
     assert {row.state for row in rows.values()} == {"PENDING"}
     assert all(row.suspect and not row.is_marked and row.published_at is None for row in rows.values())
     assert [rows[job.id].crash_count for job in (ran, marked, waited)] == [1, 1, 0]
     assert finish(worker, *(End(job.id, job.fence, State.COMPLETED, 1) for job in late)) == set()
-    assert ledger.lost_workers() == []
+    assert recovery.lost_workers() == []
     assert not workers.beat(worker.id, [], [])  # its lease is over for good
 
 
@@ -193,7 +207,7 @@ def test_release__third_charged_crash__dead_letter(worker: Worker) -> None:
         dying = new_worker()
         assert claim(dying, job)
         expire(dying)
-        ledger.release(dying.id, {job.id}, max_crashes=3, reason="worker lost")
+        recovery.release(dying.id, {job.id}, max_crashes=3, reason="worker lost")
     row = Job.objects.get(pk=job.id)
     assert (row.state, row.crash_count, row.last_error["type"]) == ("DEAD_LETTER", 3, "WorkerLost")
     assert history(job)[-1] == "DEAD_LETTER"
@@ -202,29 +216,29 @@ def test_release__third_charged_crash__dead_letter(worker: Worker) -> None:
 def test_release__lease_was_extended_meanwhile__takes_nothing(worker: Worker) -> None:
     job = enqueue("email_queue", PAYLOAD)
     claim(worker, job)
-    assert ledger.release(worker.id, (), max_crashes=3, reason="worker lost") == []
+    assert recovery.release(worker.id, (), max_crashes=3, reason="worker lost") == []
     Worker.objects.all().delete()
-    assert ledger.ownerless() == [worker.id]
-    assert len(ledger.release(worker.id, (), max_crashes=3, reason="worker unknown")) == 1
+    assert recovery.ownerless() == [worker.id]
+    assert len(recovery.release(worker.id, (), max_crashes=3, reason="worker unknown")) == 1
 
 
 def test_due__retry_whose_time_has_come__is_published_once(worker: Worker) -> None:
     job = enqueue("email_queue", PAYLOAD)
     claim(worker, job)
     finish(worker, End(job.id, 1, State.FAILED, 1, error=ERROR, delay_s=60))
-    assert ledger.due() == []
+    assert publication.due() == []
     make_due()
-    assert [found.id for found in ledger.due()] == [job.id]
-    assert ledger.due() == []
+    assert [found.id for found in publication.due()] == [job.id]
+    assert publication.due() == []
 
 
 def test_stale__published_long_ago__is_found_by_the_servers_clock() -> None:
     job = enqueue("email_queue", PAYLOAD)
-    assert ledger.stale_queues(10) == []
+    assert publication.stale_queues(10) == []
     Job.objects.update(published_at=timezone.now() - timedelta(seconds=20))
-    assert ledger.stale_queues(10) == ["email_queue"]
-    assert [found.id for found in ledger.stale("email_queue", 10)] == [job.id]
-    assert ledger.stale_queues(10) == []
+    assert publication.stale_queues(10) == ["email_queue"]
+    assert [found.id for found in publication.stale("email_queue", 10)] == [job.id]
+    assert publication.stale_queues(10) == []
     (depth,) = [depth for depth in stats.depths() if depth.queue == "email_queue"]
     assert depth.jobs["PENDING"] == 1
     assert 0 <= depth.oldest_due_s < 60
@@ -233,9 +247,9 @@ def test_stale__published_long_ago__is_found_by_the_servers_clock() -> None:
 def test_stale_and_overtaken__caller_with_a_clock_ahead__is_found_and_is_no_watermark(worker: Worker) -> None:
     ahead, normal = enqueue_many("email_queue", [PAYLOAD] * 2)
     Job.objects.filter(id=ahead.id).update(published_at=timezone.now() + timedelta(hours=1))
-    assert ledger.stale_queues(10) == ["email_queue"]
+    assert publication.stale_queues(10) == ["email_queue"]
     claim(worker, ahead)
-    assert ledger.overtaken("email_queue", 10) == []
+    assert publication.overtaken("email_queue", 10) == []
     assert Job.objects.get(pk=normal.id).state == "PENDING"
 
 
@@ -246,16 +260,16 @@ def test_overtaken__later_jobs_of_the_class_run__the_lost_message_is_found(worke
     claim(worker, later)
     # SQLite's clock has milliseconds: what was published in the present one seems to lie ahead.
     Job.objects.filter(pk=later.pk).update(published_at=timezone.now() - timedelta(seconds=1))
-    assert [found.id for found in ledger.overtaken("email_queue", 10)] == [lost.id]
-    assert ledger.overtaken("email_queue", 10) == []
+    assert [found.id for found in publication.overtaken("email_queue", 10)] == [lost.id]
+    assert publication.overtaken("email_queue", 10) == []
     assert Job.objects.get(pk=other.id).state == "PENDING"
 
 
 def test_age__waits_for_long__moves_to_the_next_class() -> None:
     job = enqueue("email_queue", PAYLOAD, priority=Priority.LOW)
-    assert ledger.age(60) == []
+    assert publication.age(60) == []
     Job.objects.update(published_at=timezone.now() - timedelta(seconds=61))
-    assert ledger.age(60) == [ledger.Wakeup(job.id, "email_queue", Priority.NORMAL)]
+    assert publication.age(60) == [Wakeup(job.id, "email_queue", Priority.NORMAL)]
     assert Job.objects.get().priority == Priority.NORMAL
 
 
@@ -263,8 +277,8 @@ def test_cancel__waiting_is_over_and_running_is_asked(worker: Worker) -> None:
     waiting, running = enqueue_many("email_queue", [PAYLOAD] * 2)
     claim(worker, running)
     waiting, running = Job.objects.get(pk=waiting.id), Job.objects.get(pk=running.id)
-    assert ledger.cancel(waiting, actor="ada")
-    assert ledger.cancel(running, actor="ada")
+    assert interventions.cancel(waiting, actor="ada")
+    assert interventions.cancel(running, actor="ada")
     assert Job.objects.get(pk=waiting.id).state == "CANCELLED"
     assert workers.cancelled([running.id]) == {running.id: False}
     assert claim(worker, waiting) == []
@@ -290,7 +304,7 @@ def test_atomic__business_write_and_end__commit_together_or_not_at_all(worker: W
     row = Job.objects.get(pk=run.id)
     assert (row.state, row.result, run.is_completed) == ("COMPLETED", {"ok": True}, True)
     expire(worker)
-    ledger.release(worker.id, (), max_crashes=3, reason="worker lost")
+    recovery.release(worker.id, (), max_crashes=3, reason="worker lost")
     with pytest.raises(FencedOut), frozen.atomic():
         AuditEntry.objects.create(actor="run", action="second", source="system")
     assert list(AuditEntry.objects.filter(actor="run").values_list("action", flat=True)) == ["first"]
@@ -301,7 +315,7 @@ def test_prune__past_its_retention__is_deleted_with_its_history(worker: Worker) 
     claim(worker, old, young)
     finish(worker, *(End(job.id, 1, State.COMPLETED, 1) for job in (old, young)))
     Job.objects.filter(pk=old.pk).update(finished_at=timezone.now() - timedelta(days=2))
-    assert ledger.prune("email_queue", State.COMPLETED, 86_400) == 1
+    assert retention.prune_jobs("email_queue", State.COMPLETED, 86_400) == 1
     assert [job.pk for job in Job.objects.all()] == [young.pk]
     assert not JobEvent.objects.filter(job_id=old.pk).exists()
 
@@ -337,9 +351,9 @@ def test_due__two_reconcilers_at_once__share_the_work() -> None:
     jobs = enqueue_many("email_queue", [PAYLOAD] * 4)
     Job.objects.update(published_at=None)
     if not connections["default"].features.has_select_for_update_skip_locked:
-        assert len([id for batch in in_threads(2, ledger.due) for id in batch]) == 4
+        assert len([id for batch in in_threads(2, publication.due) for id in batch]) == 4
         return
     with transaction.atomic():
         first = Job.objects.select_for_update().order_by("id")[:1].get()
-        (seen,) = in_threads(1, ledger.due)
+        (seen,) = in_threads(1, publication.due)
     assert {message.id for message in seen} == {job.id for job in jobs} - {first.id}

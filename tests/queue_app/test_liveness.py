@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from foundation.health import Health
-from queue_app import health, ledger
+from queue_app import health, publication
 from queue_app.conf import conf
 from queue_app.worker.liveness import Liveness
 
@@ -29,7 +29,7 @@ def engine() -> Any:
 def liveness(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """It has last asked the ledger long ago; the broker answers, and jobs have waited for long."""
     monkeypatch.setattr(health, "check", lambda: Health("broker", True, ""))
-    monkeypatch.setattr(ledger, "stale_queues", lambda older_than_s: ["mail"])
+    monkeypatch.setattr(publication, "stale_queues", lambda older_than_s: ["mail"])
     ended: list[str] = []
     found: Any = Liveness(engine, consumed=lambda: ["mail"], end=ended.append)
     found.ended = ended
@@ -68,7 +68,7 @@ def test_look__jobs_wait_for_a_good_reason__goes_on(
     if reason == "busy":
         engine.held = {1}
     elif reason == "other queues":
-        monkeypatch.setattr(ledger, "stale_queues", lambda older_than_s: ["video"])
+        monkeypatch.setattr(publication, "stale_queues", lambda older_than_s: ["video"])
     elif reason == "broker is down":
         monkeypatch.setattr(health, "check", lambda: Health("broker", False, ""))
     elif reason == "message came":

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
-from queue_app import enqueue, enqueue_many, finding, ledger, workers
+from queue_app import enqueue, enqueue_many, finding, publication, retention, workers
 from queue_app import reconciler as reconciling
 from queue_app.conf import conf
 from queue_app.models import Job, JobEvent, Lease
@@ -35,7 +35,7 @@ def due(own_queue: str) -> Job:
 
 
 def is_published(job: Job) -> bool:
-    return not any(wakeup.id == job.id for wakeup in ledger.due())
+    return not any(wakeup.id == job.id for wakeup in publication.due())
 
 
 def test_look__another_worker_leads__leaves_it_to_that_one(due: Job) -> None:
@@ -78,7 +78,7 @@ def test_prune__more_than_a_batch__all_go_in_one_round(
     own_queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch each half minute was 17 jobs a second: with more work than that the table grew for ever."""
-    monkeypatch.setattr(ledger, "BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH", 2)
     over(own_queue, 5)
     kept = enqueue(own_queue, {})
     Pruning(0, is_thorough=True).go_on()

@@ -17,7 +17,9 @@ from queue_app import (
     enqueue,
     enqueue_many,
     folding,
+    interventions,
     ledger,
+    publication,
     queues,
     reconciler,
     rollup_rows,
@@ -95,7 +97,7 @@ def test_count__each_kind_of_end__is_counted_by_queue_task_and_tenant(worker: Wo
     end(worker, done, State.COMPLETED)
     end(worker, failing, State.FAILED, delay_s=60)
     end(worker, dead, State.DEAD_LETTER)
-    ledger.cancel(given_up, actor="kim")
+    interventions.cancel(given_up, actor="kim")
     count()
     assert counts(tally()) == (3, 1, 1, 1, 1)
     assert counts(tally(tenant="b", queue="email_queue", name=failing.name)) == (1, 0, 1, 0, 0)
@@ -193,9 +195,9 @@ def test_count__replay__waits_from_the_replay(worker: Worker) -> None:
 def test_count__what_people_note_beside_the_steps__is_no_step(worker: Worker) -> None:
     job, waits = enqueue_many("email_queue", [{}] * 2)
     claim(worker, job)
-    ledger.cancel(Job.objects.get(id=job.id), actor="kim")
+    interventions.cancel(Job.objects.get(id=job.id), actor="kim")
     Job.objects.filter(id=waits.id).update(published_at=timezone.now() - timedelta(hours=1), state="FAILED")
-    ledger.age(60)
+    publication.age(60)
     count()
     assert counts(tally()) == (1, 0, 0, 0, 0)
 

@@ -19,7 +19,7 @@ from queue_app import (
     enqueue_many,
     enqueue_workflow,
     group,
-    ledger,
+    recovery,
     trees,
     wakeup,
     workers,
@@ -119,7 +119,7 @@ def test_cancel_tree__while_its_jobs_end_and_their_worker_is_given_up__nobody_de
         at_once(
             *[partial(finish, worker, one) for one in held[:3]],
             partial(trees.cancel_tree, flow, **WHO),
-            partial(ledger.take_back, worker.id, ids, ran=ids, max_crashes=1, reason="child died"),
+            partial(recovery.take_back, worker.id, ids, ran=ids, max_crashes=1, reason="child died"),
         )
         flow.refresh_from_db()
         assert set(states_of(flow)) <= {"COMPLETED", "CANCELLED", "DEAD_LETTER"}

@@ -19,14 +19,19 @@ from queue_app import (
     call,
     cancelling,
     chain,
+    conditions,
     deadletter,
     enqueue,
     enqueue_workflow,
     group,
+    interventions,
     ledger,
+    publication,
     queues,
     reconciler,
+    recovery,
     releasing,
+    retention,
     stats,
     wakeup,
     workers,
@@ -76,7 +81,7 @@ def test_chain__each_ends__the_next_is_let_go_in_the_same_transaction(
     assert states_of(flow) == ["PENDING", "held", "held"]
     assert sent == [first.id]
     assert claim(worker, second.id) == []  # whoever sends its wake-up too early
-    assert ledger.due() == []
+    assert publication.due() == []
     Job.objects.update(created_at=timezone.now() - timedelta(hours=1))
     assert end(worker, first.id, result={"a": 1})
     assert states_of(flow) == ["COMPLETED", "PENDING", "held"]
@@ -151,7 +156,7 @@ def test_chain__member_with_times__they_count_from_when_it_is_let_go(worker: Wor
     assert second.expires_at - second.run_after == timedelta(seconds=30)
     assert claim(worker, second.id) == []
     Job.objects.filter(id=second.id).update(run_after=timezone.now() - timedelta(seconds=1))
-    assert [found.id for found in ledger.due()] == [second.id]
+    assert [found.id for found in publication.due()] == [second.id]
     assert end(worker, second.id)
     assert job_of(flow, 2).run_after == NEVER - timedelta(days=1)
 
@@ -231,7 +236,7 @@ def test_release__worker_died__job_runs_again_and_then_the_next(worker: Worker) 
     first = job_of(flow, 0).id
     assert claim(worker, first)
     Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    ledger.release(worker.id, {first}, max_crashes=1, reason="worker lost")
+    recovery.release(worker.id, {first}, max_crashes=1, reason="worker lost")
     assert states_of(flow) == ["DEAD_LETTER", "held"]
     assert fresh(flow).status == Status.BLOCKED
     other = workers.register(pool="threads", concurrency=1, queues=[])
@@ -257,7 +262,7 @@ def test_chain__dead_letter_is_replayed_at_a_rate__is_counted(worker: Worker) ->
     flow = enqueue_workflow(chain(mail(1), mail(2)))
     assert end(worker, job_of(flow, 0).id, State.DEAD_LETTER)
     with transaction.atomic():
-        ledger.replay_many([job.id for job in deadletter.dead()], actor="ada")
+        interventions.replay_many([job.id for job in deadletter.dead()], actor="ada")
     assert (fresh(flow).dead, states_of(flow)) == (0, ["PENDING", "held"])
 
 
@@ -420,13 +425,13 @@ def test_prune__workflow_is_not_over__its_results_and_dead_letters_stay(worker: 
     flow = enqueue_workflow(chain(mail(1), mail(2)))
     assert end(worker, job_of(flow, 0).id, result=1)
     Job.objects.update(finished_at=timezone.now() - timedelta(days=30))
-    assert ledger.prune("email_queue", State.COMPLETED, 60) == 0
+    assert retention.prune_jobs("email_queue", State.COMPLETED, 60) == 0
     assert end(worker, job_of(flow, 1).id)
     Job.objects.update(finished_at=timezone.now() - timedelta(days=30))
-    assert ledger.prune("email_queue", State.COMPLETED, 60) == 2
-    assert (Member.objects.count(), releasing.prune(60)) == (0, 0)
+    assert retention.prune_jobs("email_queue", State.COMPLETED, 60) == 2
+    assert (Member.objects.count(), retention.prune_workflows(60)) == (0, 0)
     Workflow.objects.update(finished_at=timezone.now() - timedelta(days=30))
-    assert releasing.prune(60) == 1
+    assert retention.prune_workflows(60) == 1
 
 
 def test_prune__callback_has_not_run_yet__its_results_stay(worker: Worker) -> None:
@@ -436,7 +441,7 @@ def test_prune__callback_has_not_run_yet__its_results_stay(worker: Worker) -> No
 
     def pruned(state: State) -> int:
         Job.objects.update(finished_at=timezone.now() - timedelta(days=30))
-        return ledger.prune("email_queue", state, 60)
+        return retention.prune_jobs("email_queue", state, 60)
 
     assert pruned(State.COMPLETED) == 0
     callback = job_of(flow, 1)
@@ -462,7 +467,7 @@ def test_batch__ended_by_a_process_that_has_not_looked_at_limits__callback_waits
     cancelling.cancel(job_of(flow, 0), **WHO)  # by a site's process, say
     callback = job_of(flow, 1)
     assert (callback.turn, callback.published_at) == (Turn.WAITS, None)
-    assert Job.objects.filter(ledger.is_due(), id=callback.id).exists()
+    assert Job.objects.filter(conditions.is_due(), id=callback.id).exists()
     assert sent[-1] == wakeup.LOOK
 
 
@@ -476,7 +481,7 @@ def test_chain__on_a_queue_with_limits__what_is_let_go_waits_for_its_turn(
     assert end(worker, first.id)
     second.refresh_from_db()
     assert (second.turn, second.published_at) == (Turn.WAITS, None)
-    assert Job.objects.filter(ledger.is_due(), id=second.id).exists()
+    assert Job.objects.filter(conditions.is_due(), id=second.id).exists()
     assert sent == [first.id, wakeup.LOOK]  # whoever hands turns out is told
     held = enqueue_workflow(chain(mail(3), mail(4)))
     assert [job_of(held, at).turn for at in range(2)] == [Turn.WAITS, Turn.LATER]

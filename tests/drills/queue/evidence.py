@@ -15,8 +15,9 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Q
 
 from queue_app import enqueue_many, wakeup
-from queue_app.ledger import Clock, Wakeup
+from queue_app.clock import Clock
 from queue_app.models import Job, JobEvent, Worker
+from queue_app.publication import Wakeup
 from tests.drills.verdict import Fate
 
 from . import jobs

@@ -14,7 +14,7 @@ import pytest
 from celery import current_app, group
 from django.db import transaction
 
-from queue_app import deadletter, enqueue, ledger, queues, shared_tasks, states, wakeup
+from queue_app import conditions, deadletter, enqueue, queues, shared_tasks, states, wakeup
 from queue_app.broker import descriptions, handlers, stream
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
@@ -172,7 +172,7 @@ def test_replay__job_of_the_broker__waits_in_the_ledger_from_now_on(queue: str) 
         id=uuid4(), payload={"args": [1], "kwargs": {"b": 2}}, state="DEAD_LETTER", **common
     )
     deadletter.replay(dead, actor="ada", source="cli")
-    assert [wakeup.id for wakeup in ledger.waiting().values_list("id", named=True)] == [dead.id]
+    assert [wakeup.id for wakeup in conditions.waiting().values_list("id", named=True)] == [dead.id]
     lost = Job.objects.create(id=uuid4(), payload={"not_kept": "too large"}, state="DEAD_LETTER", **common)
     with pytest.raises(deadletter.NotKept):
         deadletter.replay(lost, actor="ada", source="cli")

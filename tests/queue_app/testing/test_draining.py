@@ -28,6 +28,7 @@ from queue_app import (
     enqueue_many,
     enqueue_workflow,
     group,
+    interventions,
     ledger,
     queues,
     task,
@@ -290,7 +291,7 @@ def test_drain__soft_time_limit__interrupts_functions_and_coroutines() -> None:
 
 def test_drain__cancelled_while_it_waits_or_runs__ends_so() -> None:
     job = enqueue(note, {})
-    assert ledger.cancel(job, actor="test")
+    assert interventions.cancel(job, actor="test")
     asked = enqueue(note, {})
     Job.objects.filter(id=asked.id).update(cancel_requested=True)
     assert drain() == Drained(cancelled=1)

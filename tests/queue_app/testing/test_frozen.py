@@ -28,6 +28,7 @@ from queue_app import (
     task,
     workers,
 )
+from queue_app.clock import Clock
 from queue_app.models import Job, JobEvent, Worker
 from queue_app.runs import Run
 from queue_app.testing import (
@@ -70,7 +71,7 @@ def test_frozen_time__every_clock__stands_and_moves() -> None:
             frozen.move_to(moment)
             asked = [clock.now(), clock.read(), timezone.now(), imported_now(), AuditEntry().created_at]
             job = Job.objects.get(id=enqueue(tell_time, {}).id)
-            Job.objects.filter(id=job.id).update(started_at=ledger.Clock(), finished_at=Now())
+            Job.objects.filter(id=job.id).update(started_at=Clock(), finished_at=Now())
             job.refresh_from_db()
             asked += [job.created_at, job.started_at, job.events.get().at]
             asked += (
