@@ -68,7 +68,7 @@ def _performed(run: Run, tell: Callable[[BaseException], None]) -> End:
         return failed(run, error)
     if _logger.isEnabledFor(logging.INFO):
         log.info("job_completed", took_ms=round((time.monotonic() - began) * 1000, 1))
-    return End(run.id, run.fence, State.COMPLETED, 1, storable(result))
+    return completed(run, result)
 
 
 def failed(run: Run, error: BaseException) -> End:
@@ -77,7 +77,7 @@ def failed(run: Run, error: BaseException) -> End:
     decision = _decision(run, error)
     detail: dict[str, Any] = {"error": told["type"]}
     if decision.reason:
-        detail["reason"] = decision.reason
+        detail["reason"] = failures.reason(decision.reason)
     if decision.state == State.CANCELLED:
         log.info("job_discarded")
         return End(run.id, run.fence, State.CANCELLED, 1, detail=json.dumps(detail))
@@ -111,19 +111,19 @@ def describe(error: BaseException, *, max_bytes: int) -> dict[str, str]:
     text = "".join(traceback.format_exception(error))
     kind = type(error)
     path = f"{kind.__module__}.{kind.__qualname__}"
-    told = {"type": kind.__name__, "path": path, "message": str(error)[:1000], "traceback": text[-max_bytes:]}
-    return {key: value.replace("\x00", "\ufffd") for key, value in told.items()}  # PostgreSQL stores no NUL
+    return failures.told(error, text, path=path, max_bytes=max_bytes)
 
 
-def storable(result: Any) -> str | None:
-    """The result as JSON text; None for none, and for one that cannot be kept, which is said in the log."""
+def completed(run: Run, result: Any) -> End:
+    """COMPLETED with its result as JSON. One that cannot be kept is said in the log and in the history."""
+    end = End(run.id, run.fence, State.COMPLETED, 1)
     if result is None:
-        return None
+        return end
     try:
-        return payloads.text(result, max_bytes=conf().MAX_RESULT_BYTES)
+        return end._replace(result=payloads.text(result, max_bytes=conf().MAX_RESULT_BYTES))
     except payloads.BadPayload as error:  # what the job was for is done: it must not run again for this
         log.warning("job_result_not_kept", reason=str(error))
-        return None
+        return end._replace(detail=json.dumps({"reason": failures.reason(f"result not kept: {error}")}))
 
 
 def _decision(run: Run, error: BaseException) -> retry.Decision:

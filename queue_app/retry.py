@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
+from .failures import words
 from .states import State
 
 _LARGEST_EXPONENT = 62  # 2.0 ** attempt would overflow for a job that is tried a thousand times
@@ -133,7 +134,7 @@ def decide(
     clock.
     """
     if isinstance(error, Discard):
-        return Decision(State.CANCELLED, reason=str(error) or "discarded")
+        return Decision(State.CANCELLED, reason=words(error) or "discarded")
     policy = None if isinstance(error, DeadLetter) else _policy(error, rules)
     if policy is None:
         return Decision(State.DEAD_LETTER, reason="not retried")

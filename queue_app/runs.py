@@ -13,10 +13,10 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
-from . import ledger
-from .statements import Claimed, End
-from .states import State
+from . import failures, ledger
+from .statements import Claimed
 
+_LONGEST_NOTE = 200
 LOOK_S = 0.5  # `check` in a tight loop asks the database no more often
 ATOMIC_INSTEAD = "a sync handler, as a transaction belongs to one thread and its connection"
 
@@ -80,12 +80,12 @@ class Run:
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell how far the run is: 0 to 1, and a line of up to 200 characters. Raises Cancelled as `check` does."""
         refuse_on_loop("progress", "await job.aprogress(…)")
-        self._note(_fraction(fraction), note[:200])
+        self._note(_fraction(fraction), note)
         self.check()
 
     async def aprogress(self, fraction: float, note: str = "") -> None:
         """`progress` for an `async def` handler."""
-        await sync_to_async(self._note)(_fraction(fraction), note[:200])
+        await sync_to_async(self._note)(_fraction(fraction), note)
         await self.acheck()
 
     def previous_results(self) -> list[Any]:
@@ -114,13 +114,12 @@ class Run:
 
         Raises FencedOut, and rolls back, when the job was given to another worker meanwhile. result: the job's, as JSON.
         """
-        from .performing import storable
+        from .performing import completed
 
         refuse_on_loop("atomic", ATOMIC_INSTEAD)
         with transaction.atomic():
             yield
-            end = End(self.id, self.fence, State.COMPLETED, 1, storable(result))
-            if not ledger.finish(self.worker, end, self.workflow):
+            if not ledger.finish(self.worker, completed(self, result), self.workflow):
                 raise FencedOut(str(self.id))
         self.is_completed = True
 
@@ -139,7 +138,7 @@ class Run:
         return row is None or row[0] or row[1] != self.fence
 
     def _note(self, fraction: float, note: str) -> None:
-        ledger.note_progress(self.id, self.fence, fraction, note)
+        ledger.note_progress(self.id, self.fence, fraction, failures.clean(note[:_LONGEST_NOTE]))
 
 
 def _restore(values: dict[str, Any]) -> Run:

@@ -12,11 +12,10 @@ from billiard.einfo import ExceptionWithTraceback
 from kombu.utils.json import dumps
 
 from foundation import request_id as request_ids
-from queue_app import payloads
+from queue_app import failures, payloads
 from queue_app.conf import conf
 from queue_app.states import Priority
 
-from . import events
 from .events import About
 
 HEADER = "brain"  # of a message that this platform published: {"queue", "priority", "recorded"}
@@ -39,7 +38,7 @@ def payload(value: Any, *, max_bytes: int) -> str:
         text = dumps(value, allow_nan=False)
         payloads.check_text(text, max_bytes=max_bytes)
     except (TypeError, ValueError, RecursionError) as error:
-        return str(dumps({"not_kept": events.clean(str(error))[:200], "shown": _shown(value)}))
+        return str(dumps({"not_kept": failures.clean(str(error))[:200], "shown": _shown(value)}))
     return str(text)
 
 
@@ -124,9 +123,7 @@ def of_message(queue: str, message: Any) -> About:
 def error(exc_info: Any, original: BaseException | None = None) -> dict[str, str]:
     """Type, message and the end of the traceback, of `original` where Celery has wrapped it."""
     found = original or raised(exc_info)
-    traceback = str(exc_info.traceback or "")[-conf().MAX_TRACEBACK_BYTES :]
-    told = {"type": type(found).__name__, "message": _text(found)[:1000], "traceback": traceback}
-    return {key: events.clean(value) for key, value in told.items()}
+    return failures.told(found, str(exc_info.traceback or ""), max_bytes=conf().MAX_TRACEBACK_BYTES)
 
 
 def raised(exc_info: Any) -> Any:
@@ -137,16 +134,9 @@ def raised(exc_info: Any) -> Any:
 
 def _shown(value: Any) -> str:
     try:
-        return events.clean(repr(value)[:_LONGEST_REPR])
+        return failures.clean(repr(value)[:_LONGEST_REPR])
     except Exception:  # noqa: BLE001  (somebody else's __repr__)
         return "?"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  (somebody else's __str__)
-        return ""
 
 
 def _parent(id: Any) -> str | None:

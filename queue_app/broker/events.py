@@ -259,7 +259,7 @@ def result(told: str | None) -> str | None:
         found = _as_json(told)
         if found is not None:
             return found
-    return json.dumps({"repr": clean(told)})
+    return json.dumps({"repr": failures.clean(told)})
 
 
 def _as_json(told: str) -> str | None:
@@ -274,8 +274,3 @@ def _as_json(told: str) -> str | None:
         if r"\u0000" not in found:  # PostgreSQL stores no NUL
             return found
     return None
-
-
-def clean(text: str) -> str:
-    """`text` without what no database and no UTF-8 takes: NUL characters and halves of surrogate pairs."""
-    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
