@@ -299,8 +299,11 @@ def test_link__thread_is_interrupted_on_its_way_to_the_lock__others_get_it(
 ) -> None:
     """The bytecode of Condition.__enter__ can be interrupted when it has the lock; that of a lock's own cannot."""
     store.link.reset()
+    enter = threading.Condition.__enter__
 
-    def interrupted(condition: threading.Condition) -> None:
+    def interrupted(condition: threading.Condition) -> bool:
+        if condition is not store.link._free:  # of another thread
+            return enter(condition)
         condition._lock.acquire()  # type: ignore[attr-defined]
         raise KeyboardInterrupt
 
