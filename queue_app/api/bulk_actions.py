@@ -41,7 +41,7 @@ class StartSerializer(Strict, serializers.Serializer[Any]):
     """selection: as the filters of `jobs`; or all = true, for every job that is in a state for the action."""
 
     action = serializers.ChoiceField(choices=[action.value for action in Bulk])
-    selection = serializers.DictField(child=serializers.CharField(allow_blank=True), default=dict)
+    selection = serializers.DictField(child=serializers.CharField(), default=dict)
     all = serializers.BooleanField(default=False)
     rate = serializers.FloatField(
         default=None, allow_null=True, min_value=bulk.LOWEST_RATE, max_value=bulk.HIGHEST_RATE

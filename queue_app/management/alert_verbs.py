@@ -14,6 +14,8 @@ from queue_app import alert_rules, alerting, alerts_told, clock, notice_channels
 from queue_app.alerts import Condition, State
 from queue_app.models import Alert, AlertRule, Notice, Silence
 
+from .selecting import given
+
 _SHOWN = 50
 _SPAN = re.compile(r"([1-9]\d{0,6})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -57,9 +59,9 @@ class AlertVerbs:
         delete.add_argument("--yes", action="store_true", help="Do it; without this nothing is deleted.")
         add(actions, "silences", self.silences, "The silences that are not over.")
         silence = add(actions, "silence", self.silence, "Tell nobody for a time.")
-        silence.add_argument("--rule", help="of this rule; default: of every rule")
+        silence.add_argument("--rule", type=given, help="of this rule; default: of every rule")
         silence.add_argument(
-            "--queue", dest="only", default="", help="of this queue; default: of every queue"
+            "--queue", dest="only", type=given, help="of this queue; default: of every queue"
         )
         silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h, 1d")
         silence.add_argument("--reason", required=True)
@@ -131,13 +133,13 @@ class AlertVerbs:
             ],
         )
 
-    def silence(self, *, rule: str | None, only: str, span: str, reason: str, **options: Any) -> None:
+    def silence(self, *, rule: str | None, only: str | None, span: str, reason: str, **options: Any) -> None:
         row = _acted(
             silences.silence,
             until=_acted(silences.after, _span_s(span)),
             reason=reason,
             rule=_rule(rule) if rule else None,
-            queue=only,
+            queue=only or "",
             **self._trace(),
         )
         self._command.document({"id": row.pk, "until": row.until})

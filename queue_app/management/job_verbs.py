@@ -93,7 +93,9 @@ class JobVerbs:
         )
         parser.add_argument("task", help="its name, or the name of a queue with one task")
         parser.add_argument("--payload", default="{}", help="JSON, @FILE, or - for standard input")
-        parser.add_argument("--queue", dest="on_queue", help="another queue than the task's")
+        parser.add_argument(
+            "--queue", dest="on_queue", type=selecting.given, help="another queue than the task's"
+        )
         parser.add_argument("--priority", type=int, help="0 to 9")
         parser.add_argument("--delay", type=float, metavar="S", help="not before so many seconds from now")
         parser.add_argument("--expires", type=float, metavar="S", help="not started later than this")

@@ -38,9 +38,16 @@ def add(parser: argparse.ArgumentParser, *, but: tuple[str, ...] = ()) -> None:
                 f"--{name.replace('_', '-')}",
                 dest=f"{_AT}{name}",
                 metavar=name.upper(),
-                default="",
+                type=given,
                 help=_HELP[name],
             )
+
+
+def given(text: str) -> str:
+    """A text for argparse. An empty one is a variable of a script that is not set, and would mean every job there is."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave the option out for all")
+    return text
 
 
 def read(options: dict[str, Any]) -> Selection:

@@ -8,6 +8,8 @@ from foundation.commands import USAGE, BrainCommand, Failed
 from queue_app import clock, spans, stats
 from queue_app.histograms import COUNTS, Tally, quantiles
 
+from .selecting import given
+
 
 class StatsVerb:
     def __init__(self, command: BrainCommand) -> None:
@@ -19,9 +21,9 @@ class StatsVerb:
             self.stats,
             "Runs, failures, waits and durations. Example: manage.py queue stats --since 24h",
         )
-        parser.add_argument("--queue", dest="only", help="of this queue")
-        parser.add_argument("--task", help="of this task")
-        parser.add_argument("--tenant", help="of this tenant")
+        parser.add_argument("--queue", dest="only", type=given, help="of this queue")
+        parser.add_argument("--task", type=given, help="of this task")
+        parser.add_argument("--tenant", type=given, help="of this tenant")
         parser.add_argument("--since", default="1h", metavar="SPAN", help="30m, 24h, 30d (default: 1h)")
 
     def stats(self, *, only: str, task: str, tenant: str, since: str, **options: Any) -> None:

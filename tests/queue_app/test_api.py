@@ -316,6 +316,7 @@ def test_dead_letters__groups_then_replay_at_a_rate_then_stop(operator):
         ({"action": "replay", "all": True, "force": True}, 400),
         ({"action": "replay", "all": True, "rat": 5}, 400),
         ({"action": "replay", "selection": {"quue": "a"}}, 400),
+        ({"action": "replay", "selection": {"queue": "", "task": "a"}}, 400),
         ({"action": "replay", "selection": {"since": "soon"}}, 400),
         ({"action": "replay", "selection": {"queue": "nowhere"}}, 409),
         ({"action": "run", "all": True}, 409),

@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from foundation.commands import DEGRADED, FAILED, OK, USAGE, Failed
 from foundation.models import AuditEntry
-from queue_app import queues, workers
-from queue_app.models import Job, Queue
+from queue_app import enqueue, queues, workers
+from queue_app.models import Job, Queue, Silence
+from queue_app.selection import FIELDS
 from queue_app.states import State
 from tests import warm
 
@@ -177,6 +178,28 @@ def test_act__no_clear_choice__wrong_usage_and_nothing_done(verb, choice):
     assert failed.value.returncode == USAGE
     assert "manage.py queue list" in failed.value.hint
     assert standing(dead) == ["DEAD_LETTER"]
+
+
+@pytest.mark.parametrize("option", [f"--{name.replace('_', '-')}" for name in FIELDS])
+@pytest.mark.parametrize("verb", ["replay", "cancel", "list"])
+def test_act__empty_option__wrong_usage_and_not_all_jobs(run, verb, option):
+    dead, waiting = job(), enqueue("email_queue", {})
+    with pytest.raises(CommandError, match=f"{option}: is empty"):
+        run(verb, *([] if verb == "list" else ["--all"]), option, "")
+    assert standing(dead, waiting) == ["DEAD_LETTER", "PENDING"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["enqueue", "email_queue", "--queue", ""], ["failures", "--queue", ""], ["stats", "--queue", ""],
+     ["alerts", "silence", "--queue", "", "--for", "1h", "--reason", "x"],
+     ["alerts", "silence", "--rule", "", "--for", "1h", "--reason", "x"]],
+)  # fmt: skip
+def test_queue__empty_name__wrong_usage_and_nothing_done(run, arguments):
+    with pytest.raises(CommandError, match="is empty"):
+        run(*arguments)
+    assert not Job.objects.exists()
+    assert not Silence.objects.exists()
 
 
 @pytest.mark.parametrize(
