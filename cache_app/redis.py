@@ -1,6 +1,6 @@
 """Django's cache on Redis or Valkey: django-redis' class, with what it lacks and without its defects.
 
-method → BrainCache (values, tags, policy) or structures.py (sets, hashes …) → RedisStore → link to the servers
+method → BrainCache (values, tags, policy) or structures (sets, hashes …) → RedisStore → link to the servers
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from django_redis.cache import RedisCache
 from django_redis.client import DefaultClient
 
-from . import addresses, connections, structures
+from . import addresses, connections
 from .backend import BrainCache
 from .codec import Codec, Unreadable
 from .entries import MISSING, Read, wall_s
@@ -23,6 +23,10 @@ from .last_known import LastKnown
 from .options import Options, keys_of
 from .redis_store import RedisStore
 from .store import Payload, Store, StoreFailed
+from .structures import METHODS
+from .structures.counters import COUNT
+from .structures.questions import Method
+from .structures.sets import SSCAN, SSCAN_SIGNED
 
 _MEMBER = "\0member"  # in the signature of what stands in sets, hashes and lists: no key is spelt like that
 _OF_DJANGO_REDIS = ("SERIALIZER", "COMPRESSOR", "CLIENT_CLASS", "CONNECTION_FACTORY", "SENTINELS")
@@ -232,7 +236,7 @@ class BrainRedisCache(BrainCache, RedisCache):
         """ignore_key_check: a missing key counts from 0, and lives for ever."""
         if not ignore_key_check:
             return super().incr(key, delta, version)
-        return int(self._asked(structures.COUNT, key, delta, version=version))
+        return int(self._asked(COUNT, key, delta, version=version))
 
     async def aincr(
         self,
@@ -245,7 +249,7 @@ class BrainRedisCache(BrainCache, RedisCache):
     ) -> int:
         if not ignore_key_check:
             return await super().aincr(key, delta, version)
-        return int(await self._aasked(structures.COUNT, key, delta, version=version))
+        return int(await self._aasked(COUNT, key, delta, version=version))
 
     # --- sets, hashes, sorted sets, lists ----------------------------------------------------------------------------
     def pack_member(self, value: Any) -> bytes:
@@ -309,10 +313,10 @@ class BrainRedisCache(BrainCache, RedisCache):
             yield page
 
     @property
-    def _page(self) -> structures.Method:
-        return structures.SSCAN_SIGNED if self._members.is_signing else structures.SSCAN
+    def _page(self) -> Method:
+        return SSCAN_SIGNED if self._members.is_signing else SSCAN
 
-    def _asked(self, method: structures.Method, *arguments: Any, **options: Any) -> Any:
+    def _asked(self, method: Method, *arguments: Any, **options: Any) -> Any:
         question = method.ask(self, *arguments, **options)
         try:
             reply = self.servers.run(*question.command, is_read=question.is_read)
@@ -320,7 +324,7 @@ class BrainRedisCache(BrainCache, RedisCache):
             return self._failed(failed, method.neutral(*arguments, **options))
         return question.read(reply)
 
-    async def _aasked(self, method: structures.Method, *arguments: Any, **options: Any) -> Any:
+    async def _aasked(self, method: Method, *arguments: Any, **options: Any) -> Any:
         question = method.ask(self, *arguments, **options)
         try:
             reply = await self.servers.arun(*question.command, is_read=question.is_read)
@@ -408,7 +412,7 @@ for _name in _OF_VALUES.split():
     setattr(BrainClient, _name, _of_the_cache(_name))
 
 
-def _doors(name: str, method: structures.Method) -> tuple[Any, Any]:
+def _doors(name: str, method: Method) -> tuple[Any, Any]:
     """The method for threads and the one for event loops. client: another client of redis-py's, a pipeline perhaps."""
 
     def door(self: BrainRedisCache, *arguments: Any, client: Any = None, **options: Any) -> Any:
@@ -422,7 +426,7 @@ def _doors(name: str, method: structures.Method) -> tuple[Any, Any]:
     return _named(door, name, method), _named(adoor, f"a{name}", method)
 
 
-def _named(made: Any, name: str, method: structures.Method) -> Any:
+def _named(made: Any, name: str, method: Method) -> Any:
     made.__name__, made.__qualname__ = name, f"BrainRedisCache.{name}"
     made.__doc__, made.__signature__ = method.ask.__doc__, _signature(method.ask)
     return made
@@ -433,7 +437,7 @@ def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
     return inspect.Signature([first.replace(name="self", annotation=inspect.Parameter.empty), *others])
 
 
-for _name, _method in structures.METHODS.items():
+for _name, _method in METHODS.items():
     _door, _adoor = _doors(_name, _method)
     setattr(BrainRedisCache, _name, _door)
     setattr(BrainRedisCache, f"a{_name}", _adoor)
