@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.choice import some_of
 from benchmarks.environments import Unavailable
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
@@ -38,7 +39,7 @@ PARTS: dict[str, Part] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--only", type=_some, default=tuple(PARTS), metavar="A,B", help=f"some of {', '.join(PARTS)}"
+        "--only", type=some_of(PARTS), default=tuple(PARTS), metavar="A,B", help=f"some of {', '.join(PARTS)}"
     )
 
 
@@ -62,11 +63,3 @@ def _attempt(name: str, url: str, folder: Path, *, quick: bool) -> list[Figure]:
     except Unavailable as error:
         print(f"left out of {name}: {error}", file=sys.stderr)
     return found
-
-
-def _some(text: str) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    wrong = [name for name in chosen if name not in PARTS]
-    if wrong or not chosen:
-        raise argparse.ArgumentTypeError(f"{', '.join(wrong) or 'nothing'} is not of: {', '.join(PARTS)}")
-    return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from benchmarks.choice import some_of
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 from tests import servers
@@ -17,7 +18,7 @@ UNEQUAL = (*pools.UNEQUAL, *sqlite.UNEQUAL, *query.UNEQUAL)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--only", type=_some, default=tuple(PARTS), metavar="A,B", help=f"some of {', '.join(PARTS)}"
+        "--only", type=some_of(PARTS), default=tuple(PARTS), metavar="A,B", help=f"some of {', '.join(PARTS)}"
     )
 
 
@@ -30,11 +31,3 @@ def run(options: argparse.Namespace) -> list[Figure]:
     if not found:
         raise Broken("there is not one figure")
     return found
-
-
-def _some(text: str) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    wrong = [name for name in chosen if name not in PARTS]
-    if wrong or not chosen:
-        raise argparse.ArgumentTypeError(f"{', '.join(wrong) or 'nothing'} is not of: {', '.join(PARTS)}")
-    return chosen

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+from benchmarks.choice import some_of
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 
@@ -31,10 +32,10 @@ FIGURES: dict[str, Callable[[Plan], list[Figure]]] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--only", type=_some_of(tuple(FIGURES)), default=tuple(FIGURES), help=f"some of {', '.join(FIGURES)}"
+        "--only", type=some_of(FIGURES), default=tuple(FIGURES), help=f"some of {', '.join(FIGURES)}"
     )
     parser.add_argument(
-        "--peers", type=_some_of(PEER_NAMES), default=PEER_NAMES, help=f"some of {', '.join(PEER_NAMES)}"
+        "--peers", type=some_of(PEER_NAMES), default=PEER_NAMES, help=f"some of {', '.join(PEER_NAMES)}"
     )
 
 
@@ -51,14 +52,3 @@ def run(options: argparse.Namespace) -> list[Figure]:
     if not found:
         raise Broken("there is not one figure")
     return found
-
-
-def _some_of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        wrong = [name for name in chosen if name not in names]
-        if wrong or not chosen:
-            raise argparse.ArgumentTypeError(f"{', '.join(wrong) or 'nothing'} is not of: {', '.join(names)}")
-        return chosen
-
-    return parse

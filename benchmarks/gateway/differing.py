@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from benchmarks.figures import Figure
 
 from . import asked, rows
-from .plan import Contest, Plan
+from .plan import Plan, contested
 from .sides import BRAIN, SIDES
 
 PART = "differing"
@@ -15,12 +13,8 @@ PEERS = ("haproxy", "nginx")
 
 
 def figures(plan: Plan) -> list[Figure]:
-    with ExitStack() as stack:
-        contest = Contest(plan, stack)
-        for side in (BRAIN, *(SIDES[key] for key in PEERS)):
-            contest.enter(side)
-        samples = contest.samples(PART, plan.requests(asked.differing))
-        titles = {key: contest.title(key) for key in samples}
+    sides = (BRAIN, *(SIDES[key] for key in PEERS))
+    samples, titles = contested(plan, PART, sides, plan.requests(asked.differing))
     found = []
     for key in PEERS if BRAIN.key in samples else ():
         if key in samples:

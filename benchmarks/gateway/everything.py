@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from benchmarks.figures import Figure
 
 from . import rows
 from .measure import Sample
-from .plan import Contest, Plan
+from .plan import Plan, contested
 from .sides import BRAIN, PEERS, USUAL
 
 PART = "everything"
@@ -17,12 +15,8 @@ AT_LEAST = {"envoy": 2.5, "traefik": 2.5, **{side.key: 80.0 for side in USUAL}} 
 
 
 def figures(plan: Plan) -> list[Figure]:
-    with ExitStack() as stack:
-        contest = Contest(plan, stack)
-        for side in (BRAIN, *PEERS):
-            contest.enter(side)
-        samples = contest.samples(PART, plan.requests())
-        titles = {key: contest.title(key) for key in samples}
+    sides = (BRAIN, *PEERS)
+    samples, titles = contested(plan, PART, sides, plan.requests())
     found = [rows.side(PART, titles[key], samples[key]) for key in samples]
     return _compared(samples, titles) + found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +165,18 @@ class Contest:
         found[key].append(sample)
         self.served[key] += sample.served
         say(f"{part}: {self.title(key)}: {sample.cpu_us:.1f} µs, {sample.per_s:,.0f} /s")
+
+
+def contested(
+    plan: Plan, part: str, sides: Iterable[Side], requests: Path
+) -> tuple[dict[str, list[measure.Sample]], dict[str, str]]:
+    """These sides against each other, as they are: the samples and the titles of those that have a row, by key."""
+    with ExitStack() as stack:
+        contest = Contest(plan, stack)
+        for side in sides:
+            contest.enter(side)
+        samples = contest.samples(part, requests)
+        return samples, {key: contest.title(key) for key in samples}
 
 
 def say(text: str) -> None:

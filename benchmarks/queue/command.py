@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from benchmarks.choice import some_of
 from benchmarks.figures import Figure
 from benchmarks.processes import Broken
 
@@ -29,11 +30,11 @@ FIGURES: dict[str, Callable[[Plan], list[Figure]]] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--only", type=_some_of(tuple(FIGURES)), default=tuple(FIGURES), help=f"some of {', '.join(FIGURES)}"
+        "--only", type=some_of(FIGURES), default=tuple(FIGURES), help=f"some of {', '.join(FIGURES)}"
     )
     parser.add_argument(
         "--peers",
-        type=_some_of(PEER_NAMES),
+        type=some_of(PEER_NAMES),
         help=f"some of {', '.join(PEER_NAMES)}; by default all, with --quick celery alone",
     )
 
@@ -49,14 +50,3 @@ def run(options: argparse.Namespace) -> list[Figure]:
     if not found:
         raise Broken("there is not one figure")
     return found
-
-
-def _some_of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        wrong = [name for name in chosen if name not in names]
-        if wrong or not chosen:
-            raise argparse.ArgumentTypeError(f"{', '.join(wrong) or 'nothing'} is not of: {', '.join(names)}")
-        return chosen
-
-    return parse
