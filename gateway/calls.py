@@ -35,7 +35,8 @@ class UpstreamFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """code: the reason for machines, sent as X-Brain-Error. body: given instead of a problem document."""
+    """code: the reason for machines, sent as X-Brain-Error. body: given instead of a problem document. is_open: a plugin may
+    answer instead, so it counts when `pipeline.refused` says with what status."""
 
     status: int
     code: str
@@ -43,6 +44,7 @@ class Refusal:
     headers: HeaderPairs = ()
     body: bytes | None = None
     content_type: str = ""
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,13 +232,15 @@ class Exchange(Request):
         if self.up is not None:
             self.up.drop()
         is_total = now >= self.deadline
+        had_begun = self.take_back()
         if self.head_sent:
             self._break_off("total_timeout" if is_total else "upstream_idle_timeout")
         elif is_total:
             self.up = None
             self.refuse(pipeline.timed_out(self, now))
         elif self.target is not None:
-            self._fail(UpstreamFailed("response_timeout", timed_out=True))
+            code = "upstream_idle_timeout" if had_begun else "response_timeout"
+            self._fail(UpstreamFailed(code, timed_out=True, answered=had_begun))
         else:  # the limiter, a pause or a local answer did not come back
             self.edge.fail(
                 BadRequest("gateway_timeout", "The gateway did not get to this in time.", 504),
@@ -377,8 +379,7 @@ class Exchange(Request):
 
     def lost(self, code: str) -> None:
         up = self.up
-        if self._edited is not None:  # none of it has left
-            self._edited, self._copy, self.head_sent, self.bytes_out = None, None, 0, 0
+        if self.take_back():
             self._fail(UpstreamFailed(code, answered=True))
             return
         if self.head_sent:
@@ -387,6 +388,13 @@ class Exchange(Request):
         is_stale = up is not None and up.is_stale
         whole = self.sent and (not self.bytes_in or self.kept is not None)
         self._fail(UpstreamFailed(code, stale=is_stale, replayable=whole))
+
+    def take_back(self) -> bool:
+        """Whether a response had begun of which none has left: then it is as if there were none."""
+        if self._edited is None:
+            return False
+        self._edited, self._copy, self.head_sent, self.bytes_out = None, None, 0, 0
+        return True
 
     def upgraded(self, rest: bytes) -> None:
         """The target agreed to the other protocol: from here on bytes are passed on as they are."""
@@ -437,8 +445,10 @@ class Exchange(Request):
         return Refusal(200, code, "", tuple(headers), body=found.body)
 
     def refuse(self, refusal: Refusal) -> None:
-        if self.changes is not None and refusal.status >= 500 and refusal.body is None:
-            refusal = self.changes.instead_of(refusal)
+        if refusal.is_open:
+            if self.changes is not None:
+                refusal = self.changes.instead_of(refusal)
+            pipeline.refused(self, refusal.status, time.monotonic())
         headers = (("X-Brain-Error", refusal.code), *refusal.headers)
         if refusal.body is not None:
             self.respond(refusal.status, refusal.body, refusal.content_type, headers)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REVOKED, EXPIRED = "credentials_revoked", "credentials_expired"
+TOLD = "The API key or token is not accepted any more."
 
 
 def look(edges: Iterable[Edge], identities: Identities, wall: float) -> None:
@@ -90,10 +91,12 @@ def _end(exchange: Exchange, code: str) -> None:
     if edge.tunnel is not None:
         edge.worker.tally.refused(code)
         tunnel.end(exchange, code)
-    elif exchange.head_sent:  # only a cut connection tells the client that the rest is missing
+    elif (
+        exchange.head_sent and not exchange.take_back()
+    ):  # only a cut connection tells the client that the rest is missing
         edge.worker.tally.refused(code)
         exchange.abort(code, exchange.head_sent)
         edge.transport.abort()
     else:
-        fault = BadRequest(code, "The API key or token is not accepted any more.", 401)
+        fault = BadRequest(code, TOLD, 401)
         edge.fail(fault, instead_of=exchange)

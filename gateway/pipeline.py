@@ -15,6 +15,7 @@ async caller (see drive.py). Every exit gives back what was taken: the target's 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from . import retry
@@ -94,9 +95,18 @@ def transformed(call: Call, reply: Refusal | None, now: float) -> Step:
     """Goes on after TRANSFORM. reply: what a plugin answers, or what is wrong with the body."""
     if reply is not None:
         call.code = reply.code
+        if reply.body is None and _may_be_answered(call, reply.status):
+            return replace(reply, is_open=True)
         _record(call, reply.status, "", now)
         return reply
     return _balance(call, _route(call), now)
+
+
+def refused(call: Call, status: int, now: float) -> None:
+    """Goes on after a Refusal that is open, once the plugins have been asked. status: that the client gets. Harmless
+    when the call is over."""
+    if not call.status:
+        _record(call, status, "", now)
 
 
 def answered(call: Call, status: int, now: float, said: int = 0) -> None:
@@ -217,6 +227,7 @@ def steps(
 
     A Refusal is the last thing it yields. Closing it at any point gives back what was taken.
     """
+    step: Step | None = None
     try:
         step = decide(call, access, accounts, wall)
         while not isinstance(step, Refusal):
@@ -238,12 +249,17 @@ def steps(
             try:
                 told = yield Relay(status)
             except UpstreamFailed as failure:
+                if failure.answered:
+                    step = failed(call, failure, random, now())
+                    continue
                 broken(call, status, failure.code, now())
             else:
                 answered(call, told or status, now(), status)
             return
         yield step
     finally:
+        if isinstance(step, Refusal):
+            refused(call, step.status, now())
         abandoned(call, now())
 
 
@@ -398,7 +414,18 @@ def _refuse(
 ) -> Refusal:
     call.code = code
     call.recorder.refused(code)
-    _record(call, status, "", now)
     if call.account is not None:
         headers += tuple(call.account.header_pairs())
+    if _may_be_answered(call, status):
+        return Refusal(status, code, detail, headers, is_open=True)
+    _record(call, status, "", now)
     return Refusal(status, code, detail, headers)
+
+
+def _may_be_answered(call: Call, status: int) -> bool:
+    """Whether a plugin of the route has something to say to this failure. It is asked by the door: its code must not run
+    in here, where others wait for a lock."""
+    if status < 500 or call.route is None or call.route.transforms is None:
+        return False
+    hooks = call.route.transforms.hooks
+    return hooks is not None and bool(hooks.errors)

@@ -10,14 +10,22 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from . import pipeline
+from . import ongoing, pipeline
 from .blocking import Response
-from .calls import Call, UpstreamFailed
+from .calls import Call, Refusal, UpstreamFailed
 from .conf import conf
 from .drive import Running
 
 # A stream that waits for its target holds a thread, so they have some of their own.
 _THREADS = ThreadPoolExecutor(512, thread_name_prefix="gateway-stream")
+
+
+class Unsent(Exception):
+    """The target broke off while nothing of its response had left. Whoever meets it ends the call."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
 
 
 class Stream:
@@ -38,6 +46,7 @@ class Stream:
         self._pieces = response.pieces()
         self._open = True
         self.status: int | None = None  # that the client is given in place of the target's
+        self.is_held = False  # its reader keeps the pieces to himself until he has them all
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -49,7 +58,10 @@ class Stream:
             self.finish()
             raise
         except (OSError, ValueError) as error:
-            failure = UpstreamFailed(self._reason(error))
+            timed_out = isinstance(error, TimeoutError)
+            failure = UpstreamFailed(self._reason(error), timed_out=timed_out, answered=self.is_held)
+            if self.is_held:
+                raise Unsent(self._refused(failure)) from error
             self._settle(lambda: self._running.throw(failure))
             self._response.close()
             # The server cuts the connection: all that can still tell the client that the rest is missing.
@@ -59,19 +71,35 @@ class Stream:
         self._call.bytes_out += len(piece)
         return piece
 
+    def _refused(self, failure: UpstreamFailed) -> Refusal:
+        self._end_unsent()
+        with self._rules:
+            refusal = self._running.throw(failure)
+        assert isinstance(refusal, Refusal)  # noqa: S101  (retry.py: what has been answered is not asked again)
+        return refusal
+
+    def _end_unsent(self) -> None:
+        self._open, self._call.bytes_out = False, 0
+        self._response.close()
+
     def _look(self) -> None:
         self._next_look = time.monotonic() + conf().SNAPSHOT_POLL_S
         code = self._objection()
+        if code and self.is_held:
+            self._end_unsent()
+            with self._rules:
+                self._refuse(code, 401)
+            raise Unsent(Refusal(401, code, ongoing.TOLD))
         if code:
-            self._settle(lambda: self._refuse(code))
+            self._settle(lambda: self._refuse(code, self._response.status))
             self._response.close()
             raise ConnectionAbortedError(code)  # cut, as above
 
-    def _refuse(self, code: str) -> None:
+    def _refuse(self, code: str, status: int) -> None:
         call = self._call
         call.code = code
         call.recorder.refused(code)
-        pipeline.abandoned(call, time.monotonic(), self._response.status)
+        pipeline.abandoned(call, time.monotonic(), status)
 
     def _reason(self, error: Exception) -> str:
         if not isinstance(error, TimeoutError):

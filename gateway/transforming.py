@@ -102,8 +102,8 @@ class Transformation:
         self._untouched("too large")
 
     def instead_of(self, refusal: Refusal) -> Refusal:
-        """What a plugin answers in place of a failure, or the failure."""
-        if self._hooks is None or not self._hooks.errors:
+        """What a plugin answers in place of a failure that is open to it, or the failure."""
+        if self._hooks is None or not refusal.is_open:
             return refusal
         reply = self._hooks.on_error(self.head, Failure(refusal.status, refusal.code, refusal.detail))
         return refusal if reply is None else _refusal(reply, refusal.code)

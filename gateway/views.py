@@ -40,7 +40,7 @@ from .pool import Target
 from .preambles import MAX_GATEWAYS
 from .routing import Asked
 from .snapshot import Snapshot
-from .streams import Awaited, Pieces, Rest, Stream
+from .streams import Awaited, Pieces, Rest, Stream, Unsent
 from .tally import Tally
 from .transforming import Transformation, request_head
 
@@ -147,12 +147,17 @@ class _Visit:
             self.call, self.snapshot.identities, _limiter.accounts, wall, time.monotonic, random
         )
         step = drive(running, self._perform, _rules)
-        if isinstance(step, Refusal):
-            with _rules:
-                running.close()
-            self._log()
-            return self._refusal(step)
-        return self._relay(running, step)
+        return self._refused(step, running) if isinstance(step, Refusal) else self._relay(running, step)
+
+    def _refused(self, refusal: Refusal, running: Running) -> HttpResponseBase:
+        """A plugin that answers instead does so while nobody waits for the rules."""
+        if refusal.is_open and self.changes is not None:
+            refusal = self.changes.instead_of(refusal)
+        with _rules:
+            pipeline.refused(self.call, refusal.status, time.monotonic())
+            running.close()
+        self._log()
+        return self._refusal(refusal)
 
     def _perform(self, step: TakeTokens | Transform | Pause | Target) -> Any:
         if isinstance(step, TakeTokens):
@@ -257,16 +262,16 @@ class _Visit:
             except PluginFailed as error:
                 with _rules:
                     refusal = pipeline.spoilt(self.call, str(error), time.monotonic())
-                stream.close()
-                return self._refusal(refusal)
+                response.close()
+                return self._refused(refusal, running)
             length = [pair for pair in passed if pair[0].lower() == b"content-length"]
             status, stream.status = changed.status, changed.status
             passed = [*changed.headers, *length]
             if self.changes.wants_response_body and self.call.method != "HEAD" and status not in _BODILESS:
                 try:
                     return self._edited(stream, status, changed.headers)
-                except ConnectionAbortedError:  # nothing of it has left
-                    return self._refusal(Refusal(502, "upstream_closed", "The upstream broke off."))
+                except Unsent as error:
+                    return self._refused(error.refusal, running)
         made: HttpResponseBase = StreamingHttpResponse(self._streamed(stream), status=status)
         if self.call.method == "HEAD" or status in _BODILESS:
             stream.finish()
@@ -276,12 +281,14 @@ class _Visit:
     def _edited(self, stream: Stream, status: int, passed: Headers) -> HttpResponseBase:
         """What is too large to be changed goes on as it is."""
         pieces, size = [], 0
+        stream.is_held = True
         for piece in stream:
             pieces.append(piece)
             size += len(piece)
             if size > conf().MAX_EDITED_BYTES:
                 assert self.changes is not None  # noqa: S101  (it wanted the body)
                 self.changes.too_large()
+                stream.is_held = False
                 whole = StreamingHttpResponse(self._streamed(Rest(pieces, stream)), status=status)
                 return self._dressed(whole, passed)
         assert self.changes is not None  # noqa: S101  (it wanted the body)
@@ -320,8 +327,6 @@ class _Visit:
         return made
 
     def _refusal(self, refusal: Refusal) -> HttpResponseBase:
-        if self.changes is not None and refusal.status >= 500 and refusal.body is None:
-            refusal = self.changes.instead_of(refusal)
         headers = {"X-Brain-Error": refusal.code, **dict(refusal.headers)}
         if refusal.body is None:
             return problems.response(

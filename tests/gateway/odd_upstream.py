@@ -190,12 +190,11 @@ class OddUpstream:
             send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         elif what == "nothing":
             send(b"HTTP/1.1 204 No Content\r\n\r\n")
-        elif what == "half":
-            send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-            return False
-        elif what == "stall":
-            send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-            self._wait(connection)
+        elif what in ("half", "half-json", "stall", "stall-json"):
+            kind = b"Content-Type: application/json\r\n" if what.endswith("-json") else b""
+            send(b"HTTP/1.1 200 OK\r\n%bContent-Length: 100\r\n\r\nhalf" % kind)
+            if what.startswith("stall"):
+                self._wait(connection)
             return False
         elif what == "excess":
             send(

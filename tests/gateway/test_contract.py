@@ -9,7 +9,7 @@ import contextlib
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
@@ -17,11 +17,14 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 
-from gateway import bucket, issuers, views
+from gateway import bucket, edits, hooks, issuers, plugins, views
 from gateway.calls import Refusal
+from gateway.conf import conf
 from gateway.limiter import Limiter
+from gateway.plugins import Failure, Reply, Request, Response
 from gateway.pool import Target
 from gateway.tally import Tally
+from gateway.transforming import Transforms
 
 from .client import Answer, Client, eventually, request
 from .conftest import Still, calm, route, service, serving, snapshot, target
@@ -36,12 +39,39 @@ WSGI_CANNOT = {
 }
 
 
+class Sorry:
+    """A plugin that fails where it is told to, and answers in place of failures."""
+
+    def on_request(self, request: Request) -> None:
+        if request.header("x-fail") == "request":
+            raise LookupError
+
+    def on_response(self, request: Request, response: Response) -> None:
+        if request.header("x-fail") == "response":
+            raise LookupError
+
+    def on_error(self, request: Request, failure: Failure) -> Reply | None:
+        assert not views._rules.locked()  # all requests of the process would wait for it
+        return None if request.header("x-mute") else Reply(203, failure.code.encode())
+
+
 @dataclass
 class Door:
+    """logged: statuses in its access log, from now on."""
+
     name: str
     port: int
     targets: list[Target]
     tally: Callable[[], Tally]
+    logged: Callable[[pytest.MonkeyPatch], list[int]]
+
+    def counted(self, route: str) -> dict[int, int]:
+        """Its requests by class of status."""
+        found = dict.fromkeys(range(6), 0)
+        for key, cell in list(self.tally().cells.items()):
+            if key[0] == route:
+                found[key[4]] += cell.count
+        return found
 
     def ask(self, data: bytes, *, head: bool = False) -> Answer:
         with Client(self.port) as client:
@@ -91,13 +121,31 @@ def routes(upstream: OddUpstream, dead: OddUpstream) -> list[Any]:
         route("/total", to, total_timeout_s=0.5),
         route("/dead", gone),
         route("/fallback", gone, fallback=static),
+        route("/sorry", to, transforms=apologetic()),
+        route("/sorry/idle", to, transforms=apologetic(), idle_timeout_s=0.2),
+        route("/sorry/total", to, transforms=apologetic(), total_timeout_s=0.5),
+        route("/sorry/dead", gone, transforms=apologetic()),
     ]
+
+
+def apologetic() -> Transforms:
+    """Its responses are held until they are whole, as their bodies are changed."""
+    plugged = [hooks.Hook("sorry", kind, getattr(Sorry(), kind), True) for kind in plugins.HOOKS]
+    edited = edits.compile([edits.Spec(response={"body": {"set": {"edited": True}}})])
+    return Transforms(edited, hooks.Hooks(plugged, hooks.Watch()))
 
 
 @contextlib.contextmanager
 def edge_door(made: list[Any], prefix: str) -> Iterator[Door]:
     with serving(made, prefix) as edge:
-        yield Door("edge", edge.port, edge.targets, lambda: edge.worker.tally)
+        worker = edge.worker
+
+        def logged(patch: pytest.MonkeyPatch) -> list[int]:
+            found: list[int] = []
+            patch.setattr(worker, "over", lambda exchange: found.append(exchange.status))
+            return found
+
+        yield Door("edge", edge.port, edge.targets, lambda: worker.tally, logged)
 
 
 @contextlib.contextmanager
@@ -112,12 +160,21 @@ def django_door(made: list[Any], prefix: str) -> Iterator[Door]:
     thread.start()
     try:
         with override_settings(ALLOWED_HOSTS=["*"]):
-            yield Door("django", server.server_port, list(holder.snapshot.targets), lambda: views.tally)
+            yield Door(
+                "django", server.server_port, list(holder.snapshot.targets), lambda: views.tally, _logged
+            )
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
         issuers.holder, views.holder, views._limiter = before
+
+
+def _logged(patch: pytest.MonkeyPatch) -> list[int]:
+    found: list[int] = []
+    conf.bind(replace(conf(), ACCESS_LOG=True))
+    patch.setattr(views.log, "info", lambda event, **fields: found.append(fields["status"]))
+    return found
 
 
 DOORS = {"edge": edge_door, "django": django_door}
@@ -300,6 +357,37 @@ def test_door__response_that_stalls__cut_in_time_with_the_reason(door: Door, pat
 
     assert eventually(had_begun)
     assert eventually(lambda: door.tally().upstream_errors.get((name, code), 0) > before)
+    assert eventually(lambda: door.inflight() == 0)
+
+
+FAILURES = {
+    "no connection": ("/sorry/dead/x", "", "connect_failed"),
+    "a plugin before the target": ("/sorry/x", "X-Fail: request", "plugin_failed"),
+    "a plugin after it": ("/sorry/x", "X-Fail: response", "plugin_failed"),
+    "half a response that is held": ("/sorry/half-json", "", "upstream_closed"),
+    "one that stalls": ("/sorry/idle/stall-json", "", "upstream_idle_timeout"),
+    "one that takes too long": ("/sorry/total/stall-json", "", "total_timeout"),
+}
+
+
+@pytest.mark.parametrize("mute", [False, True], ids=["a plugin answers", "nobody answers"])
+@pytest.mark.parametrize("name", FAILURES)
+def test_door__plugin_asked_about_a_failure__figures_and_log_say_what_the_client_got(
+    door: Door, name: str, mute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, header, code = FAILURES[name]
+    place = path.rpartition("/")[0]
+    before, logged = door.counted(place), door.logged(monkeypatch)
+    answer = door.ask(request(path, *filter(None, (header, "X-Mute: 1" if mute else ""))))
+    assert (answer.status, answer.headers["x-brain-error"]) == (
+        (504 if "time" in code else 502) if mute else 203,
+        code,
+    )
+    assert mute or answer.body == code.encode()
+    kind = answer.status // 100
+    assert eventually(lambda: door.counted(place)[kind] == before[kind] + 1)
+    assert sum(door.counted(place).values()) == sum(before.values()) + 1
+    assert eventually(lambda: logged == [answer.status])
     assert eventually(lambda: door.inflight() == 0)
 
 
