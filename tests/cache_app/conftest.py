@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,3 +30,12 @@ def redis_down(settings: LazySettings, own_prefix: str) -> dict[str, Any]:
 @pytest.fixture
 def raising(settings: LazySettings) -> None:
     settings.BRAIN = settings.BRAIN | {"CACHE": {"ON_STORE_DOWN": "raise"}}
+
+
+@pytest.fixture(params=["sync", "async"])
+def half(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
+    if request.param == "sync":
+        yield None
+        return
+    with asyncio.Runner() as runner:
+        yield runner

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cache_app.file_directory import Directory
 START = 1_800_000_000.0
 BIG = 40_000  # bytes: a value in a file of its own
 
+Make = Callable[..., FileStore]
+
 
 class Clock:
     def __init__(self) -> None:
@@ -20,6 +23,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@contextmanager
+def making(location: Path, wall: Clock) -> Iterator[Make]:
+    """Makes stores in this directory, with the clock if an option does not say otherwise, and closes them in the end."""
+    made: list[FileStore] = []
+
+    def make(**options: Any) -> FileStore:
+        made.append(FileStore(str(location), **{"wall": wall, **options}))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
 
 
 def rows(location: Path, statement: str, *values: Any) -> list[Any]:

@@ -36,6 +36,8 @@ from cache_app.store import NEW, StoreFailed
 from tests import servers
 from tests.servers import ValkeyCluster
 
+from .halves import Both
+
 pytestmark = pytest.mark.slow
 
 
@@ -43,35 +45,6 @@ pytestmark = pytest.mark.slow
 def cluster() -> Iterator[ValkeyCluster]:
     with servers.valkey_cluster(node_timeout_s=60) as formed:
         yield formed
-
-
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-class Both:
-    def __init__(self, store: Any, runner: asyncio.Runner | None) -> None:
-        self.store, self.runner = store, runner
-
-    def __getattr__(self, name: str) -> Any:
-        if self.runner is None:
-            return getattr(self.store, name)
-        method = getattr(self.store, f"a{name}")
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            made = method(*arguments, **options)
-            return self.runner.run(_listed(made) if hasattr(made, "__aiter__") else made)  # type: ignore[union-attr]
-
-        return call
-
-
-async def _listed(found: Any) -> list[Any]:
-    return [one async for one in found]
 
 
 @pytest.fixture

@@ -22,15 +22,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.fixture
 def cache(kind: str, own_prefix: str, tmp_path: Path) -> Iterator[BrainCache]:
     made = make(kind, own_prefix, tmp_path / "files")

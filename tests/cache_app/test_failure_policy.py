@@ -152,15 +152,6 @@ def runner() -> Iterator[asyncio.Runner]:
         yield started
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     yield

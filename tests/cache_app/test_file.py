@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,7 @@ from cache_app.file import FileStore
 from cache_app.file_rows import IN_ROW_BYTES, OVERHEAD_BYTES
 from cache_app.store import StoreFailed
 
-from .file_stores import BIG, START, Clock, check, contents, files, rows, the_file
-
-Make = Callable[..., FileStore]
+from .file_stores import BIG, START, Clock, Make, check, contents, files, making, rows, the_file
 
 
 @pytest.fixture
@@ -39,15 +37,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(location: Path, clock: Clock) -> Iterator[Make]:
-    made: list[FileStore] = []
-
-    def make(**options: Any) -> FileStore:
-        made.append(FileStore(str(location), **{"wall": clock, **options}))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
+    with making(location, clock) as make:
+        yield make
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from cache_app.file_connections import Connections
 from cache_app.file_directory import Directory
 from cache_app.store import StoreFailed
 
-from .file_stores import BIG, START, Clock, check, files, rows, the_file
+from .file_stores import BIG, START, Clock, Make, check, files, making, rows, the_file
 
-Make = Callable[..., FileStore]
 _listed: list[str] | None = None
 
 
@@ -54,15 +53,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(location: Path, clock: Clock) -> Iterator[Make]:
-    made: list[FileStore] = []
-
-    def make(**options: Any) -> FileStore:
-        made.append(FileStore(str(location), **{"wall": clock, **options}))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
+    with making(location, clock) as make:
+        yield make
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
@@ -26,6 +25,7 @@ from cache_app.redis_store import INCR, RedisStore, is_misuse
 from cache_app.store import EXISTING, NEW, StoreFailed
 from tests import servers
 
+from .halves import Both
 from .loaders import auntil, until
 from .scripted_server import HANG_UP, scripted
 
@@ -38,37 +38,6 @@ def url() -> str:
 @pytest.fixture
 def store(url: str) -> RedisStore:
     return RedisStore(url)
-
-
-class Both:
-    """`both.get(k)` asks the store's halves in turn and takes only one answer for an answer."""
-
-    def __init__(self, store: RedisStore, runner: asyncio.Runner | None) -> None:
-        self.store, self.runner = store, runner
-
-    def __getattr__(self, name: str) -> Any:
-        if self.runner is None:
-            return getattr(self.store, name)
-        method = getattr(self.store, f"a{name}")
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            made = method(*arguments, **options)
-            return self.runner.run(_listed(made) if hasattr(made, "__aiter__") else made)  # type: ignore[union-attr]
-
-        return call
-
-
-async def _listed(found: Any) -> list[Any]:
-    return [one async for one in found]
-
-
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
 
 
 @pytest.fixture
