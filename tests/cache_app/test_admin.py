@@ -13,30 +13,21 @@ from cache_app.admin import pages
 from cache_app.backend import BrainCache
 from foundation import roles
 from foundation.models import AuditEntry
-from orm_app.models import User
+from tests.foundation.people import client_of
 
 pytestmark = pytest.mark.django_db
 
 PAGES = ("statistics", "statistics-live", "keys", "ending", "memory", "slow", "slow-live")
 
 
-def client_of(role: str | None) -> Client:
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com", is_staff=True)
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def viewer() -> Client:
-    return client_of(roles.VIEWER)
+    return client_of(roles.VIEWER, is_staff=True)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return client_of(roles.OPERATOR)
+    return client_of(roles.OPERATOR, is_staff=True)
 
 
 @pytest.fixture
@@ -67,8 +58,8 @@ def messages(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages__by_role__for_viewers_and_nobody_else(name: str) -> None:
-    assert client_of(roles.VIEWER).get(at(name)).status_code == 200
-    assert client_of(None).get(at(name)).status_code == 403
+    assert client_of(roles.VIEWER, is_staff=True).get(at(name)).status_code == 200
+    assert client_of(None, is_staff=True).get(at(name)).status_code == 403
     assert Client().get(at(name)).headers["Location"].startswith("/admin/login/")
 
 
@@ -253,7 +244,7 @@ def test_ending__clear__by_admins_who_write_the_name(operator: Client, cache: Br
     assert "Clear default" not in text(operator.get(at("ending")))
     form = {"what": "clear", "alias": "default", "confirm": "default"}
     assert operator.post(at("ending"), form).status_code == 403
-    admin = client_of(roles.ADMIN)
+    admin = client_of(roles.ADMIN, is_staff=True)
     assert "Clear default" in text(admin.get(at("ending")))
     assert (
         "Nothing was removed" in messages(admin.post(at("ending"), form | {"confirm": "x"}, follow=True))[0]

@@ -14,20 +14,11 @@ from cache_app import backends, slow, stats_store
 from cache_app.backend import BrainCache
 from foundation import roles
 from foundation.models import AuditEntry
-from orm_app.models import User
+from tests.foundation.people import client_of
 
 BASE = "/api/v1/cache"
 
 pytestmark = pytest.mark.django_db
-
-
-def client_of(role: str | None) -> Client:
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com")
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

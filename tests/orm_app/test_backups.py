@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import resource
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from django.core.management import load_command_class
 from django.db import connections
 
 from foundation.models import AuditEntry
@@ -27,6 +25,7 @@ from orm_app.backups import BackupFailed, clients, detached, files, listing, man
 from orm_app.backups.manifest import Contents, Table
 
 from .backed_up import execute, fill, held, rows_of, writer
+from .commanding import database
 from .migrating import ENGINES, alias_of, url_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,18 +71,6 @@ def other(urls, django_db_blocker):
 def lite(tmp_path, django_db_blocker):
     with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
         yield alias
-
-
-def database(*argv: str) -> tuple[int, str, str]:
-    command = load_command_class("orm_app", "database")
-    out, err = io.StringIO(), io.StringIO()
-    command.stdout._out, command.stderr._out = out, err
-    code = 0
-    try:
-        command.run_from_argv(["manage.py", "database", *argv])
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 @contextlib.contextmanager

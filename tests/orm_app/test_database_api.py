@@ -17,23 +17,15 @@ from foundation import roles
 from foundation.models import AuditEntry
 from orm_app import asking, locks, operations, replicas, slow
 from orm_app.backups import BackupFailed
-from orm_app.models import SlowQuery, User
+from orm_app.models import SlowQuery
 from tests.foundation.databases import second_database
+from tests.foundation.people import client_of
 
 from .conftest import Away
 
 BASE = "/api/v1/database"
 
 pytestmark = pytest.mark.django_db
-
-
-def client_of(role: str | None) -> Client:
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com")
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

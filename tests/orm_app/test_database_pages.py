@@ -42,6 +42,7 @@ from orm_app.migration_lint.changes import Finding as Lint
 from orm_app.migration_standing import Standing
 from orm_app.models import SlowQuery, User
 from tests.foundation.databases import second_database
+from tests.foundation.people import client_of
 
 from .conftest import Away
 
@@ -51,28 +52,19 @@ PAGES = ("overview", "overview-live", *(name for name, _ in frame.TABS))
 LIVE = tuple(f"{name}-live" for name, _ in frame.TABS if name != "migrations")
 
 
-def client_of(role: str | None) -> Client:
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com", is_staff=True)
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def viewer() -> Client:
-    return client_of(roles.VIEWER)
+    return client_of(roles.VIEWER, is_staff=True)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return client_of(roles.OPERATOR)
+    return client_of(roles.OPERATOR, is_staff=True)
 
 
 @pytest.fixture
 def admin() -> Client:
-    return client_of(roles.ADMIN)
+    return client_of(roles.ADMIN, is_staff=True)
 
 
 def at(page: str, /, **wanted: Any) -> str:
@@ -91,8 +83,8 @@ def messages(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", [*PAGES, *LIVE])
 def test_pages__by_role__for_viewers_and_nobody_else(name: str) -> None:
-    assert client_of(roles.VIEWER).get(at(name)).status_code == 200
-    assert client_of(None).get(at(name)).status_code == 403
+    assert client_of(roles.VIEWER, is_staff=True).get(at(name)).status_code == 200
+    assert client_of(None, is_staff=True).get(at(name)).status_code == 403
     assert Client().get(at(name)).headers["Location"].startswith("/admin/login/")
 
 

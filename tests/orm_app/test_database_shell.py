@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import subprocess
 
 import pytest
-from django.core.management import load_command_class
 from django.db import connections
 
 from foundation.models import AuditEntry
@@ -17,6 +15,7 @@ from orm_app import bench
 from orm_app.management import database_shell
 
 from .backed_up import execute, rows_of
+from .commanding import database
 from .migrating import ENGINES, alias_of, url_of
 
 pytestmark = [pytest.mark.service, pytest.mark.django_db(transaction=True)]
@@ -37,18 +36,6 @@ def alias(request, tmp_path, django_db_blocker):
 def lite(tmp_path, django_db_blocker):
     with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
         yield alias
-
-
-def database(*argv: str) -> tuple[int, str, str]:
-    command = load_command_class("orm_app", "database")
-    out, err = io.StringIO(), io.StringIO()
-    command.stdout._out, command.stderr._out = out, err
-    code = 0
-    try:
-        command.run_from_argv(["manage.py", "database", *argv])
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 def test_shell__sql__runs_and_read_only_refuses_to_write(alias, capfd):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 
 import pytest
-from django.core.management import call_command, load_command_class
+from django.core.management import call_command
 from django.db import connections
 
 from foundation.models import AuditEntry
 from orm_app import migrate, migration_plan, sql_modules
 from orm_app.sql_files import BadFiles, read, scan
 
+from .commanding import database
 from .migrating import Package, alias_of, url_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,18 +47,6 @@ def package(tmp_path, monkeypatch, settings):
 def alias(package, tmp_path, django_db_blocker):
     with django_db_blocker.unblock(), alias_of(f"sqlite:///{tmp_path}/m.sqlite3") as alias:
         yield alias
-
-
-def database(*argv: str) -> tuple[int, str, str]:
-    command = load_command_class("orm_app", "database")
-    out, err = io.StringIO(), io.StringIO()
-    command.stdout._out, command.stderr._out = out, err
-    code = 0
-    try:
-        command.run_from_argv(["manage.py", "database", *argv])
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 def test_plan__pending__operations_with_their_sql(alias):

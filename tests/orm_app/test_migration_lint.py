@@ -7,7 +7,7 @@ import json
 
 import pytest
 from django.contrib.postgres.operations import AddIndexConcurrently
-from django.core.management import CommandError, call_command, load_command_class
+from django.core.management import CommandError, call_command
 from django.db import migrations, models
 from django.db.migrations.state import ModelState, ProjectState
 
@@ -18,6 +18,7 @@ from orm_app.migration_lint.changes import Subject
 from orm_app.migration_lint.types import is_widening
 from orm_app.models import User
 
+from . import commanding
 from .migrating import Package, alias_of
 
 DIALECTS = ("postgresql", "mysql", "sqlite")
@@ -334,14 +335,7 @@ def alias(package, tmp_path, django_db_blocker):
 
 
 def database(*argv: str) -> tuple[int, str]:
-    command = load_command_class("orm_app", "database")
-    out = io.StringIO()
-    command.stdout._out = out
-    try:
-        command.run_from_argv(["manage.py", "database", *argv])
-    except SystemExit as stopped:
-        return int(stopped.code or 0), out.getvalue()
-    return 0, out.getvalue()
+    return commanding.database(*argv)[:2]
 
 
 DROP = 'migrations.DeleteModel("Thing")'

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import io
 import json
-from typing import Any
 
 import pytest
-from django.core.management import call_command, load_command_class
+from django.core.management import call_command
 from django.db import connection, connections
 from django.test import Client
 from django.urls import path
@@ -18,19 +16,14 @@ from orm_app.databases import from_url
 from orm_app.models import User
 from tests.foundation.databases import second_database
 
+from . import commanding
+
 pytestmark = pytest.mark.django_db
 urlpatterns = [path("api/v1/database/status", standing.StatusView.as_view())]
 
 
 def database(*argv: str) -> tuple[int, str]:
-    out = io.StringIO()
-    command: Any = load_command_class("orm_app", "database")
-    command.stdout._out = out
-    try:
-        command.run_from_argv(["manage.py", "database", *argv])
-    except SystemExit as stopped:
-        return int(stopped.code or 0), out.getvalue()
-    return 0, out.getvalue()
+    return commanding.database(*argv)[:2]
 
 
 @pytest.fixture(autouse=True)
