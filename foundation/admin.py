@@ -6,17 +6,21 @@ import functools
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ERROR_FLAG, IGNORED_PARAMS
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import DatabaseError, connections, models, transaction
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
+from django.utils.cache import patch_vary_headers
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
@@ -109,6 +113,8 @@ class RoleModelAdmin(ModelAdmin):
         found = super().get_unfold_action(action)
         if not getattr(found.method, "allowed_permissions", None):
             found.method = self._for_operators(found.method)
+        if found.dialog:
+            found.method = self._also_as_page(found.method, found.description)
         return found
 
     def _for_operators(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,6 +126,39 @@ class RoleModelAdmin(ModelAdmin):
 
         run.allowed_permissions = ["operate"]  # type: ignore[attr-defined]
         return run
+
+    def _also_as_page(self, method: Callable[..., Any], title: str) -> Callable[..., Any]:
+        """htmx puts what an action asks into the modal of a page. Whoever opens the address by itself gets a page around it.
+
+        method: what it answers with 200 is what it asks; by itself it answers with `done`, which leads elsewhere.
+        """
+
+        @functools.wraps(method)
+        def run(request: HttpRequest, **of_row: str) -> Any:
+            around = method if is_part(request) else functools.partial(self._asked_as_page, method, title)
+            answer = around(request, **of_row)
+            patch_vary_headers(answer, ["HX-Request", "HX-History-Restore-Request"])
+            return answer
+
+        return run
+
+    def _asked_as_page(
+        self, method: Callable[..., Any], title: str, request: HttpRequest, **of_row: str
+    ) -> HttpResponse:
+        pages = f"admin:{self.opts.app_label}_{self.opts.model_name}"
+        row = self.get_object(request, unquote(of_row["object_id"])) if of_row else None
+        request.dialog_back = (
+            reverse(f"{pages}_changelist")
+            if row is None
+            else reverse(f"{pages}_change", args=[quote(row.pk)])
+        )
+        answer: HttpResponse = method(request, **of_row)
+        if answer.status_code != HTTPStatus.OK:
+            return answer
+        if of_row and row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, of_row["object_id"])
+        context = {"title": title, "opts": self.opts, "original": row, "dialog": answer.text}
+        return render(request, "admin/dialog.html", {**self.admin_site.each_context(request), **context})
 
 
 class ReadOnlyModelAdmin(RoleModelAdmin):
@@ -202,8 +241,14 @@ def asking(title: str, description: str, submit: str, form: type[Form] | None = 
     return {"title": title, "description": description, "form_class": form, "form_submit_text": submit}
 
 
+def is_part(request: HttpRequest) -> bool:
+    """htmx asks for a part of the page that it is in; not, as it may after a step back, for the whole of a page."""
+    asked = request.headers
+    return asked.get("HX-Request") == "true" and asked.get("HX-History-Restore-Request") != "true"
+
+
 def done(request: HttpRequest, page: str) -> HttpResponse:
-    """The answer of an action that asked in a dialog: htmx sent it, and goes to `page` by this header alone."""
-    if request.headers.get("HX-Request"):
+    """The answer of an action that asked in a dialog. Where htmx sent it, it goes to `page` by this header alone."""
+    if is_part(request):
         return HttpResponse(headers={"HX-Redirect": page})
     return HttpResponseRedirect(page)

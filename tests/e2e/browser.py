@@ -37,8 +37,21 @@ def fits(page: Page) -> None:
     page.wait_for_function(_FITS)
 
 
+def listened_to(page: Page, problems: list[str]) -> None:
+    """Whatever the browser complains of, from now on."""
+    page.on("console", lambda told: problems.append(told.text) if told.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "requestfailed",
+        # Whoever leaves a page ends what it still asks for.
+        lambda asked: (
+            None if "ERR_ABORTED" in asked.failure else problems.append(f"{asked.url}: {asked.failure}")
+        ),
+    )
+
+
 @contextmanager
-def page(*, dark: bool = False) -> Iterator[Page]:
+def page(*, dark: bool = False, scripts: bool = True) -> Iterator[Page]:
     try:
         chromium = binary("chromium", "chromium-browser", "google-chrome")
     except Missing as missing:
@@ -49,7 +62,9 @@ def page(*, dark: bool = False) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         try:
             context = browser.new_context(
-                color_scheme="dark" if dark else "light", viewport={"width": 1400, "height": 900}
+                color_scheme="dark" if dark else "light",
+                viewport={"width": 1400, "height": 900},
+                java_script_enabled=scripts,
             )
             yield context.new_page()
         finally:

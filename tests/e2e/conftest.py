@@ -10,8 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.conf import settings
+from django.test import Client
+
+from foundation import roles
+from orm_app.models import User
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NOT_A_USERS = (
@@ -69,3 +75,19 @@ def processes_below(directory: Path) -> dict[int, str]:
         if command and (str(directory) in command or where.startswith(str(directory))):
             found[int(entry.name)] = command
     return found
+
+
+@pytest.fixture
+def somebody(transactional_db: None) -> User:
+    user = User.objects.create_user("ann", "ann@example.com", is_staff=True)
+    roles.grant(user, roles.ADMIN)
+    return user
+
+
+@pytest.fixture
+def cookie(somebody: User, live_server: Any) -> Any:
+    """The cookie of an admin; made before the browser, in whose thread Django refuses to ask the database."""
+    client = Client()
+    client.force_login(somebody)
+    name = settings.SESSION_COOKIE_NAME
+    return {"name": name, "value": client.cookies[name].value, "url": live_server.url}
