@@ -6,6 +6,7 @@ Its words are a handler's, and may be anything: what is told can be stored by ev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 _MESSAGE = 500  # characters
 _ON_THE_ROW = 1000
@@ -35,6 +36,11 @@ def reason(said: str) -> str:
 def clean(text: str) -> str:
     """`text` without what no database and no UTF-8 takes: NUL characters and halves of surrogate pairs."""
     return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+def is_clean(text: object) -> TypeGuard[str]:
+    """Whether it is a text that every database takes."""
+    return isinstance(text, str) and clean(text) == text
 
 
 def in_history(error: Mapping[str, str]) -> dict[str, str]:

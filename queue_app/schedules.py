@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from foundation import audit
 
-from . import clock, firing, queues, recurrence, registry, states
+from . import clock, failures, firing, queues, recurrence, registry, states
 from .conf import conf
 from .models import Delivery, Firing, Job, Schedule
 from .recurrence import BadRecurrence, Missed, Overlap, Recurrence
@@ -131,7 +131,7 @@ def run_now(schedule: Schedule, *, actor: Any, source: str, **trace: Any) -> Job
     """A job at once, paused or not and whatever the overlap policy says. Raises Refused."""
     with transaction.atomic():
         row = _locked(schedule)
-        moment = clock.now()
+        moment = _free(row, clock.now())
         job = _order(row, moment)
         firing.record(row, moment, Firing.Outcome.FIRED, Firing.Cause.HAND, job=job.id)
         if not firing.is_open(row.last_job):  # else the clock's moments go on to wait for that one's end
@@ -268,7 +268,7 @@ def _check_work(schedule: Schedule) -> list[tuple[str, str]]:
         states.priority(schedule.priority)
     except ValueError as error:
         found.append(("priority", str(error)))
-    if len(schedule.tenant) > _LONGEST_TENANT or "\0" in schedule.tenant:
+    if len(schedule.tenant) > _LONGEST_TENANT or not failures.is_clean(schedule.tenant):
         found.append(("tenant", f"is not a text of up to {_LONGEST_TENANT} characters"))
     try:
         task = registry.resolve(schedule.task)
@@ -328,6 +328,13 @@ def _locked(schedule: Schedule) -> Schedule:
     if row is None:
         raise Refused(f"the schedule {schedule.name!r} is gone")
     return row
+
+
+def _free(schedule: Schedule, moment: datetime) -> datetime:
+    """The moment, or the first one after it that has no firing: two operators may run it in one. The caller holds the row."""
+    while Firing.objects.filter(schedule=schedule, due_at=moment).exists():
+        moment += timedelta(microseconds=1)
+    return moment
 
 
 def _order(schedule: Schedule, moment: datetime) -> Job:

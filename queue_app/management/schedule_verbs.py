@@ -17,6 +17,11 @@ from queue_app.models import Schedule
 from queue_app.recurrence import Missed, Overlap
 
 _SHOWN_FIRINGS = 10
+_HELP = {
+    "create": "create",
+    "backfill": "backfill",
+    "backfillable": "backfill",
+}  # of the function that refused
 
 
 class ScheduleVerbs:
@@ -153,7 +158,9 @@ def _acted(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return act(*args, **kwargs)
     except schedules.BadSchedule as error:
-        hint = "nothing was changed; see: manage.py queue schedules create --help"
+        hint = (
+            f"nothing was changed; see: manage.py queue schedules {_HELP.get(act.__name__, 'change')} --help"
+        )
         raise Failed(str(error), hint, USAGE) from error
     except schedules.Refused as error:
         raise Failed(str(error), "nothing was changed") from error

@@ -20,6 +20,7 @@ from queue_app import checks, clock, firing, intake, queues, registry, schedules
 from queue_app.conf import conf
 from queue_app.models import Firing, Job, Lease, Schedule
 from queue_app.schedules import BadSchedule, Refused
+from queue_app.testing import frozen_time
 
 pytestmark = [pytest.mark.usefixtures("every_database"), pytest.mark.django_db(transaction=True)]
 
@@ -611,6 +612,14 @@ def test_run_now__paused_or_not__one_job_more_and_the_same_next_moment(make):
     assert len(jobs) == 2
     assert again(hourly).next_at == hourly.next_at
     assert {*Firing.objects.values_list("cause", "outcome")} == {("hand", "fired")}
+
+
+def test_run_now__several_times_in_one_moment__a_job_each(make):
+    with frozen_time():
+        hourly = make()
+        jobs = {schedules.run_now(hourly, **WHO).id for _ in range(3)}
+        assert {*hourly.firings.values_list("job", flat=True)} == jobs
+        assert len(jobs) == 3
 
 
 def test_run_now__the_last_job_runs__the_moment_that_waits_goes_on_to_wait_for_it(meet):

@@ -348,6 +348,11 @@ def test_command__life_of_a_schedule__each_verb_does_its_part(run):
         (["create", "bad", "--task", "email_queue"], "either a cron expression or an interval"),
         (["change", "hourly", "--time-zone", "Mars/Base"], "is no time zone"),
         (["pause", "nobody"], "there is no schedule 'nobody'"),
+        (["change", "hourly", "--tenant", "caf\udce9"], "tenant"),
+        (
+            ["backfill", "hourly", "--start", "2026-11-02T00:00Z", "--end", "2026-11-01T00:00Z"],
+            "before the start",
+        ),
     ],
 )
 def test_command__bad_input__one_line_and_nothing_changed(run, arguments, told):
@@ -355,4 +360,5 @@ def test_command__bad_input__one_line_and_nothing_changed(run, arguments, told):
     with pytest.raises(CommandError, match=told) as ended:
         run(*arguments)
     assert ended.value.returncode == (FAILED if "nobody" in arguments else USAGE)
+    assert ended.value.hint.endswith(f"{arguments[0]} --help") or "nobody" in arguments
     assert [*Schedule.objects.values_list("name", "time_zone", "paused")] == [(schedule.name, "UTC", False)]
