@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import select
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -18,15 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import httptools
 import structlog
 
-from foundation import problems
-
-from . import answers, forwarding, tunnel
+from . import forwarding, parting, tunnel
 from .conf import conf
 from .errors import BadRequest
 from .exchange import Exchange
 from .forwarding import Sender
 from .headers import Headers
 from .preambles import KNOWN_BYTES, REST, TRIES, Known, RequestPreamble
+from .upgrade_body import UpgradeBody
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -40,10 +38,6 @@ log = structlog.get_logger(__name__)
 _EARLY_BYTES = 65536  # of a WebSocket's client that does not wait for the answer
 # What needs no parser: no percent escape is looked into here, and what is unusual is the parser's to judge.
 _LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1")
-
-
-class _Full(Exception):
-    """More pipelined requests than we keep: the ones we have are answered, then the connection closes."""
 
 
 def edge_class(worker: Worker) -> type[Edge]:
@@ -108,7 +102,7 @@ class Edge(asyncio.Protocol):
         self.told = _told(self.forwarded, b"")
         self.worker.connections.add(self)  # one too many as well: it, too, has a deadline
         if len(self.server_state.connections) >= conf().MAX_CONNECTIONS:
-            self.fail(BadRequest("overloaded", "Too many connections.", 503))
+            parting.fail(self, BadRequest("overloaded", "Too many connections.", 503))
             return
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.moved_at = self.worker.now
@@ -149,13 +143,13 @@ class Edge(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            self._refuse_input(error.__context__)
+            parting.refuse(self, error.__context__)
             return
         except BadRequest as error:
-            self.fail(error)
+            parting.fail(self, error)
             return
-        except Exception as error:  # noqa: BLE001  (without the parser's help; see _refuse_input)
-            self._refuse_input(error)
+        except Exception as error:  # noqa: BLE001  (without the parser's help; see parting.refuse)
+            parting.refuse(self, error)
             return
         self._upgrade_asked(rest)
 
@@ -208,7 +202,7 @@ class Edge(asyncio.Protocol):
     def _upgrade_asked(self, rest: bytes) -> None:
         """Nothing more is parsed on this connection: it becomes a tunnel, or ends with the answer."""
         if self.reading is not None:
-            self.parser = _Body(self, self.reading).parser
+            self.parser = UpgradeBody(self, self.reading).parser
             self.data_received(rest)
             return
         self.deaf = True
@@ -290,74 +284,7 @@ class Edge(asyncio.Protocol):
         self.server_state.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("exchange_failed", exc_info=task.exception())
-            self.fail(_ours(), instead_of=self.exchange)
-
-    # --- time ---
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether whoever is waited for now has been waited for too long."""
-        exchange, limits = self.exchange, self.limits
-        if self.lingering:
-            return now >= self.deadline
-        if (self.held or self.tunnel is not None) and self._has_hung_up():
-            return True
-        if self.stalled:
-            unsent = self.transport.get_write_buffer_size()
-            if unsent != self.last_seen:  # it does read, if slowly
-                self.last_seen, self.moved_at = unsent, now
-            return now - self.moved_at > limits.WRITE_TIMEOUT_S
-        if exchange is None:
-            if self.head_started:
-                return now - self.head_started > limits.HEADER_TIMEOUT_S
-            return now - self.moved_at > limits.IDLE_TIMEOUT_S
-        if self.tunnel is not None:
-            return (
-                limits.TUNNEL_IDLE_S > 0 and now - self._tunnel_moved_at(exchange, now) > limits.TUNNEL_IDLE_S
-            )
-        is_ours = exchange.sent or (self.held and not exchange.over)
-        return (
-            now - self.moved_at > (exchange.wait_s if is_ours else limits.BODY_TIMEOUT_S)
-            or now >= exchange.deadline
-        )
-
-    def expire(self) -> None:
-        """Called by the worker when `is_overdue`."""
-        exchange = self.exchange
-        if self.lingering or self.stalled or self.transport.is_closing() or self._has_hung_up():
-            self.transport.abort()
-        elif exchange is None:
-            if self.head_started:
-                self.fail(BadRequest("header_timeout", "The request's headers did not arrive in time.", 408))
-            else:
-                self.transport.close()
-        elif exchange.over:
-            self.transport.close()
-        elif self.tunnel is not None:
-            exchange.code = "tunnel_idle"
-            self.transport.close()
-        elif exchange.sent or self.held or time.monotonic() >= exchange.deadline:
-            exchange.timed_out(time.monotonic())
-        else:
-            self.fail(BadRequest("body_timeout", "The request's body did not arrive in time.", 408))
-
-    def _tunnel_moved_at(self, exchange: Exchange, now: float) -> float:
-        """Looked at now and then, so that no frame costs more for it."""
-        carried = exchange.bytes_in + (exchange.up.carried if exchange.up is not None else 0)
-        if carried != self.last_seen:
-            self.last_seen, self.moved_at = carried, now
-        return self.moved_at
-
-    def _has_hung_up(self) -> bool:
-        """Whether the client is gone while nothing is read of it, and so nobody has heard of it."""
-        transport = self.transport
-        if transport.is_reading() or transport.is_closing():
-            return False
-        sock = transport.get_extra_info("socket")
-        if sock is None:
-            return False
-        poll = select.poll()
-        poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
-        return bool(poll.poll(0))
+            parting.fail(self, parting.ours(), instead_of=self.exchange)
 
     # --- httptools ---
 
@@ -373,7 +300,7 @@ class Edge(asyncio.Protocol):
     def _begin(self) -> None:
         self.limits = limits = conf()
         if self.draining or len(self.waiting) >= limits.MAX_PIPELINED:
-            raise _Full
+            raise parting.Full
         self.head_started = self.worker.now
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -454,7 +381,7 @@ class Edge(asyncio.Protocol):
         try:
             while (done := self.exchange) is not None and done.over:
                 if not done.keep or self.draining:
-                    self._farewell(read_to_the_end=done.sent and not self.fault and not self.deaf)
+                    parting.farewell(self, read_to_the_end=done.sent and not self.fault and not self.deaf)
                     return
                 if not done.sent:
                     return  # its body is still coming; end() calls again
@@ -464,107 +391,11 @@ class Edge(asyncio.Protocol):
         finally:
             self._advancing = False
         if self.exchange is None and self.fault is not None:
-            self._say_fault()
+            parting.say_fault(self)
         else:
             self.moved_at = self.worker.now
             if self.held:
                 self.release()
-
-    def _farewell(self, *, read_to_the_end: bool) -> None:
-        self.deaf = self.lingering = True
-        self.waiting.clear()
-        self.deadline = time.monotonic() + conf().WRITE_TIMEOUT_S  # for the answer to leave
-        if read_to_the_end or self.transport.is_closing() or not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        # Closing with unread input would reset the connection, answer and all.
-        self.transport.write_eof()
-        self.release()
-        self.deadline = time.monotonic() + conf().LINGER_S
-
-    # --- input that cannot be answered as asked ---
-
-    def _refuse_input(self, cause: BaseException | None) -> None:
-        last = self.waiting[-1] if self.waiting else self.exchange
-        if cause is not None and not isinstance(cause, _Full | BadRequest):
-            log.error("edge_failed", exc_info=cause)
-            self.fail(_ours(), instead_of=self.reading or self.exchange)
-        elif isinstance(cause, _Full):
-            self.deaf = True
-            if last is not None:
-                last.keep = False
-            elif self.exchange is None:
-                self.transport.close()
-        elif last is not None and not last.keep and last.sent:
-            self.deaf = True  # it said `Connection: close` and then more: nobody expects an answer to that
-        else:
-            self.fail(cause or BadRequest("request_malformed", "The request is malformed."))
-
-    def fail(self, fault: BadRequest, *, instead_of: Exchange | None = None) -> None:
-        """Nothing from here on can be trusted. What was asked before is still answered, then this, then the
-        end.
-
-        instead_of: the exchange that this answers; by default the one whose body is being read, if any.
-        """
-        self.deaf = True
-        self.fault = fault
-        spoilt, self.reading = instead_of or self.reading, None
-        if spoilt is not None and spoilt is self.exchange:
-            if spoilt.over:  # answered already, its body was only being read away
-                self._farewell(read_to_the_end=False)
-                return
-            self.exchange = None
-            if spoilt.head_sent:
-                spoilt.abort(fault.code)
-                self.transport.abort()
-                return
-            spoilt.abort(fault.code, fault.status)
-        elif spoilt is not None and spoilt in self.waiting:
-            self.waiting.remove(spoilt)
-        if self.exchange is None:
-            self._say_fault(spoilt)
-
-    def _say_fault(self, spoilt: Exchange | None = None) -> None:
-        """spoilt: the request that it answers, if it was one."""
-        fault = self.fault
-        if fault is None or self.transport.is_closing():
-            return
-        id_ = (spoilt.request_id if spoilt is not None else self.worker.next_id()).decode()
-        body = answers.problem(fault.status, fault.code, fault.detail, id_)
-        headers = (("X-Brain-Error", fault.code), ("X-Request-Id", id_))
-        self.transport.write(
-            answers.head(fault.status, problems.CONTENT_TYPE, len(body), headers, keep=False) + body
-        )
-        if spoilt is not None and spoilt.status:
-            self.worker.tally.refused(fault.code)
-        else:
-            self.worker.refused(fault, self.peer.ip, id_)
-        self._farewell(read_to_the_end=False)
-
-
-class _Body:
-    """Reads the body of a request that asks for another protocol: the parser passes over it, although nobody may switch
-    before it has come (RFC 9110 section 7.8). A target that was told of its length and never saw it would take the next
-    request for it. Java's HttpClient asks for h2c with every body."""
-
-    def __init__(self, edge: Edge, reading: Exchange) -> None:
-        self._edge, self._has_begun = edge, False
-        self.parser = httptools.HttpRequestParser(self)
-        length = b"Transfer-Encoding: chunked" if reading.chunked else b"Content-Length: %d" % reading.length
-        self.parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n%b\r\n\r\n" % length)
-
-    def on_headers_complete(self) -> None:
-        self._has_begun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_begun:
-            self._edge.on_header(name, value)
-
-    def on_body(self, data: bytes) -> None:
-        self._edge.on_body(data)
-
-    def on_message_complete(self) -> None:
-        self._edge.on_message_complete()
 
 
 def _forwarded(addresses: bytes, scheme: bytes) -> bytes:
@@ -573,7 +404,3 @@ def _forwarded(addresses: bytes, scheme: bytes) -> bytes:
 
 def _told(addresses: bytes, host: bytes) -> bytes:
     return b"%bX-Forwarded-Host: %b\r\nX-Request-Id: " % (addresses, host)
-
-
-def _ours() -> BadRequest:
-    return BadRequest("gateway_failed", "The gateway failed.", 500)

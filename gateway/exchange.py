@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foundation import problems
 
-from . import answers, dial, pipeline, routing, stale, tunnel
+from . import answers, dial, parting, pipeline, routing, stale, tunnel
 from . import headers as heads
 from .auth import of_one_key
 from .calls import HeaderPairs, Pause, Refusal, Step, TakeTokens, UpstreamFailed
@@ -242,7 +242,8 @@ class Exchange(Request):
             code = "upstream_idle_timeout" if had_begun else "response_timeout"
             self._fail(UpstreamFailed(code, timed_out=True, answered=had_begun))
         else:  # the limiter, a pause or a local answer did not come back
-            self.edge.fail(
+            parting.fail(
+                self.edge,
                 BadRequest("gateway_timeout", "The gateway did not get to this in time.", 504),
                 instead_of=self,
             )

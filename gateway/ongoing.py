@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from . import auth, tunnel
+from . import auth, parting, tunnel
 from .conf import conf
 from .errors import BadRequest
 
@@ -99,4 +99,4 @@ def _end(exchange: Exchange, code: str) -> None:
         edge.transport.abort()
     else:
         fault = BadRequest(code, TOLD, 401)
-        edge.fail(fault, instead_of=exchange)
+        parting.fail(edge, fault, instead_of=exchange)

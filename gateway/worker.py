@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 from django.db import close_old_connections, connections
 
-from . import forwarding, metrics, ongoing, stale, standing, watch
+from . import forwarding, metrics, ongoing, overdue, stale, standing, watch
 from .access_log import AccessLog
 from .board import Board
 from .conf import conf
@@ -245,9 +245,9 @@ class Worker:
     async def _sweep(self) -> None:
         self.now = now = time.monotonic()
         self.limiter.accounts.nodes = self._board.processes
-        for edge in [edge for edge in self.connections if edge.is_overdue(now)]:
+        for edge in [edge for edge in self.connections if overdue.is_overdue(edge, now)]:
             try:
-                edge.expire()
+                overdue.end(edge)
             except Exception:  # one connection's trouble does not end the others
                 log.exception("expire_failed")
                 edge.transport.abort()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway import bucket, edits, forwarding, hooks, stale
+from gateway import bucket, edits, forwarding, hooks, overdue, stale
 from gateway.edge import Edge
 from gateway.transforming import Transforms
 from gateway.worker import Worker
@@ -380,7 +380,7 @@ def test_edge__client_that_reads_slowly__is_not_one_that_does_not_read() -> None
         exchange=None, held=False, limits=limits, lingering=False, stalled=True, tunnel=None, last_seen=9_500, moved_at=0.0,
         transport=transport,
     )  # fmt: skip
-    assert [Edge.is_overdue(slow, now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
+    assert [overdue.is_overdue(slow, now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
 
 
 def test_edge__tunnel_with_a_bound__goes_by_what_it_carried() -> None:
@@ -388,14 +388,13 @@ def test_edge__tunnel_with_a_bound__goes_by_what_it_carried() -> None:
     limits = SimpleNamespace(TUNNEL_IDLE_S=1.0)
     one: Any = SimpleNamespace(
         exchange=exchange, held=False, limits=limits, lingering=False, stalled=False, tunnel=object(), last_seen=0,
-        moved_at=0.0, _has_hung_up=lambda: False,
+        moved_at=0.0, transport=SimpleNamespace(is_reading=lambda: True),
     )  # fmt: skip
-    one._tunnel_moved_at = lambda exchange, now: Edge._tunnel_moved_at(one, exchange, now)
-    found = [Edge.is_overdue(one, 2.0)]
+    found = [overdue.is_overdue(one, 2.0)]
     exchange.bytes_in = 1
-    found += [Edge.is_overdue(one, 4.0), Edge.is_overdue(one, 6.0)]
+    found += [overdue.is_overdue(one, 4.0), overdue.is_overdue(one, 6.0)]
     limits.TUNNEL_IDLE_S = 0.0
-    assert [*found, Edge.is_overdue(one, 8.0)] == [False, False, True, False]
+    assert [*found, overdue.is_overdue(one, 8.0)] == [False, False, True, False]
 
 
 def test_edge__client_stalls_at_the_last_bytes__connection_that_is_no_longer_its_own_is_left_alone() -> None:
@@ -412,23 +411,29 @@ def test_worker__directory_of_the_figures_is_gone__goes_on(tmp_path: Path) -> No
     asyncio.run(Worker(tmp_path / "gone")._publish())
 
 
-class Overdue(SimpleNamespace):
+class Silent(SimpleNamespace):
     __hash__ = object.__hash__
 
 
 def test_worker__connection_that_cannot_be_ended_in_order__is_cut_and_the_others_are_looked_at() -> None:
     cut: list[str] = []
 
-    def overdue(name: str, expire: Callable[[], None]) -> Any:
-        transport = SimpleNamespace(abort=lambda: cut.append(name))
-        return Overdue(exchange=None, is_overdue=lambda now: True, expire=expire, transport=transport)
+    def silent(name: str, close: Callable[[], None]) -> Any:
+        transport = SimpleNamespace(
+            abort=lambda: cut.append(name), close=close, is_closing=lambda: False, is_reading=lambda: True
+        )
+        limits = SimpleNamespace(IDLE_TIMEOUT_S=1.0)
+        return Silent(
+            exchange=None, held=False, head_started=0.0, limits=limits, lingering=False, moved_at=float("-inf"), stalled=False,
+            transport=transport, tunnel=None,
+        )  # fmt: skip
 
     def fails() -> None:
         raise UnicodeEncodeError("latin-1", "€", 0, 1, "no")
 
     async def sweep() -> None:
         worker = Worker()
-        worker.connections = {overdue("a", fails), overdue("b", lambda: cut.append("expired"))}  # type: ignore[assignment]
+        worker.connections = {silent("a", fails), silent("b", lambda: cut.append("expired"))}
         await worker._sweep()
 
     asyncio.run(sweep())
