@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -227,3 +229,95 @@ def test_edge__tls__handshake_that_does_not_go_on__cut_like_headers_that_do_not(
             assert (silent.ended(), half.ended()) == (True, True)
         assert time.monotonic() - began < 9  # the client's own patience is 10 s
         assert serves(edge.port, pem)
+
+
+def is_served(port: int, pem: str) -> bool:
+    """Now, or one too many."""
+    with contextlib.suppress(OSError):
+        return serves(port, pem)
+    return False
+
+
+def test_edge__tls__handshakes_under_way__count_as_connections(
+    files: Path,
+    upstream: OddUpstream,
+    gateway_conf: Callable[..., None],
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One too many is closed at once, and not when its patience is over; whoever leaves makes room."""
+    gateway_conf(HEADER_TIMEOUT_S=600.0, MAX_CONNECTIONS=3)
+    monkeypatch.setattr("gateway.listener.SPARE", 1)
+    pem = put(files)
+    with serving(
+        usual_routes(upstream.port), prefix, certificate=Certificate(files / "edge.test.pem")
+    ) as edge:
+        with edge.client(tls=trusting(pem)) as known, edge.client() as silent, edge.client() as half:
+            half.send(b"\x16\x03\x01\x02\x00\x01")
+            with edge.client() as late:
+                assert late.ended()
+            assert known.send(request("/api/echo")).answer() is not None
+            silent.close()
+            assert eventually(lambda: is_served(edge.port, pem))
+        assert eventually(lambda: is_served(edge.port, pem))
+
+
+def test_edge__tls__too_many_connections__the_next_is_told_so(
+    files: Path, upstream: OddUpstream, gateway_conf: Callable[..., None], prefix: str
+) -> None:
+    gateway_conf(MAX_CONNECTIONS=1)
+    pem = put(files)
+    with (
+        serving(
+            usual_routes(upstream.port), prefix, certificate=Certificate(files / "edge.test.pem")
+        ) as edge,
+        edge.client(tls=trusting(pem)) as known,
+    ):
+        assert known.send(request("/api/echo")).answer() is not None
+        with edge.client(tls=trusting(pem)) as late:
+            answer = late.send(request("/api/echo")).answer()
+        assert answer is not None
+        assert (answer.status, answer.headers["x-brain-error"]) == (503, "overloaded")
+
+
+def test_edge__tls__stops_in_the_middle_of_handshakes(
+    files: Path, upstream: OddUpstream, gateway_conf: Callable[..., None], prefix: str
+) -> None:
+    gateway_conf(HEADER_TIMEOUT_S=600.0)
+    put(files)
+    with serving(
+        usual_routes(upstream.port), prefix, certificate=Certificate(files / "edge.test.pem")
+    ) as edge:
+        silent = edge.client()
+        half = edge.client().send(b"\x16\x03\x01\x02\x00\x01")
+    with silent, half:
+        assert (silent.ended(), half.ended()) == (True, True)
+
+
+def test_handshakes__no_descriptor_left__a_pause_and_then_on(
+    files: Path,
+    upstream: OddUpstream,
+    gateway_conf: Callable[..., None],
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pem, failing, accept = put(files), [True], socket.socket.accept
+    monkeypatch.setattr("gateway.listener.PAUSE_S", 0.05)
+    with serving(
+        usual_routes(upstream.port), prefix, certificate=Certificate(files / "edge.test.pem")
+    ) as edge:
+        tried: list[bool] = []
+
+        def short(listener: socket.socket) -> Any:
+            if listener.getsockname()[1] == edge.port:
+                tried.append(failing[0])
+                if failing[0]:
+                    raise OSError(errno.EMFILE, "too many open files")
+            return accept(listener)
+
+        monkeypatch.setattr(socket.socket, "accept", short)
+        client = edge.client()
+        assert eventually(lambda: len(tried) >= 2)
+        failing[0] = False
+        assert eventually(lambda: is_served(edge.port, pem))
+        client.close()
