@@ -21,6 +21,13 @@ def ejection_s(times: int, policy: Policy) -> float:
     return min(policy.outlier_ejection_max_s, policy.outlier_ejection_s * times)
 
 
+def unproven_s(times: int, policy: Policy) -> float:
+    """How long no good probe ends that. The first time any does, as after a restart; a target that failed again soon after
+    has shown that its probes say little, and stays out as long as it would have the last time (Envoy's default lets it in
+    each time)."""
+    return ejection_s(times - 1, policy)
+
+
 def remembered(times: int, calm_s: float, policy: Policy) -> int:
     """Ejections that still count after calm_s back in traffic: one is forgiven for each base time."""
     return max(0, times - int(calm_s / policy.outlier_ejection_s))

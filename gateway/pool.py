@@ -24,7 +24,7 @@ class Target:
     """One process behind the gateway, with its state in this process. name: host:port or a unix path, as shown.
 
     blocked: False on the hot path, nothing to ask; True: `allows(now)` knows. since: when its slow start began
-    or will begin (0.0: none). ejected_until: out for its failures in a row. ewma_s: latency up to the response's
+    or will begin (0.0: none). ejected_until: out for its failures in a row; unproven_until: whatever its probes say. ewma_s: latency up to the response's
     head, ewma_at: when it was measured last (0.0: never), asked_at: when two choices picked it. dial and idle
     belong to the edge: where and how to connect, and open connections. retired: no longer in the configuration,
     keep no connection. Times are monotonic seconds.
@@ -32,7 +32,8 @@ class Target:
 
     __slots__ = (
         "_state", "asked_at", "blocked", "breaker", "dial", "ejected_until", "ejections", "ewma_at", "ewma_s",
-        "failures", "health", "idle", "inflight", "name", "policy", "ramp", "retired", "service", "since", "weight",
+        "failures", "health", "idle", "inflight", "name", "policy", "ramp", "retired", "service", "since",
+        "unproven_until", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +44,9 @@ class Target:
         self.breaker, self.health = Breaker(), Health()
         self.inflight = self.ejections = 0
         self.failures = 0  # in a row
-        self.ewma_s = self.ewma_at = self.asked_at = self.since = self.ejected_until = 0.0
+        self.ewma_s = self.ewma_at = self.asked_at = self.since = self.ejected_until = self.unproven_until = (
+            0.0
+        )
         self.ramp = 1.0
         self.idle: list[Any] = []
         self.retired = False
@@ -92,7 +95,7 @@ class Target:
     def probed(self, before: str, *, proof: bool, now: float) -> None:
         """`health` has changed from `before` by a probe, or stayed. proof: the probe was good, and good enough to
         end an ejection."""
-        if proof and now < self.ejected_until:
+        if proof and self.unproven_until <= now < self.ejected_until:
             self.ejected_until, self.failures = now, 0
             self.warm_up(now)
         if self.health.state != before:
@@ -320,6 +323,7 @@ class Service:
         if self.events is not None:
             self.events.ejected(self.name, target.name)
         target.ejected_until = now + outlier.ejection_s(times, policy)
+        target.unproven_until = now + outlier.unproven_s(times, policy)
         target.ewma_at = 0.0
         target.warm_up(target.ejected_until)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from typing import Any
@@ -230,6 +231,7 @@ def test_ejection__the_only_other_one_has_an_open_breaker__not_ejected() -> None
 def test_outlier__times_and_percent__as_the_policy_says() -> None:
     policy = Policy()
     assert [outlier.ejection_s(times, policy) for times in (1, 2, 10, 11)] == [30, 60, 300, 300]
+    assert [outlier.unproven_s(times, policy) for times in (1, 2, 3, 12)] == [0, 30, 60, 300]
     assert [outlier.remembered(3, calm_s, policy) for calm_s in (0.0, 29.0, 61.0, 1e9)] == [3, 3, 1, 0]
     assert outlier.may_eject(0, 1, 2, Policy(outlier_max_percent=0))
     assert not outlier.may_eject(0, 0, 5, policy)
@@ -244,6 +246,33 @@ def test_probed__proof__ends_the_ejection_with_a_slow_start() -> None:
     assert a.ejected_until == 130.0
     a.probed(UNKNOWN, proof=True, now=101.0)
     assert a.why(103.0) == "slow start 20 %"
+
+
+def test_ejection__good_probes_and_bad_answers__tried_ever_more_seldom() -> None:
+    """Back after five seconds each time, it would spoil as many requests as ever."""
+    one = service(2, slow_start_s=0.0, breaker_volume=10_000)
+    a, out_at = one.targets[0], []
+    for second in range(1200):
+        now, before = 1000.0 + second, a.ejected_until
+        if second % 5 == 0:
+            a.probed(HEALTHY, proof=True, now=now)
+            before = a.ejected_until
+        visits(one, 10, now, {"a": FAILED})
+        if a.ejected_until > before:
+            out_at.append(second)
+    pauses = [after - before for before, after in itertools.pairwise(out_at)]
+    assert pauses[:6] == [5, 30, 60, 90, 120, 150]
+
+
+def test_ejection__well_for_long_after_a_good_probe__the_next_one_is_believed_again() -> None:
+    one = service(2)
+    a = one.targets[0]
+    for now in (100.0, 300.0):
+        visits(one, 10, now, {"a": FAILED})
+        assert a.ejected_until == now + 30.0
+        a.probed(HEALTHY, proof=True, now=now + 1)
+        assert a.ejected_until == now + 1
+        visits(one, 10, now + 2)
 
 
 # --- health
