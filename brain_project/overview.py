@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -14,6 +13,7 @@ from django.utils import timezone
 from cache_app import keyspace, operations, stats_store
 from cache_app.tallies import summed
 from foundation import figures, roles
+from foundation.figures import Card
 from foundation.models import AuditEntry
 from gateway import traffic
 from gateway.admin import live
@@ -31,17 +31,6 @@ JOB_STATES = {
 }  # fmt: skip
 _LATELY_MINUTES = 5
 _MANY_FAIL = 0.1  # of the runs: from here on it is bad
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One figure. tone: "", "good" or "bad"; link: the list behind it, "" for none."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
-    link: str = ""
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,28 @@
-"""Figures as people read them at a glance: 12.3k, 340 ms, 1.2 %, 3 min ago, and names of the steps of a chart."""
+"""Figures as people read them at a glance: 12.3k, 340 ms, 1.2 GiB, 1.2 %, 3 min ago, and names of the steps of a chart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 NONE = "–"
 _DAY_S = 86_400
+_SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _UNITS = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
 # Seconds from which a unit is used, its length in seconds, its name. 90 s tell more than 1.5 min.
 _TIMES = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (1, 1, "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One figure on a page. tone: "", "good" or "bad"; link: the list behind it, "" for none."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+    link: str = ""
 
 
 def count(number: float) -> str:
@@ -32,6 +45,16 @@ def duration(seconds: float | None) -> str:
         return f"{round(seconds * 1000)} ms"
     least_s, unit_s, unit = next(found for found in _TIMES if seconds >= found[0] * 0.9995)
     return f"{_rounded(seconds / unit_s)} {unit}"
+
+
+def size(size_bytes: float | None) -> str:
+    """340 B, 12.3 KiB, 1.2 GiB; a dash for none."""
+    if size_bytes is None:
+        return NONE
+    for unit, bytes_of in _SIZES:
+        if size_bytes >= bytes_of:
+            return f"{size_bytes / bytes_of:.1f} {unit}"
+    return f"{size_bytes:.0f} B"
 
 
 def share(part: float | None) -> str:

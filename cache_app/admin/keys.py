@@ -113,7 +113,7 @@ def _row(alias: str, row: Row) -> dict[str, Any]:
         "row": row,
         "link": reverse("cache-admin:entry") + pages.query(address),
         "left": pages.left(row.left_s),
-        "size": pages.size(row.memory_bytes or row.size_bytes),
+        "size": figures.size(row.memory_bytes or row.size_bytes),
     }
 
 

@@ -44,11 +44,11 @@ def slow_live(request: HttpRequest) -> HttpResponse:
 def _facts(server: Server) -> list[tuple[str, str]]:
     lookups = server.hits + server.misses
     return [
-        ("Used", pages.size(server.used_memory_bytes)),
-        ("Limit", pages.size(server.max_memory_bytes) if server.max_memory_bytes else "none"),
+        ("Used", figures.size(server.used_memory_bytes)),
+        ("Limit", figures.size(server.max_memory_bytes) if server.max_memory_bytes else "none"),
         ("At the limit", server.policy or figures.NONE),
-        ("Peak", pages.size(server.peak_memory_bytes)),
-        ("Resident", pages.size(server.resident_bytes)),
+        ("Peak", figures.size(server.peak_memory_bytes)),
+        ("Resident", figures.size(server.resident_bytes)),
         ("Fragmentation", f"{server.fragmentation:.2f}" if server.fragmentation else figures.NONE),
         ("Evicted", f"{server.evicted:,}"),
         ("Expired", f"{server.expired:,}"),
@@ -62,8 +62,8 @@ def _held(found: standing.Standing) -> list[tuple[str, str]]:
     if found.held is None:
         return []
     return [
-        ("Holds", pages.size(found.held.size_bytes)),
-        ("Limit", pages.size(found.held.most_bytes)),
+        ("Holds", figures.size(found.held.size_bytes)),
+        ("Limit", figures.size(found.held.most_bytes)),
         ("Entries", f"{found.held.entries:,}"),
         ("At most", f"{found.held.most_entries:,}"),
     ]
@@ -74,7 +74,7 @@ def _row(alias: str, row: browsing.Row) -> dict[str, Any]:
     return {
         "row": row,
         "link": reverse("cache-admin:entry") + pages.query(address),
-        "size": pages.size(row.memory_bytes or row.size_bytes),
+        "size": figures.size(row.memory_bytes or row.size_bytes),
         "left": pages.left(row.left_s),
     }
 

@@ -71,16 +71,6 @@ def told(request: HttpRequest) -> Iterator[None]:
         messages.error(request, f"The cache does not answer: {error}")
 
 
-def size(size_bytes: float | None) -> str:
-    """340 B, 12.3 KiB, 1.2 GiB; a dash for none."""
-    if size_bytes is None:
-        return figures.NONE
-    for unit, bytes_of in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size_bytes >= bytes_of:
-            return f"{size_bytes / bytes_of:.1f} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
 def left(seconds: float | None) -> str:
     """What is left of a life."""
     if seconds is None:

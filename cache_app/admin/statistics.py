@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -15,6 +14,7 @@ from cache_app.standing import Standing
 from cache_app.stats import EVENTS
 from cache_app.tallies import Tallies, Tally, by_alias
 from foundation import audit, figures
+from foundation.figures import Card
 
 from . import pages
 
@@ -24,17 +24,6 @@ _FEW_HITS = 0.5  # 0 to 1, of at least _WORTH lookups: from here on somebody sho
 _WORTH = 100
 _NAME = 40  # characters of a function's name: its end tells them apart
 _COLUMNS = ("stale", "loads", "coalesced", "refreshes", "load_errors")
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One figure. tone: "", "good" or "bad"."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
-    link: str = ""
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -138,14 +127,14 @@ def _kept(one: Standing) -> list[Card]:
     if one.held is not None:
         title = {standing.TIERED: "Memory (L1)", standing.FILE: "Files"}.get(one.kind, "Memory")
         entries = f"{figures.count(one.held.entries)} entr{'y' if one.held.entries == 1 else 'ies'}"
-        note = f"of {pages.size(one.held.most_bytes)}, {entries}"
-        cards.append(Card(title, pages.size(one.held.size_bytes), note, link=memory))
+        note = f"of {figures.size(one.held.most_bytes)}, {entries}"
+        cards.append(Card(title, figures.size(one.held.size_bytes), note, link=memory))
     for server in one.servers:
-        most = f"of {pages.size(server.max_memory_bytes)}" if server.max_memory_bytes else "no limit"
+        most = f"of {figures.size(server.max_memory_bytes)}" if server.max_memory_bytes else "no limit"
         note = f"{most}, {figures.count(server.evicted)} evicted"
         title = "Server" if len(one.servers) == 1 else server.name
         tone = "bad" if server.degraded else ""
-        cards.append(Card(title, pages.size(server.used_memory_bytes), note, tone=tone, link=memory))
+        cards.append(Card(title, figures.size(server.used_memory_bytes), note, tone=tone, link=memory))
     return cards
 
 

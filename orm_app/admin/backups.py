@@ -108,7 +108,7 @@ def _row(one: Backup) -> dict[str, Any]:
     return {
         "one": one,
         "link": frame.link("backup", name=one.name),
-        "size": frame.size(one.size_bytes),
+        "size": figures.size(one.size_bytes),
         "ago": _ago(one),
         "tone": {"failed": "bad", "running": "warn"}.get(one.state, tone),
         "verified": verified,
@@ -142,7 +142,7 @@ def _facts(one: Backup) -> list[tuple[str, str]]:
         ("Database", f"{one.database} ({one.engine} {one.server_version})"),
         ("Taken", one.taken_at or figures.NONE),
         ("Took", figures.duration(one.took_s)),
-        ("Size", frame.size(one.size_bytes)),
+        ("Size", figures.size(one.size_bytes)),
         ("Tables", figures.NONE if one.tables is None else f"{one.tables:,}"),
         ("Rows", figures.NONE if one.rows is None else f"{one.rows:,}"),
         ("Directory", os.fspath(one.path.parent)),

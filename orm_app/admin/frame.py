@@ -15,7 +15,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 
-from foundation import figures, roles
+from foundation import roles
 
 View = Callable[[HttpRequest], HttpResponse]
 Found = Callable[[HttpRequest, str], dict[str, Any]]
@@ -28,17 +28,6 @@ TABS = (
     ("migrations", "Migrations"),
     ("backups", "Backups"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One figure. tone: "", "good" or "bad"."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
-    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +106,6 @@ def query(values: Mapping[str, Any]) -> str:
 
 def link(page: str, /, **wanted: Any) -> str:
     return reverse(f"database-admin:{page}") + query(wanted)
-
-
-def size(size_bytes: float | None) -> str:
-    """340 B, 12.3 KiB, 1.2 GiB; a dash for none."""
-    if size_bytes is None:
-        return figures.NONE
-    for unit, bytes_of in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size_bytes >= bytes_of:
-            return f"{size_bytes / bytes_of:.1f} {unit}"
-    return f"{size_bytes:.0f} B"
 
 
 def percent(part: float, whole: float) -> int:

@@ -30,12 +30,12 @@ def found(request: HttpRequest, alias: str) -> dict[str, Any]:
             (one, one.name.replace("_", " "), _TONES[one.level])
             for one in sorted(checkup.findings, key=_rank)
         ],
-        "size": frame.size(checkup.size_bytes),
+        "size": figures.size(checkup.size_bytes),
         "tables": [
             {
                 "name": table.name,
                 "rows": figures.NONE if table.rows is None else f"{table.rows:,}",
-                "size": frame.size(table.size_bytes),
+                "size": figures.size(table.size_bytes),
                 "share": None
                 if table.size_bytes is None
                 else frame.percent(table.size_bytes, checkup.size_bytes or 0),

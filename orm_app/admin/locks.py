@@ -11,11 +11,11 @@ from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from foundation import audit, figures, roles
+from foundation.figures import Card
 from orm_app import asking, health, locks
 from orm_app.locks import Locks, NoSuchSession, Session
 
 from . import frame
-from .frame import Card
 
 _FACTS = {
     "journal_mode": "Journal mode",
@@ -136,7 +136,7 @@ def _facts(seen: Locks) -> Iterator[tuple[str, str]]:
     for name, title in _FACTS.items():
         if name in seen.facts:
             value = seen.facts[name]
-            yield title, frame.size(value) if name == "wal_bytes" else str(value)
+            yield title, figures.size(value) if name == "wal_bytes" else str(value)
     if "is_write_locked" in seen.facts:
         writers = ", ".join(f"{one['pid']} ({one['process']})" for one in seen.facts.get("writers", ()))
         yield (

@@ -9,12 +9,12 @@ from django.db import connections
 from django.http import HttpRequest
 
 from foundation import figures
+from foundation.figures import Card
 from orm_app import pools
 from orm_app.conf import conf
 from orm_app.pools import PoolStats
 
 from . import frame
-from .frame import Card
 
 
 def found(request: HttpRequest, alias: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from foundation import figures
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
 from orm_app import backups, migrate
 from orm_app.backups import Backup, BackupFailed, Plan, Progress
@@ -68,7 +69,7 @@ class _Verbs:
         self._command.document(made.as_dict())
         self._command.line(f"{made.path}")
         self._command.line(
-            f"{_size(made.size_bytes)}, {_rows(made)}, {made.took_s:.1f} s; {_verified(made)}."
+            f"{figures.size(made.size_bytes)}, {_rows(made)}, {made.took_s:.1f} s; {_verified(made)}."
         )
         self._notes(made.detail)
         return OK
@@ -78,12 +79,8 @@ class _Verbs:
             found = backups.every()
         self._command.document({"backups": [one.as_dict() for one in found]})
         columns = ["name", "database", "taken_at", "size", "rows", "verified", "state"]
-        rows = [
-            [one.name, one.alias, one.taken_at, _size(one.size_bytes), one.rows, one.verified, one.state]
-            for one in found
-        ]
-        if rows:
-            self._command.table(columns, rows)
+        if found:
+            self._command.table(columns, [_row(one) for one in found])
         else:
             self._command.line("There are no backups. Make one: `manage.py database backup`.")
         for one in found:
@@ -216,15 +213,9 @@ def _as_document(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _size(size_bytes: int | None) -> str | None:
-    if size_bytes is None:
-        return None
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+def _row(one: Backup) -> list[Any]:
+    size = None if one.size_bytes is None else figures.size(one.size_bytes)
+    return [one.name, one.alias, one.taken_at, size, one.rows, one.verified, one.state]
 
 
 def _rows(made: Backup) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import connections
 
+from foundation import figures
 from foundation.commands import DEGRADED, FAILED, OK, BrainCommand
 from orm_app import checkup_findings, checkups, pools
 from orm_app.checkups import Checkup, Table
@@ -45,7 +46,7 @@ class _Verbs:
         return FAILED if FAILED in codes else DEGRADED if DEGRADED in codes else OK
 
     def _show(self, one: Checkup) -> None:
-        size = f", {_size(one.size_bytes)}" if one.size_bytes is not None else ""
+        size = f", {figures.size(one.size_bytes)}" if one.size_bytes is not None else ""
         self._command.line(f"{one.alias}: {one.engine} {one.version or ''}{size}".rstrip(), style="bold")
         for found in one.findings:
             self._command.line(f"  {found.level:<4}  {found.name}: {found.text}", style=_STYLES[found.level])
@@ -66,15 +67,6 @@ class _Verbs:
 
 
 def _row(table: Table) -> list[Any]:
-    return [table.name, None if table.rows is None else f"{table.rows:,}", _size(table.size_bytes)]
-
-
-def _size(size_bytes: int | None) -> str | None:
-    if size_bytes is None:
-        return None
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    rows = None if table.rows is None else f"{table.rows:,}"
+    size = None if table.size_bytes is None else figures.size(table.size_bytes)
+    return [table.name, rows, size]

@@ -28,6 +28,14 @@ def test_duration__any_length__in_the_unit_that_one_would_say(seconds, told):
 
 
 @pytest.mark.parametrize(
+    ("size_bytes", "told"),
+    [(None, "–"), (340, "340 B"), (2**20, "1.0 MiB"), (3 * 2**30, "3.0 GiB"), (1536 * 2**30, "1.5 TiB")],
+)
+def test_size__any_number_of_bytes__in_the_largest_unit(size_bytes, told):
+    assert figures.size(size_bytes) == told
+
+
+@pytest.mark.parametrize(
     ("part", "told"),
     [(None, "–"), (0, "0 %"), (0.0004, "<0.1 %"), (0.012, "1.2 %"), (0.0996, "10 %"), (1, "100 %")],
 )

@@ -17,6 +17,7 @@ from django.urls import reverse
 from brain_project import overview
 from cache_app import connections as store
 from foundation import roles
+from foundation.figures import Card
 from gateway import board as fleet
 from gateway import issuers, pool, tokens
 from gateway.admin import live
@@ -190,7 +191,7 @@ def test_board__real_processes__read_through_the_real_valkey(
 
 
 # --- the overview ------------------------------------------------------------------------------------------------------
-def cards() -> dict[str, overview.Card]:
+def cards() -> dict[str, Card]:
     return {card.label: card for card in overview._gateway()}
 
 
