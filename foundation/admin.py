@@ -16,7 +16,7 @@ from django.contrib.admin.views.main import ERROR_FLAG, IGNORED_PARAMS
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import DatabaseError, connections, models, transaction
-from django.forms import Form
+from django.forms import Field, Form, MultiWidget
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
@@ -103,6 +103,13 @@ class RoleModelAdmin(ModelAdmin):
                 raise
             raise IncorrectLookupParameters(error) from error
         return shown
+
+    def formfield_for_dbfield(
+        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        name_parts(field)
+        return field
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         # Django shows an action that names no permission to everybody who may look at the list.
@@ -239,6 +246,13 @@ def shortened(identifier: str) -> str:
 def asking(title: str, description: str, submit: str, form: type[Form] | None = None) -> dict[str, Any]:
     """The dialog by which an action asks first: Unfold's `@action(dialog=…)`."""
     return {"title": title, "description": description, "form_class": form, "form_submit_text": submit}
+
+
+def name_parts(field: Field | None) -> None:
+    """Gives each part of a date with its time a name; the label that is seen stands for none of them."""
+    if field is not None and isinstance(field.widget, MultiWidget):
+        for part in field.widget.widgets:
+            part.attrs["aria-label"] = f"{field.label}: {part.attrs.get('placeholder', '')}".lower()
 
 
 def is_part(request: HttpRequest) -> bool:

@@ -223,6 +223,13 @@ class _FollowsPage:
 class TableInline(_FollowsPage, TabularInline):
     hide_title = True
 
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """A column's heading is what is seen of a field's label, and names none of its rows' controls."""
+        formset = super().get_formset(request, obj, **kwargs)
+        for field in formset.form.base_fields.values():
+            field.widget.attrs["aria-label"] = field.label
+        return formset
+
 
 class BlockInline(_FollowsPage, StackedInline):
     collapsible = True

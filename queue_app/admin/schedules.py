@@ -19,7 +19,7 @@ from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminSplitDateTimeWidget
 
 from foundation import audit
-from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, asking, done, shortened
+from foundation.admin import ReadOnlyModelAdmin, RoleModelAdmin, asking, done, name_parts, shortened
 from queue_app import clock, schedules
 from queue_app.models import Firing, Schedule
 
@@ -58,8 +58,13 @@ class ScheduleForm(ModelForm):
 
 
 class BackfillForm(BaseDialogForm):
-    start = SplitDateTimeField(widget=UnfoldAdminSplitDateTimeWidget)
-    end = SplitDateTimeField(widget=UnfoldAdminSplitDateTimeWidget)
+    start = SplitDateTimeField(label="Start", widget=UnfoldAdminSplitDateTimeWidget)
+    end = SplitDateTimeField(label="End", widget=UnfoldAdminSplitDateTimeWidget)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("start", "end"):
+            name_parts(self.fields[name])
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
