@@ -10,10 +10,11 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.conf import settings
+
+from foundation.findings import Finding, Level
 
 from . import browsing, operations, standing, stats_store
 from .backend import BrainCache
@@ -28,21 +29,6 @@ _FRAGMENTED = 1.5  # resident memory of what is used, of a server that uses at l
 _WORTH_BYTES = 64 * 2**20
 _HEARD_S = 2.0  # that a tracker gets to be heard
 _FULL_DISK = 0.05  # 0 to 1 of it that is free
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Finding(NamedTuple):
-    """about: alias and what was looked at. hint: what to do; empty when it is well."""
-
-    level: Level
-    about: str
-    told: str
-    hint: str = ""
 
 
 def examine() -> list[Finding]:

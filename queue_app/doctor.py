@@ -8,10 +8,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from enum import StrEnum
-from typing import NamedTuple
 
 from django.utils import timezone
+
+from foundation.findings import Finding, Level
 
 from . import (
     alerts_told,
@@ -36,21 +36,6 @@ _CLOCK_S = (
 _LATE_S = 60.0  # a backlog that is older than this is worth a word
 _MOST = 1_000  # open jobs whose tasks are looked at
 _MOST_SCHEDULES = 20  # that are named
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Finding(NamedTuple):
-    """about: what was looked at. hint: what to do; empty when it is well."""
-
-    level: Level
-    about: str
-    told: str
-    hint: str = ""
 
 
 def examine() -> list[Finding]:

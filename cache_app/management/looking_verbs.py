@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from cache_app import browsing, doctor, measuring, operations, stats_store
-from cache_app.doctor import Level
 from cache_app.tallies import Tally, by_alias
-from foundation import figures
-from foundation.commands import DEGRADED, FAILED, OK, USAGE, BrainCommand, Failed
+from foundation import figures, findings
+from foundation.commands import FAILED, OK, USAGE, BrainCommand, Failed
 
 from . import asking
 from .asking import add_alias, answered, trace
@@ -150,8 +149,7 @@ class LookingVerbs:
     def doctor(self, **options: Any) -> int:
         found = doctor.examine()
         self._command.table(["level", "about", "told", "hint"], [list(finding) for finding in found])
-        levels = {finding.level for finding in found}
-        return FAILED if Level.ERROR in levels else DEGRADED if Level.WARNING in levels else OK
+        return findings.exit_code(found)
 
 
 def _row(tally: Tally) -> list[Any]:

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from foundation.commands import DEGRADED, FAILED, OK, BrainCommand, Failed
+from foundation import findings
+from foundation.commands import OK, BrainCommand, Failed
 from queue_app import bulk, doctor, queues
-from queue_app.doctor import Level
 from queue_app.management.job_verbs import JobVerbs
 from queue_app.management.tracing import trace
 from queue_app.models import BulkAction
@@ -76,8 +76,7 @@ class QueueVerbs:
     def doctor(self, **options: Any) -> int:
         found = doctor.examine()
         self._command.table(["level", "about", "told", "hint"], [list(finding) for finding in found])
-        levels = {finding.level for finding in found}
-        return FAILED if Level.ERROR in levels else DEGRADED if Level.WARNING in levels else OK
+        return findings.exit_code(found)
 
     def bulk(self, *, stop: UUID | None, **options: Any) -> int:
         if stop is not None:

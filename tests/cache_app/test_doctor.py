@@ -10,8 +10,8 @@ import pytest
 from django.conf import LazySettings
 
 from cache_app import backends, browsing, connections, doctor, keyspace, standing, stats, stats_store
-from cache_app.doctor import Level
 from cache_app.keyspace import Server
+from foundation.findings import Level
 
 INFO = {
     "valkey_version": "9.1.2",

@@ -8,8 +8,8 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from foundation.findings import Finding, Level
 from queue_app import bulk, clock, doctor, firing, notice_channels, queues, schedules, workers
-from queue_app.doctor import Level
 from queue_app.models import BulkAction, Job, Lease, Notice, Schedule, Worker
 from queue_app.selection import Selection
 from queue_app.states import State
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 WHO = {"actor": "ada", "source": "cli"}
 
 
-def found(about: str) -> list[doctor.Finding]:
+def found(about: str) -> list[Finding]:
     return [finding for finding in doctor.examine() if finding.about.startswith(about)]
 
 

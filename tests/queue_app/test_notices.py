@@ -13,6 +13,7 @@ import pytest
 from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 
+from foundation.findings import Level
 from foundation.models import AuditEntry
 from queue_app import (
     alerting,
@@ -264,7 +265,7 @@ def test_delivery__refused_for_good__recorded_with_its_status_told_and_not_tried
     assert len(hook.received) == 1
     told = [found for found in doctor.examine() if found.about == f"alert channel {row.channel}"]
     assert [(one.level, f"the last with: HTTP {status}" in one.told) for one in told] == [
-        (doctor.Level.WARNING, True)
+        (Level.WARNING, True)
     ]
     metrics = {family.name: family.samples for family in alerts_told.families()}
     (sample,) = metrics["brain_queue_notices_given_up"]
