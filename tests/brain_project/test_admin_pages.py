@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.views.defaults import server_error
 
 from brain_project import overview
 from foundation import audit, roles
@@ -154,3 +155,32 @@ def test_overview__an_alert_fires__is_named_and_leads_to_the_list():
     Alert.objects.create(**told, since=moment, fired_at=moment)
     text = client.get("/admin/overview/").content.decode()
     assert re.search(r'href="/admin/queue_app/alert/">.*?brain-bad">1<.*?slow-mail', text, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("role", "address", "status", "told"),
+    [
+        (roles.VIEWER, "/admin/nothing/", 404, "There is nothing at this address"),
+        (roles.VIEWER, "/admin/gateway/tokencut/cut/", 403, "Your role does not allow it."),
+    ],
+)
+def test_error__in_the_admin__a_page_with_an_icon_and_a_way_back(role, address, status, told):
+    answer = client_of(role).get(address)
+    text = answer.content.decode()
+    assert answer.status_code == status
+    assert told in text
+    assert 'rel="icon"' in text  # without, a browser asks for /favicon.ico, which is the gateway's
+    assert 'href="/admin/"' in text
+
+
+def test_error__of_a_form_from_another_session__says_what_to_do():
+    client = Client(enforce_csrf_checks=True)
+    answer = client.post("/admin/login/", {"username": "ann"})
+    assert answer.status_code == 403
+    assert "Load its page again" in answer.content.decode()
+
+
+def test_error__of_ours__a_page_that_needs_nothing():
+    text = server_error(RequestFactory().get("/admin/")).content.decode()
+    assert "Something went wrong on our side" in text
+    assert 'rel="icon"' in text
