@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from cache_app import browsing, operations, standing, stats
 from foundation import audit, roles
+from foundation.pages import query
 
 from . import pages
 
@@ -33,7 +34,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def _done(request: HttpRequest, alias: str) -> HttpResponse:
-    what, back = request.POST.get("what", ""), reverse("cache-admin:ending") + pages.query({"alias": alias})
+    what, back = request.POST.get("what", ""), reverse("cache-admin:ending") + query({"alias": alias})
     if what == "clear":
         _clear(request, alias)
     elif not (names := _names(request.POST.get("names", "")[:_LONGEST])):

@@ -13,6 +13,7 @@ from django.urls import reverse
 from cache_app import browsing, operations, standing
 from cache_app.browsing import Entry, Row
 from foundation import audit, figures, roles
+from foundation.pages import query
 
 from . import pages
 
@@ -30,7 +31,7 @@ def page(request: HttpRequest) -> HttpResponse:
             shown = browsing.page(operations.cache_of(alias), asked["pattern"], asked["version"], cursor)
             rows, following = shown.rows, shown.cursor
         except ValueError:  # a cursor that somebody made up, or of another server
-            return HttpResponseRedirect(request.path + pages.query({"alias": alias, **asked}))
+            return HttpResponseRedirect(request.path + query({"alias": alias, **asked}))
     given = {"alias": alias, **asked}
     return pages.shown(
         request,
@@ -42,9 +43,9 @@ def page(request: HttpRequest) -> HttpResponse:
         asked=asked,
         versions=_versions(asked["version"]),
         rows=None if rows is None else [_row(alias, row) for row in rows],
-        first=pages.query(given) if cursor else "",
-        following=pages.query({**given, "cursor": following}) if following else "",
-        delete=reverse("cache-admin:delete") + pages.query(given),
+        first=query(given) if cursor else "",
+        following=query({**given, "cursor": following}) if following else "",
+        delete=reverse("cache-admin:delete") + query(given),
     )
 
 
@@ -52,7 +53,7 @@ def entry(request: HttpRequest) -> HttpResponse:
     """GET shows, POST deletes it."""
     alias = pages.alias_of(request)
     key, version = request.GET.get("key", ""), request.GET.get("version", "")
-    back = reverse("cache-admin:keys") + pages.query({"alias": alias, "version": version})
+    back = reverse("cache-admin:keys") + query({"alias": alias, "version": version})
     if request.method == "POST":
         if not roles.allows(request.user, roles.OPERATOR):
             raise PermissionDenied
@@ -75,12 +76,12 @@ def delete(request: HttpRequest) -> HttpResponse:
     alias = pages.alias_of(request)
     given = request.POST if request.method == "POST" else request.GET
     pattern, version = given.get("pattern", "").strip()[: browsing.LONGEST_PATTERN], given.get("version", "")
-    back = reverse("cache-admin:keys") + pages.query({"alias": alias, "pattern": pattern, "version": version})
+    back = reverse("cache-admin:keys") + query({"alias": alias, "pattern": pattern, "version": version})
     if request.method == "POST" and pattern:
         with pages.told(request):
             removed = operations.delete_pattern(alias, pattern, version, **audit.by(request, "admin"))
             messages.success(request, f"Deleted {browsing.in_words(removed)} of {alias}.")
-        return HttpResponseRedirect(reverse("cache-admin:keys") + pages.query({"alias": alias}))
+        return HttpResponseRedirect(reverse("cache-admin:keys") + query({"alias": alias}))
     matching = None
     if pattern:
         with pages.told(request):
@@ -111,7 +112,7 @@ def _row(alias: str, row: Row) -> dict[str, Any]:
     address = {"alias": alias, "key": row.key, "version": row.version}
     return {
         "row": row,
-        "link": reverse("cache-admin:entry") + pages.query(address),
+        "link": reverse("cache-admin:entry") + query(address),
         "left": pages.left(row.left_s),
         "size": figures.size(row.memory_bytes or row.size_bytes),
     }

@@ -13,6 +13,7 @@ from cache_app import browsing, operations, slow, standing, stats_store
 from cache_app.conf import conf
 from cache_app.keyspace import Server
 from foundation import figures
+from foundation.pages import query
 
 from . import pages
 
@@ -73,7 +74,7 @@ def _row(alias: str, row: browsing.Row) -> dict[str, Any]:
     address = {"alias": alias, "key": row.key, "version": row.version}
     return {
         "row": row,
-        "link": reverse("cache-admin:entry") + pages.query(address),
+        "link": reverse("cache-admin:entry") + query(address),
         "size": figures.size(row.memory_bytes or row.size_bytes),
         "left": pages.left(row.left_s),
     }

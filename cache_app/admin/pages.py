@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import path
-from django.utils.http import urlencode
 
 from cache_app import operations
 from foundation import figures, roles
 
-View = Callable[[HttpRequest], HttpResponse]
 FOR_EVER = "for ever"
-
-
-def at(address: str, view: View, name: str, role: str = roles.VIEWER) -> Any:
-    """A path of an admin page that needs the role."""
-
-    def guarded(request: HttpRequest) -> HttpResponse:
-        if not roles.allows(request.user, role):
-            raise PermissionDenied
-        return view(request)
-
-    return path(address, admin.site.admin_view(guarded), name=name)
 
 
 def shown(request: HttpRequest, template: str, title: str, status: int = 200, **context: Any) -> HttpResponse:
@@ -53,12 +38,6 @@ def alias_of(request: HttpRequest) -> str:
     if asked not in known:
         raise Http404(f"CACHES has no alias {asked!r} of ours")
     return asked
-
-
-def query(values: Mapping[str, Any]) -> str:
-    """What is empty is left out."""
-    found = urlencode({name: value for name, value in values.items() if value})
-    return f"?{found}" if found else ""
 
 
 @contextmanager

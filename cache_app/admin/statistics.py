@@ -15,6 +15,7 @@ from cache_app.stats import EVENTS
 from cache_app.tallies import Tallies, Tally, by_alias
 from foundation import audit, figures
 from foundation.figures import Card
+from foundation.pages import query
 
 from . import pages
 
@@ -75,8 +76,8 @@ def _section(one: Standing, tally: Tally, tallies: Tallies) -> dict[str, Any]:
     return {
         "alias": one,
         "has_pages": one.kind != standing.UNLISTED,
-        "keys": reverse("cache-admin:keys") + pages.query({"alias": one.alias}),
-        "memory": reverse("cache-admin:memory") + pages.query({"alias": one.alias}),
+        "keys": reverse("cache-admin:keys") + query({"alias": one.alias}),
+        "memory": reverse("cache-admin:memory") + query({"alias": one.alias}),
         "tone": "bad" if one.error else "warn" if one.degraded else "good",
         "cards": [*_counted(tally), *_kept(one), *_connected(one)],
         "namespaces": [_row(namespace, found) for namespace, found in namespaces[:_ROWS]],
@@ -114,8 +115,8 @@ def _counted(tally: Tally) -> list[Card]:
 
 
 def _kept(one: Standing) -> list[Card]:
-    keys = reverse("cache-admin:keys") + pages.query({"alias": one.alias})
-    memory = reverse("cache-admin:memory") + pages.query({"alias": one.alias})
+    keys = reverse("cache-admin:keys") + query({"alias": one.alias})
+    memory = reverse("cache-admin:memory") + query({"alias": one.alias})
     cards = []
     if one.keys is not None:
         note = "" if one.keys_exact else "estimated"

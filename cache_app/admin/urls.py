@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from foundation import roles
+from foundation.pages import at
 
 from . import ending, keys, memory, statistics
-from .pages import at
 
 app_name = "cache-admin"
 urlpatterns = [

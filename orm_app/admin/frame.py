@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import path, reverse
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import urlencode
 
 from foundation import roles
+from foundation.pages import at, query
 
-View = Callable[[HttpRequest], HttpResponse]
 Found = Callable[[HttpRequest, str], dict[str, Any]]
 EVERY_S = 2
 TABS = (
@@ -63,17 +61,6 @@ class Section:
         return [page, at(f"{self.name}/live/", self.live, f"{self.name}-live")] if self.every_s else [page]
 
 
-def at(address: str, view: View, name: str, role: str = roles.VIEWER) -> Any:
-    """A path of an admin page that needs the role."""
-
-    def guarded(request: HttpRequest) -> HttpResponse:
-        if not roles.allows(request.user, role):
-            raise PermissionDenied
-        return view(request)
-
-    return path(address, admin.site.admin_view(guarded), name=name)
-
-
 def shown(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
     """context: `alias` and `section` where the page is one of an alias."""
     context = {"title": title, "updated": timezone.now(), **rights(request), **context}
@@ -96,12 +83,6 @@ def alias_of(request: HttpRequest) -> str:
     if asked not in known:
         raise Http404(f"DATABASES has no alias {asked!r}")
     return asked
-
-
-def query(values: Mapping[str, Any]) -> str:
-    """What is empty is left out."""
-    found = urlencode({name: value for name, value in values.items() if value})
-    return f"?{found}" if found else ""
 
 
 def link(page: str, /, **wanted: Any) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from foundation import roles
+from foundation.pages import at
 
 from . import backups, health, locks, migrations, overview, pools, slow
-from .frame import at
 
 app_name = "database-admin"
 urlpatterns = [

@@ -13,6 +13,7 @@ from cache_app.admin import pages
 from cache_app.backend import BrainCache
 from foundation import roles
 from foundation.models import AuditEntry
+from foundation.pages import query
 from tests.foundation.people import client_of
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +44,7 @@ def files(settings: LazySettings, tmp_path: Path) -> BrainCache:
 
 
 def at(name: str, **wanted: str) -> str:
-    return reverse(f"cache-admin:{name}") + pages.query(wanted)
+    return reverse(f"cache-admin:{name}") + query(wanted)
 
 
 def text(answer: Any) -> str:
