@@ -9,7 +9,7 @@ import pytest
 from django.conf import LazySettings
 
 from cache_app import backends, browsing, doctor, keyspace, operations, slow, standing, stats, stats_store
-from cache_app.doctor import Level
+from foundation.findings import Level
 from tests import servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
