@@ -28,7 +28,7 @@ from . import (
     finding,
     interventions,
     pacing,
-    queues,
+    policies,
     releasing,
     selection,
     states,
@@ -217,11 +217,11 @@ def _lock_workflows(ids: Collection[UUID]) -> None:
 
 # --- what it does ----------------------------------------------------------------------------------------------------
 def _replay(ids: Collection[UUID], row: BulkAction) -> Done:
-    return interventions.replay_many(ids, actor=row.actor, governed=queues.governed_now())
+    return interventions.replay_many(ids, actor=row.actor, governed=policies.governed_now())
 
 
 def _run(ids: Collection[UUID], row: BulkAction) -> Done:
-    return interventions.run_many(ids, actor=row.actor, governed=queues.governed_now())
+    return interventions.run_many(ids, actor=row.actor, governed=policies.governed_now())
 
 
 def _discard(ids: Collection[UUID], row: BulkAction) -> Done:

@@ -20,7 +20,7 @@ from . import (
     offload,
     payload_edit,
     payloads,
-    queues,
+    policies,
     registry,
     secret_fields,
     storing,
@@ -73,7 +73,7 @@ def replay(job: Job, *, actor: Any, source: str, request_id: str | None = None, 
         before = _standing(job)
         if "not_kept" in (job.payload or {}):
             raise NotKept(job)
-        is_governed = queues.is_governed(job.queue)
+        is_governed = policies.is_governed(job.queue)
         if job.state != State.DEAD_LETTER or not interventions.replay(
             job, actor=_name(actor), is_governed=is_governed
         ):

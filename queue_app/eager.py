@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from . import queues, wakeup
+from . import policies, wakeup
 from .inline import InlineWorker
 from .publication import Wakeup
 
@@ -52,5 +52,5 @@ def run(wakeups: Sequence[Wakeup]) -> bool:
 def _run(worker: InlineWorker, told: Wakeup) -> None:
     if told.id != wakeup.LOOK:
         worker.run(told.id)
-    if told.queue in queues.governed():
+    if told.queue in policies.governed():
         worker.hand_out(told.queue)  # which publishes, so that what has its turn comes here

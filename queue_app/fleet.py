@@ -24,7 +24,7 @@ from django.db import DatabaseError, connections
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from . import queues, stats, tenants, turns, wakeup, workers
+from . import policies, queues, stats, tenants, turns, wakeup, workers
 from .autoscale import Autoscaler, Sight
 from .conditions import backlog, is_due
 from .conf import conf
@@ -180,7 +180,7 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
     Raises DatabaseError. A broker that does not answer counts as empty: the ledger's jobs are known without it.
     """
     chosen = set(names) or queues.consumable()
-    paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
+    paused = {name for name, queue in policies.by_name(fresh=True).items() if queue.paused}
     chosen -= paused
     held_back, paused_jobs = _held_back(chosen), tenants.paused_jobs()
     due = (
@@ -205,7 +205,7 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
 def _held_back(names: Collection[str]) -> set[str]:
     """Those whose jobs wait for their limits while slots are free: more workers would wait with them."""
     slots = workers.slots()
-    limited = (name for name in names if name in queues.with_few_turns() and turns.is_awaited(name))
+    limited = (name for name in names if name in policies.with_few_turns() and turns.is_awaited(name))
     # The governor gives turns to all slots and a few more, where the limits let it.
     return {
         name for name in limited if sum(held.jobs for held in turns.held(name).values()) < slots.get(name, 0)

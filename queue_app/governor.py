@@ -21,7 +21,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from . import clock, fairness, limiting, queues, quotas, turns, wakeup, workers
+from . import clock, fairness, limiting, policies, quotas, turns, wakeup, workers
 from .conf import conf
 from .fairness import Claimant
 from .limiting import Rate
@@ -69,11 +69,11 @@ class Governor:
         now = time.monotonic()
         with self._lock:
             asked, self._asked = self._asked, set()
-        known = queues.known()
+        known = policies.known()
         wanted = asked | {name for name, at in self._next.items() if at <= now}
         for name in sorted(wanted):
             self._next[name] = now + _AGAIN_S  # should the database be away in between
-            if name in queues.governed():
+            if name in policies.governed():
                 wait_s = hand_out(known[name], slots=self._slots_of(name)).wait_s
             else:
                 wait_s = None
@@ -90,7 +90,7 @@ class Governor:
 def let_go_of_unlimited() -> None:
     """What waits for turns in queues that have no limits any more goes to the workers as any other job."""
     for name in turns.queues():
-        if name not in queues.governed():
+        if name not in policies.governed():
             while turns.let_go(name):
                 pass
 

@@ -20,7 +20,7 @@ from django.db import DatabaseError, connections, transaction
 
 from foundation import request_id as request_ids
 
-from . import async_loop, governor, ledger, limits, lineage, performing, queues, registry, workers
+from . import async_loop, governor, ledger, limits, lineage, performing, policies, queues, registry, workers
 from .conf import conf
 from .models import Worker
 from .registry import UnknownTask
@@ -67,7 +67,7 @@ class InlineWorker:
         self.id = UUID(int=0)
 
     def __enter__(self) -> InlineWorker:
-        queues.policies(fresh=True)
+        policies.by_name(fresh=True)
         self.register()
         return self
 
@@ -85,7 +85,7 @@ class InlineWorker:
     def run(self, job_id: UUID) -> Ran | None:
         """Run this job; None when it is not to be had: over, held by another, not due, or without a turn."""
         self._keep_lease()
-        claimed = ledger.exchange(self.id, [job_id], [], governed=queues.governed())[0]
+        claimed = ledger.exchange(self.id, [job_id], [], governed=policies.governed())[0]
         if not claimed:
             return None
         job, heard = claimed[0], list[BaseException]()
@@ -98,8 +98,8 @@ class InlineWorker:
 
     def hand_out(self, queue: str) -> int:
         """Turns of a queue with limits, as for one worker with one slot. How many."""
-        known = queues.known().get(queue)
-        if known is None or queue not in queues.governed():
+        known = policies.known().get(queue)
+        if known is None or queue not in policies.governed():
             return 0
         return governor.hand_out(known, slots=1).granted
 
@@ -200,6 +200,6 @@ def _soft_limit(run: Run) -> tuple[float | None, bool]:
         task = registry.find(run.name)
     except UnknownTask:  # it will be parked
         return None, False
-    queue = queues.known().get(run.queue)
+    queue = policies.known().get(run.queue)
     found = limits.resolve(task, queue, soft_s=conf().SOFT_TIME_LIMIT_S, hard_s=conf().TIME_LIMIT_S)
     return found.soft_s, task.is_async

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import clock, lineage, payloads, queues, selection, states, storing, unique, wakeup
+from . import clock, lineage, payloads, policies, queues, selection, states, storing, unique, wakeup
 from .broker import handlers
 from .conf import conf
 from .models import Delivery, Job, Queue
@@ -115,7 +115,7 @@ def _common(task: Task, options: Options, terms: Unique | None) -> dict[str, Any
     delivery = policy.delivery or str(Delivery.LEDGER)
     since = clock.now() if delivery == Delivery.LEDGER and _is_timed(options, terms) else now
     run_after = _run_after(options, terms, since)
-    turn = queues.first_turn(policy, is_due=run_after is None)
+    turn = policies.first_turn(policy, is_due=run_after is None)
     return {
         "name": task.name,
         "queue": policy.name,

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from . import statements
+from . import releasing, statements
 from .conditions import DEAD, RUNS
 from .fingerprints import fingerprint
 from .models import Job
@@ -72,7 +72,7 @@ def exchange(
             claimed, accepted = exchange_()
             note_fingerprints({id: text for id, text in dead.items() if id in accepted})
             if steps:
-                _releasing().note_all(steps, accepted)
+                releasing.note_all(steps, accepted)
     return claimed, accepted
 
 
@@ -82,7 +82,7 @@ def finish(worker: UUID, end: End, workflow: UUID | None) -> bool:
     with connection.cursor() as cursor:
         accepted = statements.of(connection.vendor).finish(cursor, worker, [end])
     if steps:
-        _releasing().note_all(steps, accepted)
+        releasing.note_all(steps, accepted)
     return bool(accepted)
 
 
@@ -123,11 +123,5 @@ def _steps_of(ends: Sequence[End], members: Mapping[UUID, UUID]) -> dict[UUID, d
     for end in moves:
         steps.setdefault(members[end.id], {})[end.id] = State(end.state)
     if steps:
-        _releasing().lock(steps)
+        releasing.lock(steps)
     return steps
-
-
-def _releasing() -> Any:
-    from . import releasing  # which stands on queues, on tasks, and so on the runs that end here
-
-    return releasing

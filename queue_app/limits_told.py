@@ -7,7 +7,7 @@ from typing import NamedTuple
 from . import quotas, turns
 from .limiting import Rate
 from .models import Queue, Tenant
-from .queues import has_limits
+from .policies import has_limits
 
 
 class Use(NamedTuple):

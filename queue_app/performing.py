@@ -17,7 +17,7 @@ from billiard.common import terminate_handler_fired
 from foundation import request_id as request_ids
 from orm_app import work
 
-from . import failures, payloads, queues, registry, retry, watchdog
+from . import failures, payloads, policies, registry, retry, watchdog
 from .conf import conf
 from .runs import Cancelled, FencedOut, Run
 from .statements import End
@@ -144,9 +144,9 @@ def _decision(run: Run, error: BaseException) -> retry.Decision:
 
 def _backoff(run: Run) -> tuple[float, float]:
     """Base and longest wait in seconds: the task's, else the queue's, else the conf's."""
-    policies: list[Any] = [registry.find(run.name)]
-    queue = queues.policies().get(run.queue)
-    policies += [queue] if queue else []
-    base_s = next((p.backoff_base_s for p in policies if p.backoff_base_s is not None), conf().BACKOFF_BASE_S)
-    max_s = next((p.backoff_max_s for p in policies if p.backoff_max_s is not None), conf().BACKOFF_MAX_S)
+    set_by: list[Any] = [registry.find(run.name)]
+    queue = policies.by_name().get(run.queue)
+    set_by += [queue] if queue else []
+    base_s = next((p.backoff_base_s for p in set_by if p.backoff_base_s is not None), conf().BACKOFF_BASE_S)
+    max_s = next((p.backoff_max_s for p in set_by if p.backoff_max_s is not None), conf().BACKOFF_MAX_S)
     return base_s, max_s

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from foundation import audit
 
-from . import interventions, queues, wakeup
+from . import interventions, policies, wakeup
 from .models import Job
 
 
@@ -27,7 +27,7 @@ def run_now(
     with transaction.atomic():
         before = _time(job)
         name = "system" if actor is None else str(actor)
-        done = interventions.run_many([job.id], actor=name, governed=queues.governed_now())
+        done = interventions.run_many([job.id], actor=name, governed=policies.governed_now())
         job.refresh_from_db()
         if not done.jobs:
             raise NotLater(job)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from foundation import audit
 
-from . import quotas, registry
+from . import policies, quotas, registry
 from .broker import topology
 from .conf import conf
-from .models import Delivery, Job, Queue, Tenant
-from .states import Turn
+from .models import Job, Queue, Tenant
 
-_known: tuple[float, dict[str, Queue]] = (float("-inf"), {})
-_governed = frozenset[str]()  # of what is known
-_with_few_turns = frozenset[str]()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LIMITS = (
     "is_fair", "max_concurrency", "rate_count", "rate_period_s", "rate_burst",
@@ -75,74 +70,6 @@ def check_name(name: str) -> None:
         )
 
 
-def policies(*, fresh: bool = False) -> dict[str, Queue]:
-    """Every queue's row by name, at most QUEUE_REFRESH_S old; from the database when `fresh`.
-
-    While the database is away the last answer stands: how a run failed must not depend on it.
-    """
-    global _known, _governed, _with_few_turns
-    now = time.monotonic()
-    if fresh or now - _known[0] > conf().QUEUE_REFRESH_S:
-        try:
-            _known = (now, {queue.name: queue for queue in Queue.objects.all()})
-            _governed = frozenset(name for name, queue in _known[1].items() if has_limits(queue))
-            _with_few_turns = frozenset(name for name in _governed if _is_limited(_known[1][name]))
-        except DatabaseError:
-            if fresh or not _known[1]:
-                raise
-    return _known[1]
-
-
-def known() -> dict[str, Queue]:
-    """Every queue's row as this process saw it last, without asking the database. A worker looks all the time."""
-    return _known[1]
-
-
-def governed() -> frozenset[str]:
-    """The queues with limits as this process saw them last, without asking the database."""
-    return _governed
-
-
-def governed_now() -> frozenset[str]:
-    """The same, at most QUEUE_REFRESH_S old: for processes that do not look all the time, as a site's or a command's."""
-    policies()
-    return _governed
-
-
-def with_few_turns() -> frozenset[str]:
-    """Those of `governed` with a limit: a worker must not hold a turn that another could use, nor save starts up."""
-    return _with_few_turns
-
-
-def _is_limited(queue: Queue) -> bool:
-    limits = (queue.max_concurrency, queue.rate_count, queue.tenant_concurrency, queue.tenant_rate_count)
-    return any(limit is not None for limit in limits)
-
-
-def has_limits(queue: Queue) -> bool:
-    """Whether its jobs wait for their turns: it is fair, or something limits it. Broker delivery knows neither."""
-    return (queue.is_fair or _is_limited(queue)) and queue.delivery != Delivery.BROKER
-
-
-def is_governed(name: str) -> bool:
-    """As `has_limits`, of the queue of this name; False when it has no row."""
-    queue = policies().get(name)
-    return queue is not None and has_limits(queue)
-
-
-def first_turn(queue: Queue, *, is_due: bool) -> int:
-    """Of a new job, as its column takes it."""
-    if not has_limits(queue):
-        return int(Turn.NONE)
-    return int(Turn.WAITS if is_due else Turn.LATER)
-
-
-def forget() -> None:
-    """The next question goes to the database: a queue was made or changed here."""
-    global _known
-    _known = (float("-inf"), _known[1])
-
-
 def create_queue(
     name: str,
     *,
@@ -157,7 +84,7 @@ def create_queue(
     policy = {"max_retries": max_retries, "backoff_base_s": backoff_base_s, "backoff_max_s": backoff_max_s}
     with transaction.atomic():
         queue, made = Queue.objects.get_or_create(name=name, defaults=policy)
-        forget()
+        policies.forget()
         if made:
             audit.record(actor=actor, action="queue.create", target=queue, after=policy, source=source)
     return queue
@@ -165,7 +92,7 @@ def create_queue(
 
 def find(name: str) -> Queue:
     """The queue's row, made on first use when code declares it. Raises UnknownQueue."""
-    queue = policies().get(name) or policies(fresh=True).get(name)
+    queue = policies.by_name().get(name) or policies.by_name(fresh=True).get(name)
     if queue is not None:
         return queue
     if name in declared():
@@ -204,7 +131,7 @@ def configure(
             vars(queue).update(changes)
             _check(queue)
             Queue.objects.filter(name=name).update(**changes)
-            forget()
+            policies.forget()
             trace = {"actor": actor, "source": source, "request_id": request_id, "ip": ip}
             audit.record(action="queue.configure", target=queue, before=before, after=changes, **trace)
     return queue
@@ -212,7 +139,7 @@ def configure(
 
 def check_tenants(queue: Queue, limits: Mapping[str, Any]) -> None:
     """A queue without limits hands out no turns, so it would let the jobs of a paused tenant run. Raises BadLimit."""
-    if not has_limits(queue) or has_limits(Queue(**limits)):
+    if not policies.has_limits(queue) or policies.has_limits(Queue(**limits)):
         return
     is_limited = Q(paused=True) | Q(max_concurrency__isnull=False) | Q(rate_count__isnull=False)
     names = list(Tenant.objects.filter(is_limited, queue=queue.name).values_list("name", flat=True)[:3])
@@ -244,7 +171,7 @@ def delete(
         policy = {field: getattr(queue, field) for field in EDITABLE}
         audit.record(actor=actor, action="queue.delete", target=queue, before=policy, **trace)
         queue.delete()
-        forget()
+        policies.forget()
 
 
 def _check(queue: Queue) -> None:

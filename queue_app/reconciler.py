@@ -21,8 +21,8 @@ from . import (
     finding,
     governor,
     leases,
+    policies,
     publication,
-    queues,
     recovery,
     releasing,
     retention,
@@ -110,7 +110,7 @@ class Reconciler:
 
     def _look_after_turns(self) -> None:
         """A queue that has just got limits has jobs without turns, and other processes store some until they know."""
-        now, governed = time.monotonic(), queues.governed()
+        now, governed = time.monotonic(), policies.governed()
         self._limited = {name: self._limited.get(name, now + _ADOPT_S) for name in governed}
         for name, until in self._limited.items():
             if now <= until:
@@ -149,7 +149,7 @@ def release_lost() -> None:
 
 def publish_due() -> None:
     """Tell the broker about jobs whose time has come, and again about those whose messages it has lost."""
-    governed = queues.governed()
+    governed = policies.governed()
     for _ in range(_BATCHES):  # a queue whose limits were lifted may have a long backlog
         found = publication.due(governed)
         if not _publish(found):
@@ -190,7 +190,7 @@ class Pruning:
     def __init__(self, at_least_s: float, *, is_thorough: bool) -> None:
         self._left = deque(
             (name, state, keep_s, None if is_thorough else _newest_old(keep_s))
-            for name, policy in queues.policies().items()
+            for name, policy in policies.by_name().items()
             for state, keep_s in _kept_s(policy, at_least_s).items()
         )
         self._gone = Counter[str]()

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from . import clock, composition, queues, wakeup
+from . import clock, composition, policies, wakeup
 from .clock import Clock
 from .composition import Counts, Role, Standing
 from .models import Job, JobEvent, Member, Workflow
@@ -156,7 +156,7 @@ def _let_go(members: Sequence[Member]) -> None:
 
 def _due(jobs: Sequence[UUID]) -> list[Wakeup]:
     # A site's process cancels, a child of the pool ends jobs by `job.atomic()`: neither looks at the limits by itself.
-    governed = queues.governed_now()
+    governed = policies.governed_now()
     found: list[Wakeup] = []
     for part in parts(jobs):
         held = _held(part).select_for_update().values_list("id", "queue", "priority")

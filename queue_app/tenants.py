@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from foundation import audit
 
-from . import clock, queues, quotas, turns
+from . import clock, policies, queues, quotas, turns
 from .clock import Clock
 from .conditions import backlog
 from .models import Job, Queue, Tenant
@@ -79,7 +79,7 @@ def configure(
             row = Tenant(queue_id=queue, name=name)
         before = {key: getattr(row, key) for key in changes}
         quotas.check({key: changes.get(key, getattr(row, key)) for key in EDITABLE})
-        if not queues.has_limits(policy):
+        if not policies.has_limits(policy):
             queues.configure(queue, is_fair=True, **trace)
         if before != changes or row.pk is None:
             # The governor may have made the row meanwhile, and has columns of its own in it.
@@ -107,7 +107,7 @@ def is_limited(row: Tenant) -> bool:
 def paused_jobs() -> Q:
     """The jobs of paused tenants: they may wait, as those of a paused queue. Empty, and so false, when there is none."""
     names: dict[str, list[str]] = {}
-    rows = Tenant.objects.filter(paused=True, queue__in=queues.governed_now())
+    rows = Tenant.objects.filter(paused=True, queue__in=policies.governed_now())
     for queue, name in rows.values_list("queue", "name"):
         names.setdefault(queue, []).append(name)
     found = Q()

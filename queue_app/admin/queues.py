@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 
 from foundation import audit, figures
 from foundation.admin import RoleModelAdmin, asking, done
-from queue_app import clock, limits_told, queues, quotas, stats
+from queue_app import clock, limits_told, policies, queues, quotas, stats
 from queue_app.conf import conf
 from queue_app.models import Queue
 
@@ -123,7 +123,7 @@ class QueueAdmin(RoleModelAdmin):
     @display(description="limits in use")
     @cells.once
     def in_use(self, queue: Queue) -> str:
-        if not queue.pk or not queues.has_limits(queue):
+        if not queue.pk or not policies.has_limits(queue):
             return "-"
         use = limits_told.in_use(queue.name)
         return f"{limits_told.of_queue(queue)}: {use.held} in use, {use.waiting} wait"

@@ -39,7 +39,7 @@ def store_call(call: Call) -> None:
     """
     from django.db import transaction
 
-    from queue_app import clock, lineage, payloads, queues, storing, wakeup
+    from queue_app import clock, lineage, payloads, policies, queues, storing, wakeup
     from queue_app.conf import conf
     from queue_app.publication import Wakeup
 
@@ -49,7 +49,7 @@ def store_call(call: Call) -> None:
     run_after = _moment(headers.get("eta"))
     run_after = run_after if run_after and run_after > clock.now() else None
     policy = queues.find(queue)
-    turn = queues.first_turn(policy, is_due=run_after is None)
+    turn = policies.first_turn(policy, is_due=run_after is None)
     common = {
         "name": name,
         "queue": policy.name,
@@ -75,9 +75,9 @@ def store_call(call: Call) -> None:
 
 
 def _of(queue: str) -> str:
-    from queue_app import queues
+    from queue_app import policies
 
-    found = queues.policies().get(queue)
+    found = policies.by_name().get(queue)
     return found.delivery if found else ""
 
 

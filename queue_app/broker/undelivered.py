@@ -17,7 +17,7 @@ from celery import current_app
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps, loads
 
-from queue_app import queues, wakeup
+from queue_app import policies, wakeup
 from queue_app.models import Job
 from queue_app.states import State
 from queue_app.transport import parked
@@ -48,7 +48,7 @@ class Undelivered:
         if not topology.is_rabbitmq_url(str(current_app.conf.broker_write_url)):
             return
         with wakeup.connection() as broker:
-            for name in queues.policies():
+            for name in policies.by_name():
                 self._empty(broker, name)
 
     def _empty_given_up(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from foundation.commands import USAGE, BrainCommand, Failed
-from queue_app import queues
+from queue_app import policies, queues
 from queue_app.management.tracing import trace
 from queue_app.models import Delivery, Queue
 
@@ -64,7 +64,7 @@ class PolicyVerb:
             if new or changes:
                 raise Failed("--delete goes alone", code=USAGE)
             return self._delete(name, yes)
-        if new and name in queues.policies(fresh=True):
+        if new and name in policies.by_name(fresh=True):
             raise Failed(f"there is a queue {name!r}", "nothing was changed; leave out --new", USAGE)
         with _told():
             found = self._changed(name, changes, new=new)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queue_app import eager as eager_mode
-from queue_app import queues, wakeup
+from queue_app import policies, wakeup
 from queue_app.broker import publishing
 from queue_app.broker.descriptions import HEADER
 from queue_app.publication import Wakeup
@@ -49,7 +49,7 @@ def no_broker() -> Iterator[Published]:
     def keep(self: Any, producer: Any, name: str, message: Any, options: dict[str, Any], event: Any) -> None:
         published.messages.append((message[0][HEADER]["queue"], name, message[0]["id"]))
 
-    queues.forget()  # rows of the test before went with its transaction
+    policies.forget()  # rows of the test before went with its transaction
     with wakeup.taken_by(published.take), replaced(publishing.Sender, "_tell_and_send", keep):
         yield published
 
@@ -60,6 +60,6 @@ def eager() -> Iterator[None]:
 
     In a TestCase nothing commits: there Django's `captureOnCommitCallbacks(execute=True)` is where they run.
     """
-    queues.forget()
+    policies.forget()
     with wakeup.taken_by(eager_mode.run):
         yield

@@ -15,7 +15,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 
-from queue_app import conditions, intake, publication, queues, reconciler, wakeup
+from queue_app import conditions, intake, policies, publication, queues, reconciler, wakeup
 from queue_app.clock import Clock
 from queue_app.governor import adopt, let_go_of_unlimited
 from queue_app.inline import InlineWorker, Ran
@@ -109,7 +109,7 @@ def perform(
         if job.delivery != "ledger":
             raise ValueError(f"queue {job.queue!r} has broker delivery: there is no row to be run")
         worker = stack.enter_context(InlineWorker("perform"))
-        turn = Turn.HAS if job.queue in queues.governed() else Turn.NONE
+        turn = Turn.HAS if job.queue in policies.governed() else Turn.NONE
         Job.objects.filter(id=job.id, state__in=WAITING).update(attempt=attempt - 1, turn=turn)
         make_due(job.id)
         ran = worker.run(job.id)
@@ -178,7 +178,7 @@ class _Drain:
 
     def _due(self) -> UUID | None:
         """Without the turns that the database does not see: a claim is what decides."""
-        governed = queues.governed()
+        governed = policies.governed()
         waits = self._open().filter(conditions.is_due(), turn__in=(Turn.NONE, Turn.HAS))
         if governed:
             waits = waits.exclude(queue__in=governed, turn=Turn.NONE)
@@ -188,7 +188,7 @@ class _Drain:
         """What a leader does for the workers: take back what was lost, and hand out turns. Whether it may have helped."""
         reconciler.release_lost()
         let_go_of_unlimited()
-        governed = queues.governed()
+        governed = policies.governed()
         later = conditions.waiting().filter(conditions.is_due(), turn=Turn.LATER)
         later.exclude(queue__in=governed).update(turn=Turn.NONE)
         mine = [name for name in sorted(governed) if self._queue in (None, name)]
@@ -212,7 +212,7 @@ class _Drain:
 
     def _open(self) -> QuerySet[Job]:
         """What this drain may run at all."""
-        paused = [name for name, policy in queues.policies().items() if policy.paused]
+        paused = [name for name, policy in policies.by_name().items() if policy.paused]
         waits = (
             self._of_queue(conditions.waiting()).exclude(queue__in=paused).exclude(id__in=self._passed_over)
         )

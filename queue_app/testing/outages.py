@@ -11,7 +11,7 @@ from typing import Any
 from celery import current_app
 from django.db import connections, transaction
 
-from queue_app import publication, queues, wakeup
+from queue_app import policies, publication, wakeup
 from queue_app.broker.publishing import Sender
 
 from .broker import TELL_AND_SEND
@@ -49,7 +49,7 @@ def broker_down() -> Iterator[None]:
 
 def publish_due() -> int:
     """Publish what is due and was not published, as a worker does every RECONCILE_S. How many wake-ups; 0 when refused."""
-    found = publication.due(queues.governed())
+    found = publication.due(policies.governed())
     return len(found) if found and wakeup.publish(found) else 0
 
 

@@ -20,7 +20,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from django.db import DatabaseError, connections
 
-from queue_app import alerting, firing, queues, reconciler, wakeup, workers
+from queue_app import alerting, firing, policies, queues, reconciler, wakeup, workers
 from queue_app.broker import celery_task, recording, topology
 from queue_app.broker.recorder import Recorder
 from queue_app.broker.undelivered import Undelivered
@@ -97,7 +97,7 @@ class Membership(bootsteps.StartStopStep):
     def _enter(self, worker: Any, ending: Ending) -> None:
         for name in queues.declared():
             queues.find(name)
-        queues.policies(fresh=True)
+        policies.by_name(fresh=True)
         self._take_up(worker, getattr(worker, "given_queues", None) or queues.consumable())
         began = time.monotonic()
         engine = Engine(
@@ -107,7 +107,7 @@ class Membership(bootsteps.StartStopStep):
             call_soon=lambda act, *arguments: worker.consumer.call_soon(act, *arguments),
         )
         engine.renewed(began)
-        engine.window.is_shared = not queues.with_few_turns().isdisjoint(_consumed(worker.app))
+        engine.window.is_shared = not policies.with_few_turns().isdisjoint(_consumed(worker.app))
         engine.runner = _runner(engine, worker)
         engine.start()
         strategy.serve(engine)
@@ -168,7 +168,7 @@ class Membership(bootsteps.StartStopStep):
         if workers.beat(engine.worker_id, consumed, running, stuck=stuck, memory_bytes=taken, ended=ended):
             engine.renewed(began)
             engine.window.slots = _slots(worker)
-            engine.window.is_shared = not queues.with_few_turns().isdisjoint(consumed)
+            engine.window.is_shared = not policies.with_few_turns().isdisjoint(consumed)
             self._obey(worker, workers.heard(engine.worker_id))
             return
         old, new = engine.worker_id, self._register(worker)
@@ -239,7 +239,7 @@ class QueueFollower(bootsteps.StartStopStep):
             duty.stop()
 
     def _look(self, consumer: Any) -> None:
-        paused = {name for name, queue in queues.policies(fresh=True).items() if queue.paused}
+        paused = {name for name, queue in policies.by_name(fresh=True).items() if queue.paused}
         consumed = set(_consumed(consumer.app))
         if getattr(consumer.controller, "queue_asked", "") == Asked.QUIET:
             paused |= consumed

@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections
 
-from queue_app import ledger, publication, queues, recovery
+from queue_app import ledger, policies, publication, recovery
 from queue_app.conf import conf
 from queue_app.runs import Run
 from queue_app.statements import Claimed, End
@@ -229,7 +229,7 @@ class Engine:
         ends = [entry.end for entry in open_]
         members = {entry.run.id: entry.run.workflow for entry in open_ if entry.run.workflow is not None}
         claimed: list[Claimed] = []
-        governed = queues.governed()
+        governed = policies.governed()
         if messages or ends:
             ids = [message.id for message in messages]
             claimed, accepted = self._exchange(ids, ends, members, governed)
@@ -361,7 +361,7 @@ class Engine:
         )
         if run.suspect:
             self._suspect_runs = False
-        if run.queue in queues.governed():
+        if run.queue in policies.governed():
             self.on_turns({run.queue})
         message = self._messages.pop(run.id, None)
         if message is not None:

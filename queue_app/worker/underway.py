@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from celery.exceptions import TimeLimitExceeded
 
-from queue_app import limits, queues, registry
+from queue_app import limits, policies, registry
 from queue_app.conf import conf
 from queue_app.limits import Limits
 from queue_app.models import Queue
@@ -73,12 +73,12 @@ _found: tuple[dict[str, Queue], dict[tuple[str, str], Limits]] = ({}, {})
 def limits_of(run: Run) -> Limits:
     """The run's limits. Never asks the database: it is called on Celery's loop too."""
     global _found
-    policies = queues.known()
-    if _found[0] is not policies:
-        _found = policies, {}
+    known = policies.known()
+    if _found[0] is not known:
+        _found = known, {}
     found = _found[1].get((run.name, run.queue))
     if found is None:
-        found = _found[1][run.name, run.queue] = _resolved(run, policies.get(run.queue))
+        found = _found[1][run.name, run.queue] = _resolved(run, known.get(run.queue))
     return found
 
 

@@ -22,7 +22,7 @@ from django.db import connection
 from django.utils import timezone
 
 from foundation.models import AuditEntry
-from queue_app import queues, registry, task
+from queue_app import policies, registry, task
 from queue_app.models import Firing, Job, JobEvent, Lease, Queue, Schedule, Turns, Worker
 from tests import warm
 from tests.foundation.databases import default_database
@@ -172,7 +172,7 @@ def own_queue(prefix: str) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def forget_queues() -> None:
     """Their rows went with the last test's transaction."""
-    queues.forget()
+    policies.forget()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])

@@ -15,18 +15,19 @@ from django.apps import apps
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from queue_app import (
+from queue_app import (  # fmt: skip
     alert_rules,
     alerting,
     alerts_told,
     clock,
     notices,
+    policies,
     queues,
     schedules,
     silences,
     tenants,
     workers,
-)  # fmt: skip
+)
 from queue_app.broker import stream
 from queue_app.models import Alert, AlertRule, Job, Notice, Schedule, Silence
 from queue_app.states import State
@@ -218,7 +219,7 @@ def test_look__database_clock_was_set_back_an_hour__looks_on_and_counts_from_now
 
 def test_look__twenty_queues_and_rules__as_many_statements_as_one(monkeypatch):
     def statements() -> int:
-        queues.policies(fresh=True)
+        policies.by_name(fresh=True)
         monkeypatch.setattr(clock, "_last", None)
         clock.now()  # what a process knows for a while is known while the look is counted
         with CaptureQueriesContext(connection) as seen:

@@ -24,6 +24,7 @@ from queue_app import (
     enqueue_workflow,
     finding,
     ledger,
+    policies,
     promoting,
     queues,
     reconciler,
@@ -263,14 +264,14 @@ def test_bulk__queue_with_limits__they_stand_in_line(sent: list[Wakeup]) -> None
     jobs = enqueue_many(QUEUE, [{}] * 3)
     die(*jobs)
     queues.configure(QUEUE, max_concurrency=1, **WHO)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
     sent.clear()
     bulk.start("replay", Selection(), **WHO)
     work_off()
     assert set(Job.objects.values_list("state", "turn")) == {("PENDING", 2)}
     assert not [message for message in sent if message.id in {job.id for job in jobs}]
     queues.configure(QUEUE, max_concurrency=None, **WHO)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
 
 
 @pytest.mark.parametrize("action", ["melt", ""])
@@ -311,9 +312,9 @@ def test_run_now__process_that_has_not_looked_at_the_limits__stands_in_line(
 ) -> None:
     job = enqueue(QUEUE, {}, delay=600)
     queues.configure(QUEUE, max_concurrency=1, **WHO)
-    monkeypatch.setattr(queues, "_governed", frozenset())  # as of a site that has enqueued nothing yet
-    queues.forget()
+    monkeypatch.setattr(policies, "_governed", frozenset())  # as of a site that has enqueued nothing yet
+    policies.forget()
     promoting.run_now(job, **WHO)
     assert Job.objects.get(id=job.id).turn == 2
     queues.configure(QUEUE, max_concurrency=None, **WHO)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)

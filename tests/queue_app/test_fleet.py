@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from queue_app import enqueue_many, queues, tenants, wakeup, workers
+from queue_app import enqueue_many, policies, queues, tenants, wakeup, workers
 from queue_app import fleet as fleets
 from queue_app.autoscale import Autoscaler, Goal, Sight
 from queue_app.fleet import Fleet, sight_of
@@ -200,7 +200,7 @@ def test_sight_of__jobs_that_more_workers_could_not_run__do_not_count(empty_valk
     queues.find("traces")
     rate = {"rate_count": 1, "rate_period_s": 3600.0}
     limited = queues.configure("traces", **rate, actor=None, source="system")
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
     enqueue_many(tasks.trace, [{"file": str(file), "number": n} for n in range(3)], tenant="a")
     assert hand_out(limited, slots=2).granted == 1
     Job.objects.update(created_at=timezone.now() - timedelta(hours=1))

@@ -25,6 +25,7 @@ from queue_app import (
     interventions,
     ledger,
     limits_told,
+    policies,
     publication,
     queues,
     recovery,
@@ -146,7 +147,7 @@ def site(monkeypatch: pytest.MonkeyPatch, told: None) -> Iterator[Site]:
 def limit(**limits: Any) -> Queue:
     queues.find(NAME)
     queue = queues.configure(NAME, actor=None, source="system", **limits)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
     return queue
 
 
@@ -185,13 +186,13 @@ def test_concurrency__a_claim_without_a_turn__is_refused_whatever_the_message_sa
     queue = limit(max_concurrency=1)
     new = store(3)
     ids = [job.id for job in old + new]
-    assert ledger.exchange(worker.id, ids, [], governed=queues.governed()) == ([], set())
+    assert ledger.exchange(worker.id, ids, [], governed=policies.governed()) == ([], set())
     assert hand_out(queue, slots=4).granted == 1
     assert hand_out(queue, slots=4).granted == 0
-    (claimed,), _ = ledger.exchange(worker.id, ids, [], governed=queues.governed())
+    (claimed,), _ = ledger.exchange(worker.id, ids, [], governed=policies.governed())
     assert hand_out(queue, slots=4).granted == 0
     ledger.exchange(
-        worker.id, [], [End(claimed.id, claimed.fence, State.COMPLETED, 1)], governed=queues.governed()
+        worker.id, [], [End(claimed.id, claimed.fence, State.COMPLETED, 1)], governed=policies.governed()
     )
     assert hand_out(queue, slots=4).granted == 1
 
@@ -201,11 +202,11 @@ def test_concurrency__workers_die_with_turns__the_turns_come_back() -> None:
     queue = limit(max_concurrency=2)
     jobs = store(4)
     assert hand_out(queue, slots=4).granted == 2
-    claimed, _ = ledger.exchange(worker.id, [job.id for job in jobs], [], governed=queues.governed())
+    claimed, _ = ledger.exchange(worker.id, [job.id for job in jobs], [], governed=policies.governed())
     assert len(claimed) == 2
     workers.leave(worker.id)
     recovery.release(worker.id, (), max_crashes=3, reason="worker lost")
-    assert publication.due(queues.governed()) == []  # they wait for turns again
+    assert publication.due(policies.governed()) == []  # they wait for turns again
     assert not Job.objects.filter(turn=Turn.HAS).exists()
     assert hand_out(queue, slots=4).granted == 2
     publication.unpublish([job.id for job in jobs])  # the broker was down
@@ -232,7 +233,7 @@ def test_rate__a_job_long_after_the_last_one__starts_at_once(monkeypatch: pytest
     queue = limit(rate_count=1, rate_period_s=600.0, tenant_rate_count=1, tenant_rate_period_s=600.0)
     (first,) = store(1, "a")
     assert hand_out(queue, slots=4).granted == 1
-    ((claimed,), _) = ledger.exchange(worker.id, [first.id], [], governed=queues.governed())
+    ((claimed,), _) = ledger.exchange(worker.id, [first.id], [], governed=policies.governed())
     assert hand_out(queue, slots=4) == (0, None)  # it has started; nothing waits
     ledger.exchange(worker.id, [], [End(first.id, claimed.fence, State.COMPLETED, 1)])
     store(2, "a")
@@ -331,19 +332,19 @@ def test_retry__of_a_queue_with_limits__waits_for_its_turn_again() -> None:
     queue = limit(max_concurrency=1)
     (job,) = store(1)
     hand_out(queue, slots=4)
-    ((claimed,), _) = ledger.exchange(worker.id, [job.id], [], governed=queues.governed())
+    ((claimed,), _) = ledger.exchange(worker.id, [job.id], [], governed=policies.governed())
     ledger.exchange(worker.id, [], [End(job.id, claimed.fence, State.FAILED, 1, delay_s=0.0)])
     job.refresh_from_db()
     assert (job.turn, job.published_at) == (Turn.LATER, None)
     assert hand_out(queue, slots=4).granted == 0
-    assert publication.due(queues.governed()) == []
+    assert publication.due(policies.governed()) == []
     assert hand_out(queue, slots=4).granted == 1
 
 
 def test_delayed_job__of_a_queue_with_limits__gets_no_turn_before_its_time() -> None:
     queue = limit(is_fair=True)
     job = enqueue(NAME, {}, delay=60)
-    assert publication.due(queues.governed()) == []
+    assert publication.due(policies.governed()) == []
     assert hand_out(queue, slots=4).granted == 0
     job.refresh_from_db()
     assert job.turn == Turn.LATER
@@ -357,7 +358,7 @@ def test_limits__come_and_go_with_a_backlog__nothing_is_lost() -> None:
     assert hand_out(queue, slots=4).granted == 1
     limit(max_concurrency=None)
     governor.let_go_of_unlimited()
-    assert len(publication.due(queues.governed())) == 4
+    assert len(publication.due(policies.governed())) == 4
     worker = workers.register(pool="threads", concurrency=4, queues=[])
     claimed, _ = ledger.exchange(worker.id, [job.id for job in jobs], [])
     ends = [End(job.id, job.fence, State.COMPLETED, 1) for job in claimed]
@@ -438,17 +439,17 @@ def test_tenants__many__are_all_found() -> None:
 
 def test_hot_path__queue_without_limits__has_the_same_statements() -> None:
     worker = workers.register(pool="threads", concurrency=4, queues=[])
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
     with CaptureQueriesContext(connection) as seen:
         job = enqueue(NAME, {})
-        ((claimed,), _) = ledger.exchange(worker.id, [job.id], [], governed=queues.governed())
+        ((claimed,), _) = ledger.exchange(worker.id, [job.id], [], governed=policies.governed())
         ledger.exchange(
-            worker.id, [], [End(job.id, claimed.fence, State.COMPLETED, 1)], governed=queues.governed()
+            worker.id, [], [End(job.id, claimed.fence, State.COMPLETED, 1)], governed=policies.governed()
         )
     texts = " ".join(query["sql"] for query in seen)
     assert "queue_app_turns" not in texts
     assert "queue_app_tenant" not in texts
-    assert queues.governed() == frozenset()
+    assert policies.governed() == frozenset()
 
 
 def elsewhere(act: Callable[[], Any]) -> Any:

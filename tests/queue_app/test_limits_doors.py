@@ -13,7 +13,7 @@ from django.urls import reverse
 from foundation import roles
 from foundation.commands import USAGE, Failed
 from foundation.models import AuditEntry
-from queue_app import checks, enqueue_many, limits_told, queues, stats, tenants
+from queue_app import checks, enqueue_many, limits_told, policies, queues, stats, tenants
 from queue_app.models import Job, Queue, Tenant
 from queue_app.quotas import BadLimit
 
@@ -50,7 +50,7 @@ def test_configure__limits__stored_audited_and_known_at_once() -> None:
     assert (limits()["max_concurrency"], limits()["is_fair"]) == (5, True)
     entry = AuditEntry.objects.get(action="queue.configure")
     assert (entry.before["max_concurrency"], entry.after["max_concurrency"]) == (None, 5)
-    assert queues.is_governed(NAME)
+    assert policies.is_governed(NAME)
 
 
 def test_configure__bad_limit__nothing_is_changed() -> None:
@@ -97,7 +97,7 @@ def test_configure__last_limit_while_a_tenant_is_paused__is_refused() -> None:
     queues.configure(NAME, is_fair=False, max_concurrency=9, **WHO)
     tenants.configure(NAME, "acme", paused=False, weight=3, **WHO)
     queues.configure(NAME, max_concurrency=None, **WHO)
-    assert not queues.has_limits(Queue.objects.get(name=NAME))
+    assert not policies.has_limits(Queue.objects.get(name=NAME))
 
 
 def test_paused_jobs__of_very_many_tenants__are_left_out_by_one_condition(queue: Queue) -> None:

@@ -19,8 +19,8 @@ from queue_app import (
     folding,
     interventions,
     ledger,
+    policies,
     publication,
-    queues,
     reconciler,
     rollup_rows,
     rollups,
@@ -271,7 +271,7 @@ def test_prune__with_a_floor__keeps_what_may_not_be_counted_yet(worker: Worker) 
     claim(worker, job)
     end(worker, job, State.COMPLETED)
     Job.objects.update(finished_at=timezone.now() - timedelta(seconds=10))
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
     reconciler.prune(at_least_s=rollups.SETTLE_S)
     assert Job.objects.exists()
     reconciler.prune()

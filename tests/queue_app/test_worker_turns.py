@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.db.models import Max, Min
 
-from queue_app import enqueue, enqueue_many, queues
+from queue_app import enqueue, enqueue_many, policies, queues
 from queue_app.models import Job
 
 from .conftest import POOLS, WorkerProcess, until
@@ -24,7 +24,7 @@ NAME = "lingering"
 def limit(**limits: object) -> None:
     queues.find(NAME)
     queues.configure(NAME, actor="ada", source="cli", **limits)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
 
 
 def linger(file: Path, count: int, takes_s: float, tenant: str = "") -> None:

@@ -26,6 +26,7 @@ from queue_app import (
     group,
     interventions,
     ledger,
+    policies,
     publication,
     queues,
     reconciler,
@@ -463,7 +464,7 @@ def test_batch__ended_by_a_process_that_has_not_looked_at_limits__callback_waits
 ) -> None:
     flow = enqueue_workflow(batch(mail(1), on_complete=mail(2)))
     queues.configure("email_queue", max_concurrency=1, actor=None, source="system")
-    monkeypatch.setattr(queues, "_governed", frozenset())
+    monkeypatch.setattr(policies, "_governed", frozenset())
     cancelling.cancel(job_of(flow, 0), **WHO)  # by a site's process, say
     callback = job_of(flow, 1)
     assert (callback.turn, callback.published_at) == (Turn.WAITS, None)
@@ -477,7 +478,7 @@ def test_chain__on_a_queue_with_limits__what_is_let_go_waits_for_its_turn(
     flow = enqueue_workflow(chain(mail(1), mail(2)))
     first, second = (job_of(flow, at) for at in range(2))
     queues.configure("email_queue", max_concurrency=1, actor=None, source="system")
-    queues.policies(fresh=True)  # as every worker reads it every few seconds
+    policies.by_name(fresh=True)  # as every worker reads it every few seconds
     assert end(worker, first.id)
     second.refresh_from_db()
     assert (second.turn, second.published_at) == (Turn.WAITS, None)

@@ -72,13 +72,13 @@ def concurrency_kill9(rig: Rig) -> Outcome:
 
 
 def _limit(**limits: Any) -> None:
-    from queue_app import queues
+    from queue_app import policies, queues
 
     from . import jobs
 
     queues.find(jobs.LIMITED)
     queues.configure(jobs.LIMITED, actor=None, source="system", **limits)
-    queues.policies(fresh=True)
+    policies.by_name(fresh=True)
 
 
 def _promise(rig: Rig, count: int, takes_s: float, tenant: str = "") -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from celery import current_app, group
 from django.db import transaction
 
-from queue_app import conditions, deadletter, enqueue, queues, shared_tasks, states, wakeup
+from queue_app import conditions, deadletter, enqueue, policies, queues, shared_tasks, states, wakeup
 from queue_app.broker import descriptions, handlers, stream
 from queue_app.models import Job
 from queue_app.payloads import BadPayload
@@ -93,7 +93,7 @@ def test_delay__part_of_a_workflow__stays_with_the_broker(ledger_queue: str) -> 
 
 async def test_delay__in_a_coroutine__asks_for_the_delivery_on_a_thread(queue: str) -> None:
     await asyncio.sleep(0)
-    queues.forget()
+    policies.forget()
     tasks.add.apply_async((1, 2), queue=queue)
 
 

@@ -30,6 +30,7 @@ from queue_app import (
     group,
     interventions,
     ledger,
+    policies,
     queues,
     task,
     workers,
@@ -61,7 +62,7 @@ def _around(request: pytest.FixtureRequest, every_database: None) -> Iterator[No
         with transaction.atomic() if is_inside else nullcontext():
             yield
         flows.forget()
-    queues.forget()
+    policies.forget()
 
 
 @task(queue="kit", name="kit.note", max_retries=1, backoff_base_s=30.0)

@@ -24,6 +24,7 @@ from queue_app import (
     enqueue,
     enqueue_many,
     enqueue_workflow,
+    policies,
     queues,
     task,
     wakeup,
@@ -44,7 +45,7 @@ def _forgotten(every_database: None) -> Iterator[None]:
     SEEN.clear()
     yield
     flows.forget()
-    queues.forget()
+    policies.forget()
 
 
 @task(queue="kit_eager", name="kit.say", max_retries=1)

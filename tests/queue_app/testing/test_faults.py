@@ -11,7 +11,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.utils import ConnectionDoesNotExist
 from kombu.exceptions import KombuError
 
-from queue_app import enqueue, queues, task
+from queue_app import enqueue, policies, task
 from queue_app.models import Job, JobEvent, Queue
 from queue_app.registry import UnknownTask
 from queue_app.runs import Run
@@ -41,7 +41,7 @@ def _around(request: pytest.FixtureRequest, every_database: None) -> Iterator[No
     SEEN.clear()
     with no_broker(), transaction.atomic() if request.param == "in a transaction" else nullcontext():
         yield
-    queues.forget()
+    policies.forget()
 
 
 @task(queue="kit_faults", name="kit.pay", max_retries=2)

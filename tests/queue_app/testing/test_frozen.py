@@ -23,6 +23,7 @@ from queue_app import (
     enqueue,
     enqueue_many,
     ledger,
+    policies,
     queues,
     schedules,
     task,
@@ -54,7 +55,7 @@ def _published(every_database: None) -> Iterator[None]:
     SEEN.clear()
     with no_broker():
         yield
-    queues.forget()
+    policies.forget()
 
 
 @task(queue="kit_time", name="kit.tell_time", max_retries=3)
