@@ -1,6 +1,6 @@
 """A Kombu transport for Redis and Valkey that never holds the only copy of a message; see docs/transport.md.
 
-    connection → channel → claims (lua/) → qos, acks
+    connection → channel → claims (lua/) → qos, acks → closing     what nobody can read or survive → parking → parked
 
 It needs kombu and redis only, so any Celery app may use it: `register()` once, then `broker_url = transport_url(url)`.
 """

@@ -18,19 +18,18 @@ from kombu.transport import redis as base
 from kombu.utils.json import dumps
 from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from . import envelope, keepalive, qos
+from . import closing, envelope, keepalive, parking, qos, server
 from .acks import Acks
 from .batch import PublishBatch
-from .claims import Claim, Claimed, unacked_entry
-from .envelope import BadEnvelope, TakenBackTooOften
-from .scripts import GIVE_BACK, GIVEN_UP, PARK, PARKED, PARKED_COUNTS, PUBLISH
+from .claims import Claim, Claimed
+from .envelope import BadEnvelope
+from .scripts import GIVE_BACK, PARKED, PARKED_COUNTS, PUBLISH
 
 log = logging.getLogger(__name__)
 
-_REPLY_S = 5.0  # at close, for the reply to a claim that was sent: the messages in it would wait for the visibility timeout
 _POLL_S = 1  # for a token; then look anyway, as stock publishers leave none
 _NO_ANSWER = RedisConnectionError, RedisTimeoutError, OSError
 _MOST_CLAIMED = 1000  # Lua's unpack() takes a few thousand values, and each message needs two
@@ -48,9 +47,8 @@ class Channel(base.Channel):
 
     claim_batch = 64  # messages in one claim at most; the prefetch window may allow fewer
     ack_interval = 0.005  # seconds that the first acknowledgement waits for others
-    delivery_limit = (
-        20  # a message that was taken back from more dead consumers is parked; negative: there is no limit
-    )
+    # A message that was taken back from more dead consumers is parked; negative: there is no limit.
+    delivery_limit = 20
     # Seconds that one who restores keeps the others out, at most. Stock Kombu's 300 keep everybody out for five minutes when
     # a worker is killed in the middle of it; two at once would do no harm, as each message is taken back in a transaction.
     unacked_mutex_expire = 5
@@ -171,21 +169,6 @@ class Channel(base.Channel):
             push(self._q_for_pri(queue, step), dumps(payload))
             pipe.eval(PUBLISH, 1, self.wake_key(queue))
 
-    def take_back(self, payload: Any, exchange: str, routing_key: str, pipe: Any) -> None:
-        """From a consumer that is dead. Raises TakenBackTooOften, with nothing done."""
-        deaths = envelope.count_death(payload)
-        if 0 <= self.delivery_limit < deaths:
-            del payload["properties"][envelope.DEATHS]  # whoever puts it back means it
-            raise TakenBackTooOften(routing_key, deaths, payload)
-        self._do_restore_message(payload, exchange, routing_key, pipe)
-
-    def give_up(self, tag: str, error: TakenBackTooOften) -> None:
-        keys = (*self.held_keys(), self.full_key(GIVEN_UP))
-        with self.conn_or_acquire() as client:
-            parked = client.eval(PARK, len(keys), *keys, tag, error.queue, str(error), dumps(error.envelope))
-        if parked:
-            log.error("envelope_parked: queue %s, %s", error.queue, error)
-
     # --- consume ------------------------------------------------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +180,7 @@ class Channel(base.Channel):
         super()._basic_cancel(consumer_tag)
         if not self.active_queues:
             # The event loop may not come back, and a worker that stops runs its last tasks for minutes.
-            self._settle()
+            closing.settle(self)
             with suppress(*self.connection_errors):  # they stay for the next try
                 self.acks.flush()
 
@@ -212,7 +195,7 @@ class Channel(base.Channel):
                 try:
                     return self._got(claimed, no_ack)
                 except BadEnvelope as error:
-                    self._park(claimed, error)
+                    parking.park(self, claimed, error)
         return None
 
     def _got(self, claimed: Claimed, no_ack: bool) -> envelope.Message:
@@ -296,7 +279,7 @@ class Channel(base.Channel):
             self._doubt()
             raise
         except ResponseError as error:
-            if not _demoted(error):
+            if not server.is_demoted(error):
                 raise
             connection.disconnect()
             raise RedisConnectionError("the server has become a replica") from error
@@ -309,27 +292,6 @@ class Channel(base.Channel):
             self._claim = None
             self._drained = False
         super()._on_connection_disconnect(connection)
-
-    def _settle(self) -> None:
-        """Leave no reply unread: give back what it holds, or pass its token on."""
-        connection, claim = self._in_poll, self._claim
-        if not connection:
-            return
-        try:
-            doubted = self.connection is not None and self.connection.doubted
-            if not connection.can_read(timeout=_REPLY_S if claim and not doubted else 0):
-                connection.disconnect()  # which also ends the server's wait for a token
-                return
-            reply = self._read_reply()
-            if claim is not None:
-                self.give_back(claim.messages(reply))
-            elif reply:
-                with self.conn_or_acquire() as client:
-                    client.eval(PUBLISH, 1, reply[0])
-        except self.connection_errors as error:
-            log.warning("claim_not_settled: %s", type(error).__name__)
-        finally:
-            self._in_poll = self._claim = None
 
     # --- deliver ------------------------------------------------------------------------------------------------------
 
@@ -358,7 +320,7 @@ class Channel(base.Channel):
                 self.held[claimed.tag] = claimed.delivered()
             self.connection._deliver(payload, claimed.queue)
         except BadEnvelope as error:
-            self._park(claimed, error)
+            parking.park(self, claimed, error)
 
     def give_back(self, messages: Iterable[Claimed]) -> None:
         """Put messages back where they were claimed, the first one next in line; only what is still ours."""
@@ -368,21 +330,6 @@ class Channel(base.Channel):
                 keys = index, unacked, claimed.list_key, self.wake_key(claimed.queue)
                 pipe.eval(GIVE_BACK, len(keys), *keys, claimed.tag, claimed.raw)
             pipe.execute()
-
-    def _park(self, claimed: Claimed, error: BadEnvelope) -> None:
-        self.held.pop(claimed.tag, None)
-        keys = self.held_keys()
-        with self.conn_or_acquire() as client:
-            client.eval(PARK, len(keys), *keys, claimed.tag, claimed.queue, str(error), claimed.raw)
-        log.error("envelope_parked: queue %s, %s", claimed.queue, error)
-
-    def park_unacked(self, tag: str, error: Exception) -> None:
-        """An entry of `unacked` that cannot be restored, claimed by a worker that died or by a stock one."""
-        with self.conn_or_acquire() as client:
-            entry = client.hget(self.unacked_key, tag)
-        if entry is not None:
-            queue, raw = unacked_entry(entry)
-            self._park(Claimed(tag, queue, "", raw), BadEnvelope(str(error)))
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
@@ -404,52 +351,5 @@ class Channel(base.Channel):
     def close(self) -> None:
         self._closing = True
         if not self.closed:
-            doubted = self.connection.doubted
-            has_to_tell = self._has_to_tell()
-            if doubted:
-                self._drop_connections()
-            if not doubted or (has_to_tell and self.connection.answers(self)):
-                self._leave()
-            else:
-                self._abandon(has_to_tell)
+            closing.leave(self)
         super().close()
-
-    def _has_to_tell(self) -> bool:
-        """A publisher has nothing; its next try must not wait until a dead server has been asked."""
-        delivered = self._qos is not None and self._qos._delivered
-        return bool(self.acks or delivered or self._claim or self.auto_delete_queues)
-
-    def _leave(self) -> None:
-        self._settle()
-        try:
-            self.acks.flush()
-            if self._qos is not None:
-                self._qos.restore_unacked_once()
-        except self.connection_errors as error:
-            log.warning("messages_not_given_back: %s", type(error).__name__)
-            if self._qos is not None:  # Kombu would try again below, and leave half of the channel open
-                self._qos._delivered.clear()
-
-    def _abandon(self, has_to_tell: bool) -> None:
-        """Leave everything as the server has it: each word to it would wait for the socket's timeout once more."""
-        if has_to_tell:
-            log.warning("messages_not_given_back: the server does not answer")
-        self._in_poll = self._claim = None
-        self.acks.reset()
-        self.auto_delete_queues.clear()  # Kombu would delete them
-        if self._qos is not None:
-            self._qos._delivered.clear()
-
-    def _drop_connections(self) -> None:
-        """Those that may be half-open; the reply to a claim that is here already is read first."""
-        self._doubt()
-        self._settle()
-        for name in ("client", "subclient"):
-            holder = self.__dict__.get(name)
-            if holder is not None and holder.connection is not None:
-                holder.connection.disconnect()
-
-
-def _demoted(error: ResponseError) -> bool:
-    """What a server that has become a replica says to whoever writes, and to whoever was waiting for a token."""
-    return isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED")

@@ -10,7 +10,8 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
-from .envelope import TakenBackTooOften, mark_redelivered
+from . import parking
+from .envelope import DEATHS, TakenBackTooOften, count_death, mark_redelivered
 
 log = logging.getLogger(__name__)
 
@@ -119,20 +120,29 @@ class QoS(base.QoS):
             self._remove_from_indices(tag, pipe)
             if entry:
                 envelope, exchange, routing_key = loads(bytes_to_str(entry))
-                self.channel.take_back(envelope, exchange, routing_key, pipe)
+                _take_back(self.channel, envelope, exchange, routing_key, pipe)
 
         try:
             client.transaction(transact, self.unacked_key)
         except TakenBackTooOften as error:
-            self.channel.give_up(tag, error)
+            parking.give_up(self.channel, tag, error)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            self.channel.park_unacked(tag, error)
+            parking.park_unacked(self.channel, tag, error)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         try:
             super().restore_by_tag(tag, client, leftmost)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            self.channel.park_unacked(tag, error)
+            parking.park_unacked(self.channel, tag, error)
+
+
+def _take_back(channel: Any, payload: Any, exchange: str, routing_key: str, pipe: Any) -> None:
+    """From a consumer that is dead. Raises TakenBackTooOften, with nothing done."""
+    deaths = count_death(payload)
+    if 0 <= channel.delivery_limit < deaths:
+        del payload["properties"][DEATHS]  # whoever puts it back means it
+        raise TakenBackTooOften(routing_key, deaths, payload)
+    channel._do_restore_message(payload, exchange, routing_key, pipe)
 
 
 def _server_time(client: Any) -> float:

@@ -1,11 +1,11 @@
-"""Whether the server can run the scripts of this transport."""
+"""Whether the server can run the scripts of this transport, and whether it still is the one to run them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from kombu.exceptions import VersionMismatch
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 _OLDEST = (6, 2)  # RPOP with a count
 
@@ -28,6 +28,11 @@ def require_suitable(client: Any) -> None:
             "the broker is a Redis Cluster node: a message moves between its queue's lists and `unacked` in one script,"
             " and a cluster keeps these keys on different nodes; use one server, or Sentinel"
         )
+
+
+def is_demoted(error: ResponseError) -> bool:
+    """What a server that has become a replica says to whoever writes, and to whoever was waiting for a token."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
