@@ -74,7 +74,7 @@ def limits(config: Mapping[str, Any], at: str, found: Findings) -> dict[str, Any
     for key in ("day", "month", "year"):
         if config.get(key) is not None:
             found.note(f"{at}.{key}", "not carried over: limits here are per minute and per hour")
-    counted = {"credential": "key", "ip": "ip"}.get(config.get("limit_by", "consumer"))
+    counted = {"credential": "key", "ip": "ip"}.get(str(config.get("limit_by", "consumer")))
     if counted:
         made["counted_by"] = counted
     elif config.get("limit_by", "consumer") != "consumer":

@@ -129,6 +129,14 @@ def test_kong__rate_limits__the_most_specific_one_counts(carried: Imported) -> N
     assert noted(carried, "rate-limiting is not carried over: it is not enabled")
 
 
+@pytest.mark.parametrize("limit_by", [["ip"], {"ip": 1}, 7])
+def test_kong__limit_by_is_no_text__is_a_note(limit_by: Any) -> None:
+    plugin = {"name": "rate-limiting", "config": {"minute": 9, "limit_by": limit_by}}
+    made = of_kong(f"routes: [{{name: a, plugins: [{plugin}]}}]")
+    assert noted(made, "the limit is counted by caller")
+    assert route(made, "a")["rate_limit"] == {"requests_per_minute": 9}
+
+
 def test_kong__consumers__keys_as_digests_and_groups_as_scopes(carried: Imported) -> None:
     authentication = carried.document["authentication"]
     assert authentication["api_key_header"] == "X-Api-Token"
