@@ -147,7 +147,19 @@ class _Visit:
             self.call, self.snapshot.identities, _limiter.accounts, wall, time.monotonic, random
         )
         step = drive(running, self._perform, _rules)
-        return self._refused(step, running) if isinstance(step, Refusal) else self._relay(running, step)
+        if isinstance(step, Refusal):
+            return self._refused(step, running)
+        try:
+            return self._relay(running, step)
+        except BaseException:  # nobody will read the response, and so nobody will end the call
+            self._let_go(running)
+            raise
+
+    def _let_go(self, running: Running) -> None:
+        if self.response is not None:
+            self.response.close()
+        with _rules:
+            running.close()
 
     def _refused(self, refusal: Refusal, running: Running) -> HttpResponseBase:
         """A plugin that answers instead does so while nobody waits for the rules."""
@@ -272,11 +284,10 @@ class _Visit:
                     return self._edited(stream, status, changed.headers)
                 except Unsent as error:
                     return self._refused(error.refusal, running)
-        made: HttpResponseBase = StreamingHttpResponse(self._streamed(stream), status=status)
         if self.call.method == "HEAD" or status in _BODILESS:
             stream.finish()
-            made = HttpResponse(status=status)
-        return self._dressed(made, passed)
+            return self._dressed(HttpResponse(), status, passed)
+        return self._dressed(StreamingHttpResponse(self._streamed(stream)), status, passed)
 
     def _edited(self, stream: Stream, status: int, passed: Headers) -> HttpResponseBase:
         """What is too large to be changed goes on as it is."""
@@ -289,12 +300,10 @@ class _Visit:
                 assert self.changes is not None  # noqa: S101  (it wanted the body)
                 self.changes.too_large()
                 stream.is_held = False
-                whole = StreamingHttpResponse(self._streamed(Rest(pieces, stream)), status=status)
-                return self._dressed(whole, passed)
+                whole = StreamingHttpResponse(self._streamed(Rest(pieces, stream)))
+                return self._dressed(whole, status, passed)
         assert self.changes is not None  # noqa: S101  (it wanted the body)
-        return self._dressed(
-            HttpResponse(self.changes.response_body(b"".join(pieces)), status=status), passed
-        )
+        return self._dressed(HttpResponse(self.changes.response_body(b"".join(pieces))), status, passed)
 
     def _objection(self) -> str:
         """Why this caller may have no more of the response."""
@@ -316,7 +325,8 @@ class _Visit:
         kind = heads.OF_RESPONSES[name]
         return not kind or kind == heads.LENGTH or (kind == heads.LIMIT and self.call.account is None)
 
-    def _dressed(self, made: HttpResponseBase, passed: Headers) -> HttpResponseBase:
+    def _dressed(self, made: HttpResponseBase, status: int, passed: Headers) -> HttpResponseBase:
+        made.status_code = status  # Django makes no response with one above 599, but some targets have them
         del made["Content-Type"]
         for name, value in passed:
             _add(made, name.decode("latin-1"), value.decode("latin-1"))

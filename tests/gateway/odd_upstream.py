@@ -200,6 +200,8 @@ class OddUpstream:
             send(
                 b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
             )
+        elif what.startswith("status-"):
+            send(b"HTTP/1.1 %b Odd\r\nContent-Length: 3\r\n\r\nodd" % what[7:].encode())
         elif what == "busy":
             send(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
         elif what == "hop":

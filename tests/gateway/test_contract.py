@@ -264,6 +264,25 @@ def test_door__upstreams_own_error__passed_on_as_it_is(door: Door) -> None:
     assert "x-brain-error" not in answer.headers
 
 
+@pytest.mark.parametrize("status", [299, 451, 599, 600, 999])
+def test_door__status_that_has_no_name__passed_on_and_given_back(door: Door, status: int) -> None:
+    answer = door.ask(request(f"/api/status-{status}"))
+    assert (answer.status, answer.body) == (status, b"odd")
+    assert eventually(lambda: door.inflight() == 0)
+
+
+def test_django_door__own_failure_behind_the_target_s_answer__given_back(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(views._Visit, "_dressed", fail)
+    answer = door.ask(request("/api/chunked"))
+    assert answer.status == (500 if door.name == "django" else 200)
+    assert eventually(lambda: door.inflight() == 0)
+
+
 def test_door__prefix_and_host__as_the_route_says(door: Door) -> None:
     seen = door.ask(request("/stripped/a/b?q=1")).json()
     assert (seen["target"], seen["headers"]["host"]) == ("/a/b?q=1", ["edge.test"])
