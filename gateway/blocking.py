@@ -15,7 +15,7 @@ import httptools
 from .calls import Route, UpstreamFailed
 from .dial import Dial
 from .errors import BadRequest
-from .headers import CODING, OF_RESPONSES, Headers
+from .headers import CODING, LENGTH, LONGEST, OF_RESPONSES, Headers
 from .pool import Target
 from .upstream import BODILESS, MAX_HEAD_BYTES
 
@@ -170,6 +170,8 @@ class Connection:
         # A tab after it is no part of it, but the parser would not read it as chunked.
         if codings and [value.strip(b" ").lower() for value in codings] != [b"chunked"]:
             raise ValueError("a transfer coding that could not be passed on")
+        if any(int(value) > LONGEST for name, value in self._headers if OF_RESPONSES[name] == LENGTH):
+            raise ValueError("no body is as long as that")
         self.status, self._head_done = status, True
         self._keep = self._parser.should_keep_alive()
 

@@ -20,13 +20,14 @@ Headers = list[tuple[bytes, bytes]]
     FORWARDED, TRAILER, LIMIT, HOPS, TRACESTATE,
 ) = range(19)  # fmt: skip
 
+# proxy: a CGI program would find it in its environment as HTTP_PROXY (CVE-2016-5385).
 _REQUEST = {
     b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
     b"expect": EXPECT, b"authorization": AUTHORIZATION, b"x-request-id": REQUEST_ID, b"traceparent": TRACE,
     b"via": VIA, b"upgrade": UPGRADE, b"te": TE, b"trailer": TRAILER, b"forwarded": FORWARDED,
     b"x-forwarded-for": FORWARDED, b"x-forwarded-proto": FORWARDED, b"x-forwarded-host": FORWARDED,
     b"keep-alive": DROP, b"proxy-authenticate": DROP, b"proxy-authorization": DROP, b"proxy-connection": DROP,
-    b"x-real-ip": DROP, b"max-forwards": HOPS, b"tracestate": TRACESTATE,
+    b"proxy": DROP, b"x-real-ip": DROP, b"max-forwards": HOPS, b"tracestate": TRACESTATE,
 }  # fmt: skip
 # Nobody but the gateway says these to a target.
 _OUR_PREFIXES = (b"x-forwarded-", b"x-consumer-", b"x-credential-")
@@ -47,6 +48,7 @@ _NO_TRAILERS = _END_TO_END | frozenset(
     b" set-cookie2 age expires vary etag last-modified if-match if-none-match if-modified-since"
     b" if-unmodified-since if-range content-location accept-encoding".split()
 )
+LONGEST = (1 << 63) - 1  # of a Content-Length: a peer that counts with a sign may take more for anything
 _REMEMBERED = 4096  # names, so that strangers cannot fill the memory
 
 _SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '%,;"\\')

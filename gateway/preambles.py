@@ -198,6 +198,8 @@ class ResponsePreamble:
                 lines += (name, b": ", value, b"\r\n")
             elif kind == heads.LENGTH:
                 self.length = int(value)  # the parser has seen to it that it is one number
+                if self.length > heads.LONGEST:
+                    raise ValueError("no body is as long as that")
                 if status not in (101, 204):  # RFC 9110 section 8.6
                     lines += (name, b": ", value, b"\r\n")
             elif kind == heads.CODING:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 REPLAY_BYTES = 65536  # of a body that is kept to be sent again
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-_LARGEST = (1 << 63) - 1  # what more means to a target that counts with a sign, nobody knows
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 
 
@@ -107,7 +106,7 @@ class Request(Call, ABC):
 
     def _expect_more(self, preamble: RequestPreamble, method: str) -> None:
         most = self.edge.limits.MAX_BODY_BYTES
-        if preamble.length > _LARGEST:
+        if preamble.length > heads.LONGEST:
             raise BadRequest("request_malformed", "No body is as long as the Content-Length says.")
         if most and preamble.length > most:
             raise too_large(most)

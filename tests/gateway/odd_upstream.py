@@ -112,6 +112,8 @@ class OddUpstream:
             connection.sendall(b"NOT HTTP\r\n\r\n")
         elif what == "double-length":
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
+        elif what == "endless-length":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\nabcd")
         elif what == "odd-coding":
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabcd")
         elif what == "drip":

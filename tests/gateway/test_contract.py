@@ -308,6 +308,7 @@ REFUSALS = {
         400,
         "coding_unsupported",
     ),
+    "answer that no number is long enough for": (request("/api/endless-length"), 502, "upstream_malformed"),
     "answer in an unknown coding": (request("/api/odd-coding"), 502, "upstream_malformed"),
     "target breaks off before its answer": (
         request("/api/die", method="POST", body=b"x"),

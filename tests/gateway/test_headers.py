@@ -14,7 +14,7 @@ TRUSTED = forwarding.networks(["10.0.0.0/8", "2001:db8::/32"])
         (b"Accept", headers.PASS), (b"X-Custom", headers.PASS), (b"Proxy-Connection", headers.DROP),
         (b"X-Consumer-Id", headers.DROP), (b"x-consumer-anything", headers.DROP), (b"X_Consumer_Id", headers.DROP),
         (b"X-Forwarded-Port", headers.DROP), (b"X-Real-IP", headers.DROP), (b"My-Key", headers.KEY),
-        (b"HOST", headers.HOST), (b"Keep-Alive", headers.DROP),
+        (b"Proxy", headers.DROP), (b"HOST", headers.HOST), (b"Keep-Alive", headers.DROP),
     ],
 )  # fmt: skip
 def test_of_requests__name__judged_once_and_the_same_again(name: bytes, kind: int) -> None:
