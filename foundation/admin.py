@@ -59,6 +59,7 @@ def _undone_alone(alias: str) -> AbstractContextManager[Any]:
 class RoleModelAdmin(ModelAdmin):
     """Viewers look, operators change and run actions, admins add and delete. Model permissions play no part."""
 
+    when_empty = ""  # what a list without a row says: what would be in it, and what it takes
     list_per_page = 50
     paginator = BoundedPaginator
     show_facets = admin.ShowFacets.NEVER  # a count of the whole table for each choice
@@ -183,6 +184,7 @@ class ReadOnlyModelAdmin(RoleModelAdmin):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyModelAdmin):
+    when_empty = "Everything that changes state is kept here: who, what, when and from where."
     list_display = ["created_at", "actor", "action", "on", "came_by", "ip", "traced"]
     list_filter = ["source", "action", ("created_at", admin.DateFieldListFilter)]
     list_filter_submit = False

@@ -68,6 +68,9 @@ class KeyInline(TableInline):
 @admin.register(Consumer)
 class ConsumerAdmin(SwitchedAdmin):
     form = ConsumerForm
+    when_empty = (
+        "A consumer is somebody who calls: it holds the API keys, the roles, the scopes and the plan."
+    )
     list_display = (
         "name", "roles_shown", "scopes_shown", "of_plan", "living_keys", "used", "requests", "enabled",
     )  # fmt: skip

@@ -106,6 +106,7 @@ class IssuerForm(RowForm):
 @admin.register(JwtIssuer)
 class JwtIssuerAdmin(ConfiguredAdmin):
     form = IssuerForm
+    when_empty = "Tokens are taken of the issuers that are listed here."
     list_display = ("name", "algorithm", "keys", "iss", "aud", "signing", "enabled")
     list_filter = ("enabled", "algorithm")
     list_filter_submit = False

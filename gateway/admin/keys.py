@@ -104,6 +104,7 @@ class StateFilter(DropdownFilter):
 @admin.register(ApiKey)
 class ApiKeyAdmin(ConfiguredAdmin):
     form = KeyForm
+    when_empty = "Keys are made on the page of their consumer."
     list_display = ("name", "of_consumer", "standing", "scopes_shown", "created_at", "expires_at", "used")
     list_filter = (StateFilter, "consumer")
     list_filter_submit = False

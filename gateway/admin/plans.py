@@ -33,6 +33,7 @@ class PlanForm(RowForm):
 @admin.register(Plan)
 class PlanAdmin(ConfiguredAdmin):
     form = PlanForm
+    when_empty = "A plan limits how many requests are let through, of a route or of a consumer."
     list_display = ("name", "minute", "hour", "burst", "by", "exact", "store_down", "routed", "held")
     list_filter = ("counted_by", "exact")
     list_filter_submit = False

@@ -48,6 +48,7 @@ class RollbackForm(BaseDialogForm):
 
 @admin.register(Revision)
 class RevisionAdmin(ReadOnlyModelAdmin):
+    when_empty = "Each change of the gateway's configuration is kept here, and can be gone back to."
     list_display = ("number", "made_at", "actor", "source", "counts", "summary")
     list_filter = ("source",)
     list_filter_submit = False

@@ -70,6 +70,7 @@ class RevokeForm(BaseDialogForm):
 
 @admin.register(RevokedToken)
 class RevokedTokenAdmin(ReadOnlyModelAdmin):
+    when_empty = "A token that is listed here is refused, though it has not expired."
     list_display = ("named", "issuer", "revoked_at", "expires_at")
     list_filter = ("issuer",)
     list_filter_submit = False

@@ -70,6 +70,9 @@ class RouteForm(RowForm):
 @admin.register(Route)
 class RouteAdmin(SwitchedAdmin):
     form = RouteForm
+    when_empty = (
+        "A route says which requests go to which service. Where there is none, everybody is answered 404."
+    )
     list_display = (
         "title", "where", "methods_shown", "of_service", "of_plan", "authenticated", "traffic", "enabled",
     )  # fmt: skip

@@ -100,6 +100,9 @@ class ServiceForm(RowForm):
 @admin.register(Service)
 class ServiceAdmin(LiveList, ConfiguredAdmin):
     form = ServiceForm
+    when_empty = (
+        "A service is what routes lead to: some targets, and how they are chosen, probed and retried."
+    )
     list_display = ("name", "strategy", "spread", "breaker", "tries", "probed", "routed")
     live = ("spread",)
     list_filter = ("strategy",)

@@ -39,6 +39,7 @@ class TargetForm(RowForm):
 class TargetAdmin(LiveList, ConfiguredAdmin):
     form = TargetForm
     fields = ("service", "url", ("weight", "state"))
+    when_empty = "Targets are the addresses of a service; they can be added on its page as well."
     list_display = (
         "address", "of_service", "weight", "standing", "health", "breaker", "inflight", "next_probe", "reason",
     )  # fmt: skip

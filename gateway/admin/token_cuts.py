@@ -76,6 +76,7 @@ class CutForm(BaseDialogForm):
 
 @admin.register(TokenCut)
 class TokenCutAdmin(ReadOnlyModelAdmin):
+    when_empty = "Of whoever is listed here all tokens are refused that were issued until then."
     list_display = ("subject", "issuer", "issued_until", "expires_at")
     list_filter = ("issuer",)
     list_filter_submit = False

@@ -75,6 +75,7 @@ class TransformInline(BlockInline):
 @admin.register(Transform)
 class TransformAdmin(SwitchedAdmin):
     form = TransformForm
+    when_empty = "A transform changes the requests or the answers of a route."
     list_display = ("name", "of", "position", "edits_request", "edits_response", "plugged", "enabled")
     list_filter = ("enabled", "service", "route")
     list_filter_submit = False

@@ -52,6 +52,7 @@ class RuleForm(ModelForm):
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyModelAdmin):
+    when_empty = "Nothing has fired. The rules say when something does."
     list_display = [
         "rule_name",
         "badge",
@@ -164,6 +165,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
 @admin.register(AlertRule)
 class AlertRuleAdmin(RoleModelAdmin):
     form = RuleForm
+    when_empty = "Where there is no rule, nothing fires."
     list_display = [
         "name",
         "status",
@@ -216,6 +218,7 @@ class AlertRuleAdmin(RoleModelAdmin):
 
 @admin.register(Silence)
 class SilenceAdmin(ReadOnlyModelAdmin):
+    when_empty = "Silences are begun on the page of an alert."
     list_display = ["of", "status", "until", "reason", "actor", "created_at"]
     list_select_related = ["rule"]
     fields = readonly_fields = ["of", "status", "until", "reason", "actor", "created_at"]
@@ -253,6 +256,7 @@ class NoticeStatusFilter(DropdownFilter):
 
 @admin.register(Notice)
 class NoticeAdmin(ReadOnlyModelAdmin):
+    when_empty = "When an alert fires or is resolved, a notice is written for each channel."
     list_display = ["created_at", "channel", "status", "attempts", "next_at", "sent_at", "last_error"]
     list_filter = ["channel", NoticeStatusFilter]
     list_filter_submit = False

@@ -50,6 +50,7 @@ class StartForm(forms.Form):
 
 @admin.register(BulkAction)
 class BulkActionAdmin(ReadOnlyModelAdmin):
+    when_empty = "They are begun among the dead letters, or on the list of jobs with all of them chosen."
     list_display = [
         "created_at",
         "badge",

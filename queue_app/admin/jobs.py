@@ -120,6 +120,7 @@ class JobEventInline(TabularInline):
 
 @admin.register(Job)
 class JobAdmin(TimelineAbove, ReadOnlyModelAdmin):
+    when_empty = "A job comes with the first enqueue, .delay() or moment of a schedule."
     list_display = [
         "short_id",
         "name",

@@ -80,6 +80,7 @@ class BackfillForm(BaseDialogForm):
 @admin.register(Schedule)
 class ScheduleAdmin(RoleModelAdmin):
     form = ScheduleForm
+    when_empty = "A schedule enqueues a task again and again, by cron or an interval."
     list_display = ["name", "status", "when", "following", "task", "last_at", "missed", "overlap"]
     list_filter = ["paused"]
     list_filter_submit = False
@@ -260,6 +261,7 @@ class ScheduleAdmin(RoleModelAdmin):
 
 @admin.register(Firing)
 class FiringAdmin(ReadOnlyModelAdmin):
+    when_empty = "Each moment of a schedule is kept here, with what became of it."
     list_display = ["due_at", "schedule", "badge", "cause", "made", "note", "at"]
     list_select_related = ["schedule"]
     ordering = ["-id"]  # as they were written; by `due_at` all of them would have to be sorted

@@ -49,6 +49,9 @@ class TenantForm(ModelForm):
 @admin.register(Tenant)
 class TenantAdmin(RoleModelAdmin):
     form = TenantForm
+    when_empty = (
+        "The tenants of queues with limits, from their first job on; or added here, to have their own limits."
+    )
     list_display = ["name_or_none", "queue", "turns", "limits", "seen_at"]
     list_filter = ["queue"]
     list_filter_submit = False

@@ -38,6 +38,9 @@ def _percent(part: int, whole: int) -> int:
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyModelAdmin):
+    when_empty = (
+        "None has run lately, so jobs wait. Start one: manage.py queue, or celery -A brain_project worker."
+    )
     list_display = [
         "host", "pid", "status", "pool", "slots", "memory", "consumes", "started_at", "seen",
     ]  # fmt: skip

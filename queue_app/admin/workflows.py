@@ -34,6 +34,7 @@ _SHOWN = 100  # jobs on a workflow's page; the API has them all
 
 @admin.register(Workflow)
 class WorkflowAdmin(ReadOnlyModelAdmin):
+    when_empty = "Chains, groups and batches of jobs are listed from their enqueue on."
     list_display = ["short_id", "kind", "name", "badge", "done", "dead", "created_at", "finished_at"]
     list_filter = ["kind", ("finished_at", admin.EmptyFieldListFilter)]
     list_filter_submit = False

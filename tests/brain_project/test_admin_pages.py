@@ -6,15 +6,19 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib import admin
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.html import escape
 from django.views.defaults import server_error
 
 from brain_project import overview
 from foundation import audit, roles
 from foundation.models import AuditEntry
+from gateway.admin.consumers import ConsumerAdmin
+from gateway.models import Configuration
 from orm_app.models import User
 from queue_app import clock, enqueue, queues, rollups
 from queue_app.histograms import bucket
@@ -58,6 +62,7 @@ def test_overview__viewer__figures_and_latest_changes():
     client = client_of(roles.VIEWER)
     text = client.get("/admin/").content.decode()
     assert "Overview" in text
+    assert re.search(r'id="site-name">\s*<a href="/admin/">\s*Brain Platform', text)
     assert "Site administration" not in text
     assert re.search(r'state=DEAD_LETTER".*?brain-bad">1<', text, re.DOTALL)
     assert reverse("admin:foundation_auditentry_change", args=[entry.pk]) in text
@@ -184,3 +189,33 @@ def test_error__of_ours__a_page_that_needs_nothing():
     text = server_error(RequestFactory().get("/admin/")).content.decode()
     assert "Something went wrong on our side" in text
     assert 'rel="icon"' in text
+
+
+def test_list__without_a_row__says_what_would_be_in_it():
+    client = client_of(roles.VIEWER)
+    for model, page in admin.site._registry.items():
+        address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        if model.objects.exists() or model in (Rollup, Configuration):  # these are no lists
+            continue
+        text = client.get(address).content.decode()
+        assert page.when_empty, model
+        assert escape(page.when_empty) in text
+        assert "Show all" not in text
+
+
+def test_list__search_without_a_match__leads_back_to_all():
+    text = client_of(roles.VIEWER).get("/admin/gateway/consumer/", {"q": "nobody"}).content.decode()
+    assert "None of the consumers matches" in text
+    assert ConsumerAdmin.when_empty not in text
+    assert re.search(r'<a href="\?".*?Show all', text, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("app", "names"), [("gateway", ["Test a request", "History", "Settings"]), ("auth", ["Roles"])]
+)
+def test_index_of_an_app__names_as_in_the_sidebar(app, names):
+    text = client_of(roles.VIEWER).get(f"/admin/{app}/").content.decode()
+    listed = re.search(r'<ul class="brain-index">(.*?)</ul>', text, re.DOTALL)
+    found = re.findall(r'href="(.*?)">(.*?)</a>', listed[1])
+    assert set(names) <= {title for _, title in found}
+    assert all(link.startswith(f"/admin/{app}/") for link, _ in found)

@@ -415,12 +415,6 @@ def _queries(client: Any, url: str) -> int:
     return len(queries)
 
 
-def test_list__nothing_yet__says_so() -> None:
-    viewer = client_of(roles.VIEWER)
-    for name in NAMES:
-        assert b"No results found" in viewer.get(page(name)).content
-
-
 def test_search_and_filters__narrow_the_lists(made: dict[str, Any]) -> None:
     configuration("-other")
     client = client_of(roles.VIEWER)
