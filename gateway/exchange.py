@@ -281,7 +281,7 @@ class Exchange(Request):
         out.append(b"\r\n" if self.keep or status == 101 else b"Connection: close\r\n\r\n")
         route = self.route
         assert route is not None  # noqa: S101  (it led to the target)
-        if route.stale_s and self.method == "GET" and stale.may_be_kept(status, preamble.fields):
+        if route.stale_s and self._may_be_stale() and stale.may_be_kept(status, preamble.fields):
             self._copy, self._copied = [], preamble.fields
         self.wait_s = route.idle_timeout_s
         return preamble.length is not None or preamble.is_chunked or bodiless or has_end
@@ -430,12 +430,16 @@ class Exchange(Request):
             caller = (
                 of_one_key(identity.subject, identity.key_digest) if identity.key_digest else identity.subject
             )
-        return stale.key(self.route.name, caller, self.preamble.host, self.target_uri, self.fields)
+        host = self.preamble.client.host or self.preamble.host
+        return stale.key(self.route.name, caller, host, self.target_uri, self.fields)
+
+    def _may_be_stale(self) -> bool:
+        """GET alone: anything else would seem to have been done. And without a body, which the answer may depend on."""
+        return self.method == "GET" and not self.preamble.length and not self.preamble.chunked
 
     def older_answer(self, code: str, now: float) -> Refusal | None:
-        """Of GET alone: anything else would seem to have been done."""
         assert self.route is not None  # noqa: S101  (the caller has looked)
-        if self.method != "GET":
+        if not self._may_be_stale():
             return None
         found = self.edge.worker.stale.find(self._stale_key(), self.route.stale_s, now)
         if found is None:

@@ -32,8 +32,12 @@ class Answer:
 
 
 def key(route: str, caller: str, host: bytes, uri: bytes, fields: Headers) -> Key:
-    given = {name.lower(): value for name, value in fields}
-    return route, caller, host, uri, tuple(given.get(name, b"") for name in sorted(_VARIES_BY))
+    """host: that the client asked for. Of a header that comes twice both values count."""
+    given: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        given.setdefault(name.lower(), []).append(value)
+    varied = tuple(b"\n".join(given.get(name, ())) for name in sorted(_VARIES_BY))
+    return route, caller, host, uri, varied
 
 
 def may_be_kept(status: int, fields: Headers) -> bool:

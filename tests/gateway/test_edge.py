@@ -442,7 +442,9 @@ def test_edge__body_above_the_limit__413(
 # ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["die", "garbage", "double-length", "endless-length", "odd-coding", "endless-head"])
+@pytest.mark.parametrize(
+    "kind", ["die", "garbage", "double-length", "endless-length", "odd-coding", "endless-head"]
+)
 def test_edge__upstream_without_a_usable_answer__502(edge: RunningEdge, kind: str) -> None:
     assert edge.ask(request(f"/api/{kind}", method="POST", body=b"x")).status == 502
     assert eventually(lambda: edge.inflight() == 0)

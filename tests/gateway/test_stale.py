@@ -33,6 +33,15 @@ def test_key__header_that_answers_differ_by__in_it(name: bytes) -> None:
     assert key(b"/x", (name, b"a")) == key(b"/x", (name.upper(), b"a"))
 
 
+def test_key__header_that_comes_twice__both_values_in_it() -> None:
+    """A proxy may split the cookies of one request: the session may stand in any of the lines."""
+    mine, yours = ((b"Cookie", b"session=%b" % who) for who in (b"me", b"you"))
+    same = (b"Cookie", b"theme=dark")
+    assert (
+        len({key(b"/x", same), key(b"/x", mine, same), key(b"/x", yours, same), key(b"/x", same, mine)}) == 4
+    )
+
+
 def test_key__any_other_header__not_in_it() -> None:
     assert key(b"/x", (b"User-Agent", b"a")) == key(b"/x", (b"User-Agent", b"b"))
 
@@ -147,6 +156,38 @@ def test_edge__stale_answer__figures_and_log_say_what_the_client_got_and_why(
     assert tally.refusals == {}
     figures = metrics.render([edge.worker._figures()]).decode()
     assert 'brain_gateway_stale_answers_total{route="/api",reason="no_target"} 3' in figures
+
+
+@pytest.mark.parametrize("framed", ["Content-Length: 3", "Transfer-Encoding: chunked"])
+def test_edge__get_with_a_body__neither_kept_nor_answered_from_what_is(
+    start_edge: Callable[..., RunningEdge], framed: str
+) -> None:
+    def asking(what: bytes) -> bytes:
+        body = what if framed.endswith("3") else b"3\r\n%b\r\n0\r\n\r\n" % what
+        return request("/api/x", framed) + body
+
+    with running(1) as (one,):
+        edge = start_edge([route("/api", [target(one.port)], stale_s=60.0)])
+        assert edge.ask(asking(b"abc")).json()["bytes"] == 3
+        go_away(one, edge)
+        assert edge.ask(request("/api/x")).status == 502
+    with running(1) as (one,):
+        edge = start_edge([route("/api", [target(one.port)], stale_s=60.0)])
+        assert edge.ask(request("/api/x")).status == 200
+        go_away(one, edge)
+        assert edge.ask(asking(b"abc")).status == 502
+
+
+def test_edge__stale_answer_behind_a_proxy__of_the_host_that_its_client_asked_for(
+    start_edge: Callable[..., RunningEdge], gateway_conf: Callable[..., None]
+) -> None:
+    gateway_conf(TRUSTED_PROXIES=("127.0.0.0/8",))
+    by = [("X-Forwarded-For: 192.0.2.1", f"X-Forwarded-Host: {host}.test") for host in "ab"]
+    with running(1) as (one,):
+        edge = start_edge([route("/api", [target(one.port)], stale_s=60.0)])
+        assert edge.ask(request("/api/x", *by[0])).json()["headers"]["x-forwarded-host"] == ["a.test"]
+        go_away(one, edge)
+        assert [edge.ask(request("/api/x", *lines)).status for lines in by] == [200, 502]
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
