@@ -49,7 +49,8 @@ _NO_TRAILERS = _END_TO_END | frozenset(
     b" if-unmodified-since if-range content-location accept-encoding".split()
 )
 LONGEST = (1 << 63) - 1  # of a Content-Length: a peer that counts with a sign may take more for anything
-_REMEMBERED = 4096  # names, so that strangers cannot fill the memory
+_REMEMBERED = 4096  # names, so that strangers cannot fill the memory,
+_REMEMBERED_BYTES = 100  # and of names so long; all that mean something to us are shorter
 
 _SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '%,;"\\')
 
@@ -67,6 +68,8 @@ class Names(dict[bytes, int]):
         kind = self._known.get(lower, PASS)
         if kind == PASS and self._is_request and (b"_" in lower or lower.startswith(_OUR_PREFIXES)):
             kind = DROP
+        if len(name) > _REMEMBERED_BYTES:
+            return kind
         if len(self) >= _REMEMBERED:
             self.clear()  # else whoever comes first with that many keeps all others' names out for good
         self[name] = kind

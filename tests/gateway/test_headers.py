@@ -31,6 +31,15 @@ def test_names__strangers_names__bounded() -> None:
     assert b"Accept" in names, "strangers keep nobody's names out"
 
 
+def test_names__stranger_s_long_name__judged_and_not_remembered() -> None:
+    names = headers.of_requests(b"k")
+    before = len(names)
+    for long in (b"X-Consumer-" + b"a" * 10_000, b"b_" * 5_000):
+        assert names[long] == headers.DROP
+    assert names[b"c" * 10_000] == headers.PASS
+    assert len(names) == before
+
+
 def test_listed__connection__cannot_take_off_what_gives_the_message_its_meaning() -> None:
     assert headers.listed([b"X-A, close", b"Authorization , x-b"]) == {b"x-a", b"close", b"x-b"}
 
