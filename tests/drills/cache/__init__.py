@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from tests.drills import runner
 from tests.drills.outcome import Outcome
+from tests.drills.plain import Drill
 
-from .drill import DRILLS, Drill
+from .drill import DRILLS
 
 FAMILIES = ("stores", "tiers", "clusters", "processes", "files")
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from tests.drills import runner
 from tests.drills.outcome import Outcome
+from tests.drills.plain import Drill
 
-from .drill import DRILLS, Drill
+from .drill import DRILLS
 
 FAMILIES: tuple[str, ...] = (
     "restarts",
@@ -23,7 +24,6 @@ FAMILIES: tuple[str, ...] = (
     "isolation",
     "migrations",
     "disks",
-    "replicas",
     "replicas",
 )
 
