@@ -8,11 +8,12 @@ import structlog
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from unfold.forms import AuthenticationForm
 
 from foundation import audit
+from foundation.htmx import is_part
 from gateway import sign_ins
 from orm_app import users
 
@@ -34,7 +35,12 @@ class CountedForm(AuthenticationForm):
 
 
 def login(request: HttpRequest) -> HttpResponseBase:
-    """429 with the form and its error, where a browser shows it."""
+    """429 with the form and its error, where a browser shows it.
+
+    A part of a page comes here when its reader's session is over; the page is loaded again, and leads here as a whole.
+    """
+    if is_part(request):
+        return HttpResponse(headers={"HX-Refresh": "true"})
     answer: HttpResponseBase = admin.site.login(request)
     wait_s = request.META.get("brain.sign_in_wait_s")
     if wait_s:

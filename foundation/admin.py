@@ -27,6 +27,7 @@ from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
 
 from . import roles
+from .htmx import is_part
 from .models import AuditEntry
 
 MOST_COUNTED = 2_000  # rows of a list: whoever wants more of them filters, or asks the API, which has cursors
@@ -255,12 +256,6 @@ def name_parts(field: Field | None) -> None:
     if field is not None and isinstance(field.widget, MultiWidget):
         for part in field.widget.widgets:
             part.attrs["aria-label"] = f"{field.label}: {part.attrs.get('placeholder', '')}".lower()
-
-
-def is_part(request: HttpRequest) -> bool:
-    """htmx asks for a part of the page that it is in; not, as it may after a step back, for the whole of a page."""
-    asked = request.headers
-    return asked.get("HX-Request") == "true" and asked.get("HX-History-Restore-Request") != "true"
 
 
 def done(request: HttpRequest, page: str) -> HttpResponse:

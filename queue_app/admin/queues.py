@@ -51,7 +51,7 @@ class QueueForm(ModelForm):
 @admin.register(Queue)
 class QueueAdmin(RoleModelAdmin):
     form = QueueForm
-    when_empty = "A queue is made by its first job, or here; its page has its retries, its limits and its retention."
+    when_empty = "A queue is made by its first job, or here; its page has its retries, limits and retention."
     list_display = [
         "name", "status", "waiting", "running", "dead", "latency", "last_hour", "retries", "backoff",
     ]  # fmt: skip

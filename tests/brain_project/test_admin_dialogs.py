@@ -127,3 +127,10 @@ def test_dialog__row_that_is_gone__leads_to_a_page_that_says_so():
     for pk in (4711, "nonsense"):
         answer = client.get(reverse("admin:gateway_target_drain", args=[pk]), follow=True)
         assert "Perhaps it was deleted?" in text_of(answer)
+
+
+def test_part__session_is_over__the_page_is_loaded_again_and_leads_to_the_login():
+    for address in (reverse("admin-overview"), reverse(CUT)):
+        answer = Client().get(address, headers=HTMX, follow=True)
+        assert answer.headers["HX-Refresh"] == "true"
+        assert answer.content == b""

@@ -70,3 +70,13 @@ def test_dialog__opened_by_itself__is_a_page_that_acts_and_leads_back(
         page.wait_for_url(lists)
         page.get_by_text("is cut off.").wait_for()
     assert problems == []
+
+
+def test_dialog__session_is_over__leads_to_the_login_and_back(live_server: Any, cookie: Any) -> None:
+    with browser_page() as page:
+        page.context.add_cookies([cookie])
+        page.goto(live_server.url + reverse(LISTS))
+        page.context.clear_cookies()
+        page.get_by_role("link", name="Cut off a subject").click()
+        page.wait_for_url(f"{live_server.url}/admin/login/?next={reverse(LISTS)}")
+        page.get_by_label("Username").wait_for()
