@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from foundation import request_id as request_ids
 
-from . import clock, lineage, payloads, policies, queues, selection, states, storing, unique, wakeup
+from . import clock, failures, lineage, payloads, policies, queues, selection, states, storing, unique, wakeup
 from .broker import handlers
 from .conf import conf
 from .models import Delivery, Job, Queue
@@ -202,7 +202,7 @@ def seconds(name: str, value: Seconds) -> float:
 def _text(name: str, value: str | None, longest: int) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > longest or "\0" in value:
+    if not failures.is_clean(value) or len(value) > longest:
         raise ValueError(f"{name} is not a text of up to {longest} characters")
     return value
 

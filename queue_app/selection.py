@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from .failures import is_clean
 from .states import WAITING, State
 
 SEVERAL = {"waiting": WAITING, "open": (*WAITING, State.PROCESSING)}  # states by one word
@@ -135,7 +136,7 @@ def tags(given: Any) -> tuple[str, ...]:
         raise ValueError("tags are a list of texts")
     found = tuple(dict.fromkeys(given))
     for tag in found:
-        if not tag or tag != tag.strip() or len(tag) > LONGEST_TAG or "\0" in tag:
+        if not tag or tag != tag.strip() or len(tag) > LONGEST_TAG or not is_clean(tag):
             raise ValueError(f"tag {tag[:LONGEST_TAG]!r} is not a text of 1 to {LONGEST_TAG} characters")
     if len(found) > MOST_TAGS:
         raise ValueError(f"{len(found)} tags, at most {MOST_TAGS} are allowed")
@@ -158,8 +159,8 @@ def _refused(constant: str) -> None:
 
 
 def _problem(name: str, text: str) -> str:
-    if "\0" in text:
-        return "holds a NUL character"
+    if not is_clean(text):
+        return "holds a NUL character or half of a surrogate pair"
     if len(text) > _LONGEST.get(name, 1000):
         return f"is longer than {_LONGEST.get(name, 1000)} characters"
     if name == "state" and text not in {*State, *SEVERAL}:

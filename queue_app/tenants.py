@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from foundation import audit
 
-from . import clock, policies, queues, quotas, turns
+from . import clock, failures, policies, queues, quotas, turns
 from .clock import Clock
 from .conditions import backlog
 from .models import Job, Queue, Tenant
@@ -127,7 +127,7 @@ def prune() -> int:
 
 def check_known(queue: str, name: str, *, is_new: bool) -> None:
     """Raises UnknownTenant; BadLimit for what cannot name one."""
-    if not isinstance(name, str) or len(name) > _LONGEST or "\0" in name:
+    if not failures.is_clean(name) or len(name) > _LONGEST:
         raise quotas.BadLimit("name", f"is not a text of up to {_LONGEST} characters")
     if not is_new and not Job.objects.filter(queue=queue, tenant=name).exists():
         waits = backlog().filter(queue=queue).order_by().values_list("tenant", flat=True).distinct()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from .failures import is_clean
+
 LONGEST_KEY = 200
 _LONGEST_S = 10 * 365 * 86_400
 
@@ -66,6 +68,6 @@ def _key(key: object) -> str:
     # Spaces at the end: MySQL compares without them.
     if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or key != key.strip():
         raise BadUnique(f"unique: a key is a text of 1 to {LONGEST_KEY} characters with no space at its ends")
-    if "\0" in key:
-        raise BadUnique("unique: a key holds no NUL character")
+    if not is_clean(key):
+        raise BadUnique("unique: a key holds no NUL character and no half of a surrogate pair")
     return key

@@ -28,6 +28,7 @@ _ACTIONS = (
     ("discard", Bulk.DISCARD, deadletter.discard, "discarded", "Give dead letters up."),
     ("cancel", Bulk.CANCEL, cancelling.cancel, "cancelled", "Cancel jobs that wait or run. Exits 1 for those that are over."),
 )  # fmt: skip
+_MOST = 1_000_000
 _COLUMNS = [
     "id",
     "task",
@@ -268,8 +269,8 @@ def read_payload(given: str) -> dict[str, Any]:
 
 def positive(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    if not 1 <= value <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of up to {_MOST:,}")
     return value
 
 

@@ -82,8 +82,10 @@ class QueueVerbs:
         if stop is not None:
             try:
                 bulk.stop(stop, **trace())
-            except (bulk.Ended, BulkAction.DoesNotExist) as error:
+            except bulk.Ended as error:
                 raise Failed(str(error), "see: manage.py queue bulk") from error
+            except BulkAction.DoesNotExist as error:
+                raise Failed(f"there is no bulk action {stop}", "see: manage.py queue bulk") from error
         rows = BulkAction.objects.all()[:_SHOWN]
         self._command.table(_COLUMNS, [[getattr(row, column) for column in _COLUMNS] for row in rows])
         return OK

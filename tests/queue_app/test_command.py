@@ -203,7 +203,14 @@ def test_queue__empty_name__wrong_usage_and_nothing_done(run, arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["replay", "not-an-id"], ["dead", "--limit", "0"], ["dead", "--limit", "x"], ["revive"]]
+    "arguments",
+    [
+        ["replay", "not-an-id"],
+        ["dead", "--limit", "0"],
+        ["dead", "--limit", "x"],
+        ["revive"],
+        ["list", "--limit", "99999999999999999999"],
+    ],
 )
 def test_queue__bad_argument__wrong_usage(arguments):
     with pytest.raises(CommandError):
@@ -368,6 +375,11 @@ def test_pause_resume_purge__a_queue__audited_and_an_unknown_one_is_refused(run)
     assert standing(waiting, dead) == ["CANCELLED", "DEAD_LETTER"]
     actions = set(AuditEntry.objects.filter(source="cli").values_list("action", flat=True))
     assert {"queue.configure", "bulk.cancel"} <= actions
+
+
+def test_bulk__stop_of_none__says_so(run):
+    with pytest.raises(Failed, match="there is no bulk action 0192"):
+        run("bulk", "--stop", "01926f3e-0000-7000-8000-000000000000")
 
 
 def test_bulk__stop__goes_no_further(run):
