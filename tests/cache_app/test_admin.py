@@ -23,12 +23,12 @@ PAGES = ("statistics", "statistics-live", "keys", "ending", "memory", "slow", "s
 
 @pytest.fixture
 def viewer() -> Client:
-    return client_of(roles.VIEWER, is_staff=True)
+    return client_of(roles.VIEWER)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return client_of(roles.OPERATOR, is_staff=True)
+    return client_of(roles.OPERATOR)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def messages(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages__by_role__for_viewers_and_nobody_else(name: str) -> None:
-    assert client_of(roles.VIEWER, is_staff=True).get(at(name)).status_code == 200
-    assert client_of(None, is_staff=True).get(at(name)).status_code == 403
+    assert client_of(roles.VIEWER).get(at(name)).status_code == 200
+    assert client_of(None).get(at(name)).status_code == 403
     assert Client().get(at(name)).headers["Location"].startswith("/admin/login/")
 
 
@@ -245,7 +245,7 @@ def test_ending__clear__by_admins_who_write_the_name(operator: Client, cache: Br
     assert "Clear default" not in text(operator.get(at("ending")))
     form = {"what": "clear", "alias": "default", "confirm": "default"}
     assert operator.post(at("ending"), form).status_code == 403
-    admin = client_of(roles.ADMIN, is_staff=True)
+    admin = client_of(roles.ADMIN)
     assert "Clear default" in text(admin.get(at("ending")))
     assert (
         "Nothing was removed" in messages(admin.post(at("ending"), form | {"confirm": "x"}, follow=True))[0]

@@ -9,7 +9,6 @@ from typing import Any
 from django.test import Client
 from django.utils import timezone
 
-from foundation import roles
 from gateway import changes
 from gateway.models import (
     ApiKey,
@@ -23,21 +22,10 @@ from gateway.models import (
     TokenCut,
     Transform,
 )
-from orm_app.models import User
 
 BASE = "/api/v1/gateway"
 SECRET = "a secret of more than thirty-two characters"
 TRACE: dict[str, Any] = {"actor": "tester", "source": "cli"}
-
-
-def client_of(role: str | None) -> Client:
-    """Somebody logged in who holds `role`, or none of the roles."""
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com", is_staff=True)
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def send(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:

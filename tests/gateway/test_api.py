@@ -12,9 +12,10 @@ from django.test import Client
 from foundation import roles
 from foundation.models import AuditEntry
 from gateway.models import Configuration, Consumer, Plan, Route, Service, Target, Transform
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import BASE, client_of, names, pointers, problem, send
+from .api_rows import BASE, names, pointers, problem, send
 
 pytestmark = pytest.mark.django_db
 

@@ -11,9 +11,10 @@ from foundation import roles
 from foundation.models import AuditEntry
 from gateway import config, keys
 from gateway.models import ApiKey, Configuration, Plan, Revision, Route
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import BASE, SECRET, client_of, names, pointers, problem, send
+from .api_rows import BASE, SECRET, names, pointers, problem, send
 
 pytestmark = pytest.mark.django_db
 

@@ -25,9 +25,10 @@ from gateway.models import (
     TokenCut,
     Transform,
 )
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import client_of, names, pointers, problem, send
+from .api_rows import names, pointers, problem, send
 
 pytestmark = pytest.mark.django_db
 

@@ -23,9 +23,10 @@ from gateway.holder import Holder
 from gateway.models import Configuration
 from gateway.tally import Tally
 from gateway.traffic import Traffic
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import client_of, pointers, problem, send
+from .api_rows import pointers, problem, send
 from .conftest import calm
 
 pytestmark = pytest.mark.django_db

@@ -13,9 +13,10 @@ from django.urls import get_resolver
 from foundation import roles
 from gateway import urls
 from gateway.models import ApiKey, Configuration, RevokedToken, Target
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import client_of, problem, send
+from .api_rows import problem, send
 
 pytestmark = pytest.mark.django_db
 

@@ -16,8 +16,9 @@ from foundation import roles
 from gateway import urls
 from queue_app import urls as queue_urls
 from queue_app.selection import FIELDS
+from tests.foundation.people import client_of
 
-from .api_rows import client_of, problem
+from .api_rows import problem
 
 SCHEMA = "/api/v1/schema"
 

@@ -18,9 +18,10 @@ from foundation.models import AuditEntry
 from gateway import history, issuers, tokens
 from gateway.holder import Holder
 from gateway.models import ApiKey, JwtIssuer, RevokedToken
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import SECRET, client_of, pointers, problem, send
+from .api_rows import SECRET, pointers, problem, send
 
 pytestmark = pytest.mark.django_db
 

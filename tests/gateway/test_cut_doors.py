@@ -18,10 +18,11 @@ from foundation.models import AuditEntry
 from gateway import cuts
 from gateway.models import TokenCut
 from orm_app.models import User
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
 from .admin_pages import CONFIRMED, page
-from .api_rows import client_of, pointers, problem, send
+from .api_rows import pointers, problem, send
 
 pytestmark = pytest.mark.django_db
 

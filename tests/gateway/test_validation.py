@@ -19,9 +19,10 @@ from gateway.errors import InvalidDocument, RollbackRefused
 from gateway.living import policy
 from gateway.models import JwtIssuer, Route, Service, Target, Transform
 from gateway.rows import Rows
+from tests.foundation.people import client_of
 
 from . import api_rows as rows
-from .api_rows import TRACE, client_of, problem, send
+from .api_rows import TRACE, problem, send
 from .client import eventually
 from .documents import put
 

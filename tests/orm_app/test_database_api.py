@@ -30,17 +30,17 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def viewer() -> Client:
-    return client_of(roles.VIEWER)
+    return client_of(roles.VIEWER, is_staff=False)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return client_of(roles.OPERATOR)
+    return client_of(roles.OPERATOR, is_staff=False)
 
 
 @pytest.fixture
 def admin() -> Client:
-    return client_of(roles.ADMIN)
+    return client_of(roles.ADMIN, is_staff=False)
 
 
 def post(client: Client, path: str, body: Any = None) -> Any:
@@ -60,7 +60,7 @@ def problem(answer: Any, status: int) -> dict[str, Any]:
 )
 def test_reading__by_role__for_viewers_and_nobody_else(path: str, viewer: Client) -> None:
     assert viewer.get(f"{BASE}/{path}").status_code == 200
-    problem(client_of(None).get(f"{BASE}/{path}"), 403)
+    problem(client_of(None, is_staff=False).get(f"{BASE}/{path}"), 403)
     problem(Client().get(f"{BASE}/{path}"), 401)
 
 

@@ -54,17 +54,17 @@ LIVE = tuple(f"{name}-live" for name, _ in frame.TABS if name != "migrations")
 
 @pytest.fixture
 def viewer() -> Client:
-    return client_of(roles.VIEWER, is_staff=True)
+    return client_of(roles.VIEWER)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return client_of(roles.OPERATOR, is_staff=True)
+    return client_of(roles.OPERATOR)
 
 
 @pytest.fixture
 def admin() -> Client:
-    return client_of(roles.ADMIN, is_staff=True)
+    return client_of(roles.ADMIN)
 
 
 def at(page: str, /, **wanted: Any) -> str:
@@ -83,8 +83,8 @@ def messages(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", [*PAGES, *LIVE])
 def test_pages__by_role__for_viewers_and_nobody_else(name: str) -> None:
-    assert client_of(roles.VIEWER, is_staff=True).get(at(name)).status_code == 200
-    assert client_of(None, is_staff=True).get(at(name)).status_code == 403
+    assert client_of(roles.VIEWER).get(at(name)).status_code == 200
+    assert client_of(None).get(at(name)).status_code == 403
     assert Client().get(at(name)).headers["Location"].startswith("/admin/login/")
 
 

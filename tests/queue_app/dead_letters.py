@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.test import Client
 from django.utils import timezone
 
-from foundation import roles
-from orm_app.models import User
 from queue_app import enqueue
 from queue_app.models import Job
 from queue_app.states import State
@@ -30,13 +27,3 @@ def job(state: State = State.DEAD_LETTER, *, queue: str = "email_queue", **chang
 def standing(*jobs: Job) -> list[str]:
     """The states in which the jobs are now."""
     return [Job.objects.get(pk=one.pk).state for one in jobs]
-
-
-def client_of(role: str | None) -> Client:
-    """A browser in which somebody is logged in who holds `role`, or none of the roles."""
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com", is_staff=True)
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client

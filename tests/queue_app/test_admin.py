@@ -19,8 +19,9 @@ from queue_app.admin import timeline
 from queue_app.models import Job, JobEvent, Queue, Tag, Worker
 from queue_app.states import State
 from queue_app.uuid7 import uuid7
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of, job, standing
+from .dead_letters import job, standing
 
 pytestmark = pytest.mark.django_db
 

@@ -12,8 +12,9 @@ from django.utils import timezone
 from foundation import roles
 from foundation.models import AuditEntry
 from queue_app.states import State
+from tests.foundation.people import client_of
 
-from .dead_letters import PAYLOAD, client_of, job, standing
+from .dead_letters import PAYLOAD, job, standing
 
 pytestmark = pytest.mark.django_db
 CONFIRMED = {"_form_submitted": "True"}

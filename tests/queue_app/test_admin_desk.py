@@ -13,8 +13,9 @@ from queue_app import bulk, queues
 from queue_app.admin import desk
 from queue_app.api import dead_letters
 from queue_app.models import BulkAction, Job
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of, job
+from .dead_letters import job
 
 pytestmark = pytest.mark.django_db
 DESK, START = "admin:queue_app_desk_changelist", "admin:queue_app_bulkaction_start"

@@ -19,9 +19,10 @@ from queue_app.admin import statistics
 from queue_app.histograms import bucket
 from queue_app.models import Rollup
 from queue_app.states import State
+from tests.foundation.people import client_of
 
 from . import counted
-from .dead_letters import client_of, job
+from .dead_letters import job
 
 pytestmark = pytest.mark.django_db
 

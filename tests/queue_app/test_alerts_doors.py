@@ -17,9 +17,9 @@ from foundation.commands import DEGRADED, FAILED, USAGE, Failed
 from foundation.models import AuditEntry
 from queue_app import alert_rules, alerting, checks, clock, notice_channels, notices, silences
 from queue_app.models import Alert, AlertRule, Notice, Silence
+from tests.foundation.people import client_of
 
 from .alert_flows import QUEUE, WHO, conf, forget, hooked, late_job, later, rule
-from .dead_letters import client_of
 from .test_api import problem
 
 pytestmark = pytest.mark.django_db

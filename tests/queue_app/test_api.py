@@ -18,8 +18,9 @@ from orm_app.models import User
 from queue_app import queues
 from queue_app.models import JobEvent
 from queue_app.states import State
+from tests.foundation.people import client_of
 
-from .dead_letters import ERROR, PAYLOAD, client_of, job, standing
+from .dead_letters import ERROR, PAYLOAD, job, standing
 
 pytestmark = pytest.mark.django_db
 

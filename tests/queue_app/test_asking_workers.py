@@ -19,9 +19,9 @@ from foundation.models import AuditEntry
 from queue_app import workers
 from queue_app.models import Worker
 from queue_app.worker import memory
+from tests.foundation.people import client_of
 
 from .conftest import TIMEOUT_S, WorkerProcess, until
-from .dead_letters import client_of
 from .traces import state, trace
 
 Start = Callable[..., WorkerProcess]

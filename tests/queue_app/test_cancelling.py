@@ -13,8 +13,9 @@ from foundation.models import AuditEntry
 from queue_app import cancelling, interventions, workers
 from queue_app.models import Delivery, Job
 from queue_app.states import State
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of, job
+from .dead_letters import job
 
 pytestmark = pytest.mark.django_db
 

@@ -16,8 +16,8 @@ from foundation.models import AuditEntry
 from queue_app import checks, enqueue_many, limits_told, policies, queues, stats, tenants
 from queue_app.models import Job, Queue, Tenant
 from queue_app.quotas import BadLimit
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of
 from .test_api import problem
 
 pytestmark = pytest.mark.django_db

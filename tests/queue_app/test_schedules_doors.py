@@ -18,8 +18,9 @@ from foundation.commands import FAILED, USAGE, Failed
 from foundation.models import AuditEntry
 from queue_app import clock, firing, schedules
 from queue_app.models import Firing, Job, Schedule
+from tests.foundation.people import client_of
 
-from .dead_letters import PAYLOAD, client_of
+from .dead_letters import PAYLOAD
 from .test_api import problem
 
 pytestmark = pytest.mark.django_db

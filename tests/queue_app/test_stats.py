@@ -18,8 +18,9 @@ from queue_app import levels, rollups, spans, stats
 from queue_app.histograms import bucket
 from queue_app.models import Rollup, RollupLevel
 from queue_app.states import State
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of, job
+from .dead_letters import job
 
 pytestmark = pytest.mark.django_db
 

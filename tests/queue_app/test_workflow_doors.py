@@ -17,8 +17,8 @@ from foundation.commands import Failed
 from foundation.models import AuditEntry
 from queue_app import aenqueue_workflow, batch, call, chain, enqueue, enqueue_workflow, group
 from queue_app.models import Job, JobEvent, Member, Workflow
+from tests.foundation.people import client_of
 
-from .dead_letters import client_of
 from .flows import states_of
 from .test_api import problem
 
