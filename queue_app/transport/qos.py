@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from kombu.transport import redis as base
@@ -69,6 +70,14 @@ class QoS(base.QoS):
                         self.unacked_index_key, dict.fromkeys(tags[start : start + _CHUNK], now), xx=True
                     )
                 pipe.execute()
+
+    def give_back(self, tags: Iterable[str]) -> None:
+        """Put back what was delivered and has not begun, the first one next in line: no consumer's death is counted."""
+        held, delivered = self.channel.held, self._delivered
+        ours = [tag for tag in tags if tag in held and tag in delivered and tag not in self._dirty]
+        self.channel.give_back(held[tag]._replace(raw=dumps(delivered[tag]._raw)) for tag in ours)
+        for tag in ours:
+            del held[tag], delivered[tag]
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back all that was delivered and is not acknowledged, in the order in which it came."""

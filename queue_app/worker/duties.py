@@ -33,6 +33,7 @@ from . import inspection, memory, prefetch, reception, strategy, thread_connecti
 from .engine import Engine
 from .forks import ForkRunner
 from .liveness import Liveness
+from .returning import Returning, line_of
 from .runner import ThreadRunner
 from .slots import Slots, take_over
 from .stopping import Ending, Stopping
@@ -227,9 +228,14 @@ class QueueFollower(bootsteps.StartStopStep):
             windows.append(engine.window)
         if isinstance(getattr(consumer.pool, "slots", None), Slots):
             reception.install(consumer, consumer.pool.slots)
+        held_up = Returning(consumer, line_of(consumer.controller), celery_task.window)
         self._duties = [
             Duty("queues", partial(self._look, consumer), conf().QUEUE_REFRESH_S),
-            Duty("prefetch", prefetch.Prefetch(consumer, windows).fit, prefetch.LOOK_S),
+            Duty(
+                "prefetch",
+                partial(_fit, consumer, prefetch.Prefetch(consumer, windows), held_up),
+                prefetch.LOOK_S,
+            ),
         ]
         for duty in self._duties:
             duty.start()
@@ -262,6 +268,15 @@ class QueueFollower(bootsteps.StartStopStep):
                 self._refused.add(name)
                 log.error("queue_not_consumed", queue=name, reason=str(error))
         return found
+
+
+def _fit(consumer: Any, fitting: prefetch.Prefetch, held_up: Returning) -> float:
+    """Seconds until the next time."""
+    is_held_up = held_up.look()
+    rest_s = fitting.fit()
+    if is_held_up:  # the window is small by now
+        consumer.call_soon(held_up.act)
+    return rest_s
 
 
 def _refuse_greenlets(worker: Any) -> None:

@@ -70,6 +70,16 @@ def _reception(
     return Reception(consumer, task, slots, acknowledgements) if is_ours else None
 
 
+class Waiting(partial[None]):
+    """A request on its way to a slot; called when it has one."""
+
+    __slots__ = ()
+
+    @property
+    def request(self) -> Any:
+        return self.args[0]
+
+
 class Reception:
     """Of one task's messages, on one connection."""
 
@@ -138,7 +148,7 @@ class Reception:
         state.task_reserved(request)
         args = (self._task.name, request.id, request.request_dict, request.body, None, None)
         call = TaskCall(self._trace, args, request.on_accepted, request.on_success, request.on_failure)
-        self._slots.submit(partial(self._run, request, call))
+        self._slots.submit(Waiting(self._run, request, call))
 
     def _run(self, request: Any, call: TaskCall) -> None:
         """On a slot. Celery's thread pool runs what was revoked while it waited for one."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from billiard.einfo import ExceptionInfo
@@ -21,6 +21,7 @@ from django.db import connections
 log = structlog.get_logger(__name__)
 
 _Call = Callable[[], object]
+C = TypeVar("C")
 
 
 class Slots:
@@ -29,6 +30,7 @@ class Slots:
     def __init__(self, size: int) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self.is_closed = False
+        self.begun = 0  # differs after a call has begun; two threads at once may count as one
         self.threads = [
             threading.Thread(target=self._serve, name=f"queue-slot-{number}", daemon=True)
             for number in range(size)
@@ -41,6 +43,27 @@ class Slots:
         if self.is_closed:
             raise RuntimeError("the slots are closed")
         self._calls.put(call)
+
+    @property
+    def waiting(self) -> int:
+        return self._calls.qsize()
+
+    def withdraw(self, kind: type[C]) -> list[C]:
+        """Take out the calls of this class that wait, in their order."""
+        found: list[C] = []
+        kept: list[_Call | None] = []
+        for _ in range(self._calls.qsize()):
+            try:
+                call = self._calls.get_nowait()
+            except Empty:  # the slots have moved on
+                break
+            if isinstance(call, kind):
+                found.append(call)
+            else:
+                kept.append(call)
+        for call in kept:
+            self._calls.put(call)
+        return found
 
     def close(self) -> None:
         """Drop what waits. The threads end after what they are running."""
@@ -57,6 +80,7 @@ class Slots:
         take = self._calls.get
         try:
             while (call := take()) is not None:
+                self.begun += 1
                 try:
                     call()
                 except BaseException:  # the slot goes on, whatever a handler has raised

@@ -32,6 +32,7 @@ from celery.worker import state
 
 from queue_app.conf import conf
 
+from . import returning
 from .engine import Engine
 
 log = structlog.get_logger(__name__)
@@ -89,9 +90,12 @@ class Stopping:
         self._ending, self._owns_process = ending, ending.owns_process
         self._until = 0.0
         self._is_warm = True
+        self._waiting: list[Any] = []
         self._pool = _Children(worker) if worker.pool_cls.uses_semaphore else _Threads(worker, engine.runner)
         self._stock_stop = worker.pool.on_stop
         worker.pool.on_stop = self.end_pool
+        self._stock_close = worker.blueprint.on_close
+        worker.blueprint.on_close = self._withdraw
         self._stock_stopped = worker.blueprint.on_stopped
         worker.blueprint.on_stopped = self.end
 
@@ -103,7 +107,8 @@ class Stopping:
         self._pool.close()
 
     def end_pool(self) -> None:
-        """In place of the pool's own stop."""
+        """In place of the pool's own stop. Nothing is consumed any more."""
+        self._give_back_waiting()
         self._drain()
         if not self._is_over():
             self._give_up()
@@ -184,6 +189,21 @@ class Stopping:
             hub._loop = None
             for descriptor in set(hub.readers) - self._pool.descriptors():
                 hub.remove_reader(descriptor)
+
+    def _withdraw(self) -> None:
+        """Before Celery's pool forgets what waits for it."""
+        line = returning.line_of(self._worker)
+        if line is not None:
+            self._waiting = line.withdraw()
+        self._stock_close()
+
+    def _give_back_waiting(self) -> None:
+        """Celery's own tasks that have not begun: others may run them while this worker drains."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            returning.give_back(waiting)
+        except Exception as error:  # noqa: BLE001  (the broker is away: they come again by themselves)
+            log.warning("tasks_not_let_go", error=type(error).__name__)
 
     def _record(self) -> None:
         self._engine.runner.abandon()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,6 +97,30 @@ def test_task_call__however_it_ends__it_is_told(answer: Any, told: str) -> None:
         on_failure=lambda info: heard.append(("failure", info.exception)),
     )()
     assert [name for name, _ in heard] == ["accepted", told]
+
+
+def test_withdraw__calls_of_two_kinds_wait__one_kind_is_taken_out_and_the_other_runs_in_its_order() -> None:
+    slots, gate, ran = Slots(1), threading.Event(), list[int]()
+    begun = threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait(60)
+
+    slots.submit(hold)
+    begun.wait(60)
+    for number in range(6):
+        call = reception.Waiting(ran.append, number) if number % 2 else partial(ran.append, number)
+        slots.submit(call)
+    assert slots.waiting == 6
+    assert [call.request for call in slots.withdraw(reception.Waiting)] == [1, 3, 5]
+    before = slots.begun
+    gate.set()
+    until(lambda: ran == [0, 2, 4], "the others have run")
+    assert slots.begun == before + 3
+    slots.close()
+    assert slots.withdraw(reception.Waiting) == []
+    until(lambda: all_have_ended(slots), "the slots end")
 
 
 def test_reception__slots_are_closed__message_is_left_to_go_back_with_its_connection(slots: Slots) -> None:

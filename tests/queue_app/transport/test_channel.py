@@ -496,3 +496,29 @@ def test_fork__child__forgets_what_its_parent_holds(connect: Connect) -> None:
     channel._after_fork()
     assert not channel.held
     assert len(channel.acks) == 0
+
+
+def test_give_back__of_what_was_delivered_some__next_in_line_in_their_order_and_as_if_never_claimed(
+    connect: Connect, server: Server
+) -> None:
+    publish(connect(), 1, 2, 3, 4)
+    before = server.bodies()
+    connection = connect()
+    inbox = Inbox(connection, prefetch=4)
+    drained(connection)
+    tags = [message.delivery_tag for message in inbox.messages]
+    publish(connect(), 5)
+    inbox.messages[1].ack()
+    inbox.channel.qos.give_back([*tags[1:], "a tag of nobody"])
+    assert [json.loads(raw)["body"] for raw in server.bodies()[:2]] == [
+        json.loads(raw)["body"] for raw in before[2:]
+    ]
+    assert inbox.channel.qos.can_consume_max_estimate() == 3  # it holds the first one
+    other = connect().default_channel
+    found = [other.basic_get("q") for _ in range(3)]
+    assert [message.decode() for message in found] == [3, 4, 5]
+    assert not any(message.delivery_info.get("redelivered") for message in found)
+    inbox.channel.qos.give_back(tags[2:])  # somebody else's by now
+    assert other.basic_get("q") is None
+    connection.release()
+    assert other.basic_get("q").decode() == 1
