@@ -53,6 +53,9 @@ holder.living.events, holder.living.plugins.on_failure = tally, tally.plugin_fai
 _rules = threading.Lock()  # the targets' counts are shared by all threads of this process
 _ASCII = "".join(map(chr, range(0x20, 0x7F)))
 _BODILESS = (204, 304)
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")  # all together
+_QUERY = re.compile("[\x21-\x7e]*")
 # What Django makes of a byte that is no UTF-8, and of nothing else but an encoded percent sign; and what ASGI servers do.
 _BROKEN = re.compile("%[89A-F][0-9A-F]|\N{REPLACEMENT CHARACTER}")
 
@@ -104,9 +107,7 @@ class _Visit:
         self.id = request_id.current() or request_id.new()
         self.body_bytes = _size(request)
         self.uri, path = _target(request)
-        self.fields: Headers = [
-            (n.encode("latin-1"), v.encode("latin-1", "replace")) for n, v in request.headers.items()
-        ]
+        self.fields: Headers = _fields(request)
         given = {name.lower(): value for name, value in self.fields}
         trusted = forwarding.networks(conf().TRUSTED_PROXIES)
         peer = request.META.get("REMOTE_ADDR", "unknown")
@@ -125,7 +126,7 @@ class _Visit:
         self.grounds: Grounds | None = None
         self.body: Any = request if self.body_bytes else None
         router, method = snapshot.router, request.method or ""
-        self.hops = _hops(method, given.get(b"max-forwards"))
+        self.hops, self.is_for_us = _hops(method, given.get(b"max-forwards"))
         asked = Asked(method, forwarding.bare_host(self.host), self.fields)
         route = router.known.get(path) or router.match(path, asked)
         self.path = path
@@ -140,7 +141,7 @@ class _Visit:
             call.key = heads.hash_key(route.service.hash_on, self.client.ip, self.fields)
 
     def answer(self) -> HttpResponseBase:
-        if self.hops == b"-1" and self.call.route is not None:  # the last one that is to see it
+        if self.is_for_us and self.call.route is not None:
             return HttpResponse(status=204, headers={"Allow": ", ".join(sorted(self.call.takes()))})
         wall = time.time()  # noqa: TID251  (tokens and keys expire in wall time)
         running = pipeline.steps(
@@ -363,13 +364,21 @@ class _Visit:
             )
 
 
-def _hops(method: str, given: bytes | None) -> bytes | None:
-    """What is left of Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS alone."""
-    return (
-        b"%d" % (int(given[:9]) - 1)
-        if given is not None and method == "OPTIONS" and given.isdigit()
-        else given
-    )
+def _fields(request: HttpRequest) -> Headers:
+    """The headers, as far as they can be written out again: some servers hand over what no message may hold, and a target may
+    take a bare CR for the end of the line. Raises BadRequest."""
+    if _CONTROL.search("".join(request.headers.values())) or not _NAMES.fullmatch("".join(request.headers)):
+        raise BadRequest("request_malformed", "A header holds characters that none may hold.")
+    return [(n.encode("latin-1"), v.encode("latin-1", "replace")) for n, v in request.headers.items()]
+
+
+def _hops(method: str, given: bytes | None) -> tuple[bytes | None, bool]:
+    """What is left of Max-Forwards (RFC 9110 section 7.6.2), which counts for OPTIONS alone, and whether nobody but us is to
+    see the request."""
+    if given is None or method != "OPTIONS" or not given.isdigit():
+        return given, False
+    hops = int(given[:9])
+    return b"%d" % (hops - 1), hops == 0
 
 
 def _size(request: HttpRequest) -> int:
@@ -395,6 +404,8 @@ def _target(request: HttpRequest) -> tuple[bytes, bytes]:
     """(request target, normal path). Raises BadRequest."""
     query = request.META.get("QUERY_STRING", "")
     path = quote(request.path_info, safe="/:@!$&'()*+,;=~")
+    if not _QUERY.fullmatch(query):
+        raise BadRequest("request_malformed", "The query holds characters that no request target may hold.")
     try:
         if _BROKEN.search(request.path_info):
             raise routing.BadPath("bytes that are no UTF-8, or a percent sign before two hexadecimal digits")

@@ -329,3 +329,36 @@ def test_answer__not_the_targets__its_status_for_the_figures_and_the_targets_for
     assert answer.status_code == status
     assert (door.target.breaker.failures, door.target.inflight) == (failures, 0)
     assert [key[4] for key in views.tally.cells] == [status // 100]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HTTP_X_A": "a\rX-Consumer-Id: evil"},
+        {"HTTP_X_A": "a\nb"},
+        {"HTTP_X_A": "a\x00"},
+        {"HTTP_X_A": "\x7f"},
+        {"HTTP_X_A:B": "c"},
+        {"HTTP_X A": "b"},
+        {"QUERY_STRING": "a=\rX"},
+        {"QUERY_STRING": "a= b"},
+        {"QUERY_STRING": "\xff"},
+        {"QUERY_STRING": "\x01"},
+    ],
+)
+def test_door__what_a_server_hands_over_that_no_message_may_hold__400(
+    door: Door, environment: dict[str, Any]
+) -> None:
+    """As WSGI servers do that do not look: a target may take a bare CR for the end of a line."""
+    before = door.upstream.requests
+    answer = DjangoClient().get("/api/x", headers=KEY, **environment)
+    assert (answer.status_code, answer["X-Brain-Error"]) == (400, "request_malformed")
+    assert door.upstream.requests == before
+
+
+@pytest.mark.parametrize("value", ["-1", "-0", "+0", "\xb2", ""])
+@pytest.mark.parametrize("method", ["get", "post", "options"])
+def test_max_forwards__no_number__nobody_s_business(door: Door, method: str, value: str) -> None:
+    answer = getattr(DjangoClient(), method)("/api/x", headers=KEY | {"Max-Forwards": value})
+    assert answer.status_code == 200
+    assert json.loads(answer.getvalue())["headers"]["max-forwards"] == [value]
