@@ -42,6 +42,8 @@ WANTING = """() => {
   for (const one of every("table")) if (!one.querySelector("th")) found.push("no heading: " + told(one));
   for (const one of every("canvas, svg"))
     if (!named(one) && !one.closest("[aria-hidden]")) found.push("no words: " + told(one));
+  for (const crumb of every("h1 > a").slice(0, -1))
+    if (crumb.scrollWidth > crumb.clientWidth) found.push("cut off: " + told(crumb));
   const page = document.documentElement;
   if (page.scrollWidth > page.clientWidth) found.push(`hangs out: ${page.scrollWidth} > ${page.clientWidth}`);
   return found;
