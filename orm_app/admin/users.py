@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
@@ -82,6 +83,12 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
             kwargs["label"] = "Roles"
             kwargs["help_text"] = "A viewer sees, an operator acts as well, an admin configures as well."
         return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "groups" and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget.can_add_related = False  # a group of another name is no role
+        return field
 
     @admin.display(description="role")
     def role(self, user: User) -> str:

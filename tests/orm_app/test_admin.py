@@ -46,6 +46,12 @@ def test_list__many_users__shown_in_a_bounded_number_of_queries(django_assert_ma
     assert b"u17" in answer.content
 
 
+def test_page__roles__are_chosen_and_none_is_added():
+    text = browser(person("boss", roles.ADMIN)).get(page(person("ann"))).content.decode()
+    assert "A viewer sees, an operator acts as well" in text
+    assert "/admin/auth/group/add/" not in text
+
+
 def test_add__by_an_admin__user_who_can_log_in_and_an_audit_entry():
     client = browser(person("boss", roles.ADMIN))
     assert client.get(reverse(ADD)).status_code == 200
