@@ -91,6 +91,9 @@ class InlineWorker:
         job, heard = claimed[0], list[BaseException]()
         run = Run(job, self.id)
         end = over_before_start(job) or self._performed(run, heard.append)
+        if heard and isinstance(heard[-1], KeyboardInterrupt) and not run.is_completed:
+            self._record(run, given_back(run))
+            raise heard[-1]  # Ctrl-C means whoever runs the jobs, and none of them
         if run.is_completed:
             return Ran(job, State.COMPLETED, None)
         state = self._record(run, end) if end is not None else None

@@ -157,6 +157,12 @@ def history(job: Job) -> list[str]:
     return list(JobEvent.objects.filter(job=job).order_by("id").values_list("state", flat=True))
 
 
+@task(queue="drained", max_retries=0)
+def interrupted(payload: dict[str, Any]) -> None:
+    if not SEEN:
+        raise KeyboardInterrupt
+
+
 def test_drain__due_jobs_and_their_children__run_the_most_urgent_first() -> None:
     enqueue(breed, {"children": 2}, priority=9)
     jobs = [enqueue(note, {"n": "low"}, priority=0), enqueue(note, {"n": "high"}, priority=6)]
@@ -422,3 +428,13 @@ def test_adrain__from_a_coroutine__runs_jobs() -> None:
         return await adrain()
 
     assert async_to_sync(go)() == Drained(completed=2)  # as Django runs an async test of a TestCase
+
+
+def test_drain__interrupted__the_drain_ends_and_the_job_waits_uncharged() -> None:
+    jobs = [enqueue(interrupted, {"is_last": is_last}) for is_last in (False, True)]
+    with pytest.raises(KeyboardInterrupt):
+        drain()
+    states = [(job.state, job.attempt) for job in Job.objects.filter(id__in=[job.id for job in jobs])]
+    assert states == [("PENDING", 0), ("PENDING", 0)]
+    SEEN.append("no Ctrl-C any more")
+    assert drain() == Drained(completed=2)
