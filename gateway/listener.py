@@ -4,6 +4,7 @@ the loop does not count those that are under way."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class Server(uvicorn.Server):
 
 class Handshakes:
     """Takes connections and counts them from there on: the loop would make each known when its handshake is done, and only
-    the limit of open files would bound those that never are. At most MAX_CONNECTIONS, with those that are `connected`."""
+    the limit of open files would bound those that never are. At most MAX_CONNECTIONS, with those that are `connected`: for
+    one too many the handshake goes that has taken longest, as whoever means it is done within a second."""
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class Handshakes:
     ) -> None:
         self._protocol, self._listener, self._connected = protocol, listener, connected
         self._tls, self._loop = config.ssl, asyncio.get_running_loop()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         listener.listen(config.backlog)
@@ -66,8 +68,8 @@ class Handshakes:
             self._loop.remove_reader(self._listener)
         else:
             self._pause.cancel()
-        for task in self._under_way:
-            task.cancel()
+        for taken in self._under_way.values():
+            _cut(taken)
 
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -81,11 +83,10 @@ class Handshakes:
                     self._rest(error)
                 return  # others were quicker, or the client has gone
             if len(self._under_way) >= max(SPARE, conf().MAX_CONNECTIONS - self._connected()):
-                taken.close()
-                continue
+                _cut(self._under_way.pop(next(iter(self._under_way))))
             task = self._loop.create_task(self._shake(taken))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._under_way[task] = taken
+            task.add_done_callback(lambda done: self._under_way.pop(done, None))
 
     def _rest(self, error: OSError) -> None:
         """The listener stays readable: to try again at once would be all that this process does."""
@@ -106,6 +107,9 @@ class Handshakes:
             )
         except OSError:  # ssl.SSLError is one
             taken.close()
-        except BaseException:
-            taken.close()
-            raise
+
+
+def _cut(taken: socket.socket) -> None:
+    """So that the loop notices, and cleans up: it would not when the task were cancelled."""
+    with contextlib.suppress(OSError):  # the client was quicker
+        taken.shutdown(socket.SHUT_RDWR)
