@@ -68,7 +68,7 @@ class Fleet:
         self._processes: list[Process] = []
         self._falls, self._not_before = 0, 0.0
         self._fallen: set[int] = set()  # process ids whose rows still have a lease
-        self._wanted = 0
+        self._wanted = self._others = 0
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -89,6 +89,7 @@ class Fleet:
         self._bury()
         sight = self._sight()
         if sight is not None:
+            self._tell_of_others(sight.processes - len(self.working))
             wanted = self._scaler.wanted(sight)
             # The others' are part of what is there: they are not ours to stop.
             self._resize(max(0, wanted - (sight.processes - len(self.working))), sight)
@@ -118,6 +119,12 @@ class Fleet:
         return {process.popen.pid for process in self._processes if process.asked_at is not None}
 
     # --- act ---
+    def _tell_of_others(self, others: int) -> None:
+        """They are why it may start fewer than it was told, or none."""
+        if others != self._others:
+            self._others = others
+            self._say(f"workers of others that serve these queues, and count: {others}")
+
     def _resize(self, size: int, sight: Sight) -> None:
         before, self._wanted = self._wanted, size
         if size != before:
@@ -174,7 +181,7 @@ class Fleet:
 
 
 def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collection[int] = ()) -> Sight:
-    """How the queues stand. names: none means all. ours: process ids of this host's workers that count, with a row or
+    """How the queues stand, and the workers that serve any of them. names: none means all. ours: process ids of this host's workers that count, with a row or
     still without. gone: of those that are dead or end, whatever their leases say.
 
     Raises DatabaseError. A broker that does not answer counts as empty: the ledger's jobs are known without it.
@@ -191,13 +198,14 @@ def sight_of(names: Collection[str], *, ours: Collection[int] = (), gone: Collec
     oldest = stats.oldest_due_s(but=paused_jobs)
     # In one look: a worker that comes up between two would count as one that starts and as one that is there.
     living = workers.living().exclude(host=socket.gethostname(), pid__in=gone)
-    there = list(living.values_list("host", "pid", "ended"))
-    here = {pid for host, pid, _ in there if host == socket.gethostname()}
+    rows = living.values_list("host", "pid", "ended", "queues")
+    there = [row for row in rows if (set(row[3]) & set(names) if names else row[3])]
+    here = {pid for host, pid, *_ in there if host == socket.gethostname()}
     return Sight(
         at=time.monotonic(),
         backlog=max(counted, _messages(chosen)),
         oldest_s=max((oldest.get(name, 0.0) for name in chosen - held_back), default=0.0),
-        ended=sum(ended for _, _, ended in there),
+        ended=sum(ended for _, _, ended, _ in there),
         processes=len(there) + len(set(ours) - here),
     )
 

@@ -223,3 +223,23 @@ def test_sight_of__many_queues__asks_the_broker_by_one_connection(
     monkeypatch.setattr(wakeup, "connection", lambda: made.append(connect()) or made[-1])
     sight_of([f"queue{n}" for n in range(5)])
     assert len(made) == 1
+
+
+def test_sight_of__workers_of_other_queues__do_not_count_and_quiet_ones_neither(empty_valkey: None) -> None:
+    """A fleet of one queue once had no worker, as another queue had one."""
+    for consumed in (["default"], [], ["default", "traces"]):
+        workers.register(pool="threads", concurrency=1, queues=consumed)
+    counted = [sight_of(names).processes for names in (["traces"], ["default"], ["emails"], [])]
+    assert counted == [1, 2, 0, 2]
+
+
+def test_look__workers_of_others__are_counted_in_and_told_of_once(empty_valkey: None) -> None:
+    workers.register(pool="threads", concurrency=1, queues=["default"])
+    said: list[str] = []
+    fleet = Fleet(
+        [sys.executable, "-c", "raise SystemExit(7)"], Autoscaler(Goal(10, 1, 1)), ["default"], said.append
+    )
+    for _ in range(2):
+        fleet.look()
+    assert fleet.working == []
+    assert said == ["workers of others that serve these queues, and count: 1"]
