@@ -95,7 +95,7 @@ def transformed(call: Call, reply: Refusal | None, now: float) -> Step:
     """Goes on after TRANSFORM. reply: what a plugin answers, or what is wrong with the body."""
     if reply is not None:
         call.code = reply.code
-        if reply.body is None and _may_be_answered(call, reply.status):
+        if reply.body is None and reply.status >= 500 and _may_be_answered(call):
             return replace(reply, is_open=True)
         _record(call, reply.status, "", now)
         return reply
@@ -416,16 +416,16 @@ def _refuse(
     call.recorder.refused(code)
     if call.account is not None:
         headers += tuple(call.account.header_pairs())
-    if _may_be_answered(call, status):
+    if status >= 500 and _may_be_answered(call):
         return Refusal(status, code, detail, headers, is_open=True)
     _record(call, status, "", now)
     return Refusal(status, code, detail, headers)
 
 
-def _may_be_answered(call: Call, status: int) -> bool:
-    """Whether a plugin of the route has something to say to this failure. It is asked by the door: its code must not run
+def _may_be_answered(call: Call) -> bool:
+    """Whether a plugin of the route has something to say to failures. It is asked by the door: its code must not run
     in here, where others wait for a lock."""
-    if status < 500 or call.route is None or call.route.transforms is None:
+    if call.route is None or call.route.transforms is None:
         return False
     hooks = call.route.transforms.hooks
     return hooks is not None and bool(hooks.errors)
