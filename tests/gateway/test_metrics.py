@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+import threading
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import latency, metrics
 from gateway.metrics import Names, Tally, TargetState
 from gateway.tally import OTHER, RETIRED, RETIRED_AFTER_S, UNROUTED
+
+from .client import eventually, request
+from .conftest import RunningEdge
 
 NAME = "brain_gateway_"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -320,3 +325,33 @@ def test_quantile__nothing_or_beyond_the_bounds__none_and_the_last_bound() -> No
     beyond = [0] * len(latency.FINE_S) + [1]
     assert latency.quantile(beyond, 0.99) == 1000.0
     assert latency.quantile([4], 0.5) == pytest.approx(0.00005)
+
+
+def test_edge__asked_by_many_at_once__they_share_an_answer_that_is_newer_than_their_question(
+    edge: RunningEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, real = [], threading.Event(), metrics.render
+
+    def slow(figures: Any) -> bytes:
+        begun.append(len(begun))
+        assert go_on.wait(60.0)
+        return real(figures)
+
+    monkeypatch.setattr("gateway.worker.metrics.render", slow)
+    scrape = request("/gateway/metrics", key=None)
+    with contextlib.ExitStack() as stack:
+        first, *others = (stack.enter_context(edge.client()) for _ in range(10))
+        first.send(scrape)
+        assert eventually(lambda: len(begun) == 1)
+        assert edge.ask(request("/open/x", key=None)).status == 200
+        for one in others:
+            one.send(scrape)
+        assert eventually(lambda: sum(one.exchange is not None for one in edge.worker.connections) == 10)
+        go_on.set()
+        answers = [one.answer() for one in (first, *others)]
+    assert len(begun) == 2
+    counted = [
+        answer is not None and b'brain_gateway_requests_total{route="/open"' in answer.body
+        for answer in answers
+    ]
+    assert counted == [False] + [True] * 9
