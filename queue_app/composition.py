@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from .failures import is_clean
 from .states import OVER, State
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def plan(flow: Flow) -> list[Slot]:
     """The places of all its jobs, in the order in which they were given. Raises BadWorkflow."""
     if not isinstance(flow, Chain | Group | Batch):
         raise BadWorkflow(f"a {type(flow).__name__} is no workflow: give a chain, a group or a batch")
-    if not isinstance(flow.name, str) or len(flow.name) > LONGEST_NAME or "\0" in flow.name:
+    if not is_clean(flow.name) or len(flow.name) > LONGEST_NAME:
         raise BadWorkflow(f"name is not a text of up to {LONGEST_NAME} characters")
     if not isinstance(flow, Batch):
         return list(_Planner(1).slots(flow, None, None))

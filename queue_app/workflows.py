@@ -68,9 +68,8 @@ def add_to_batch(target: Workflow | UUID, *nodes: Node) -> list[Job]:
 
     Raises Finished, BadWorkflow or what `enqueue` raises, and then stores nothing.
     """
-    id = target.id if isinstance(target, Workflow) else target
     with transaction():
-        row = _open_batch(id)
+        row = _open_batch(_id(target))
         last = row.members.aggregate(at=Max("position"), opens=Max("opens"))
         first_gate = 1 + (last["opens"] or 0)
         slots = composition.plan_more(nodes, first_gate=first_gate)
@@ -98,6 +97,15 @@ def results_before(job_id: UUID) -> list[Any]:
     for part in releasing.parts(jobs):
         results |= dict(Job.objects.filter(id__in=part).values_list("id", "result"))
     return [results.get(job) for job in jobs]
+
+
+def _id(target: Workflow | UUID) -> UUID:
+    if isinstance(target, Workflow):
+        return target.id
+    try:
+        return target if isinstance(target, UUID) else UUID(target)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadWorkflow(f"{str(target)[:60]!r} is no workflow, nor the id of one") from error
 
 
 def _open_batch(id: UUID) -> Workflow:

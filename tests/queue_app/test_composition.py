@@ -75,6 +75,7 @@ def test_plan__batch__callbacks_are_places_with_a_role() -> None:
         (A, "a Call is no workflow"),
         (batch(A, on_success="a"), "on_success is a str"),  # type: ignore[arg-type]
         (chain(A, name="n" * 101), "name is not a text"),
+        (chain(A, name="caf\udce9"), "name is not a text"),
     ],
 )
 def test_plan__what_is_none__says_why(flow: Any, why: str) -> None:

@@ -380,6 +380,9 @@ def test_add_to_batch__what_is_none_or_adds_nothing__is_refused() -> None:
         add_to_batch(flow, mail(2))
     with pytest.raises(BadWorkflow, match="there is no workflow"):
         add_to_batch(uuid4(), mail(2))
+    for nonsense in ("a batch", None, 7, [flow]):
+        with pytest.raises(BadWorkflow, match="is no workflow, nor the id of one"):
+            add_to_batch(nonsense, mail(2))  # type: ignore[arg-type]
     open_ = enqueue_workflow(batch(mail(1)))
     with pytest.raises(BadWorkflow, match="empty"):
         add_to_batch(open_)
