@@ -63,9 +63,9 @@ class ChildrenLine:
 
 
 def line_of(worker: Any) -> Line | None:
-    """None: its pool runs what comes at once."""
+    """None: its pool runs what comes at once, or Celery has no event loop on this transport."""
     if worker.pool_cls.uses_semaphore:
-        return ChildrenLine(worker.semaphore)
+        return None if worker.semaphore is None else ChildrenLine(worker.semaphore)
     slots = getattr(worker.pool, "slots", None)
     return SlotsLine(slots) if isinstance(slots, Slots) else None
 

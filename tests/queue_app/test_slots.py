@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from queue_app.worker import reception
+from queue_app.worker import reception, returning
 from queue_app.worker.slots import Slots, TaskCall
 
 from .conftest import until
@@ -141,3 +142,25 @@ def test_reception__slots_are_closed__message_is_left_to_go_back_with_its_connec
     slots.close()
     handle(second)
     assert taken == [first]
+
+
+def worker_with(*, semaphore: Any = None, slots: Any = None) -> Any:
+    pool_cls = SimpleNamespace(uses_semaphore=slots is None)
+    return SimpleNamespace(pool_cls=pool_cls, semaphore=semaphore, pool=SimpleNamespace(slots=slots))
+
+
+def test_line_of__each_pool__what_waits_in_it_or_none(slots: Slots) -> None:
+    semaphore, ran = LaxBoundedSemaphore(1), list[str]()
+    for name in ("runs", "waits", "waits too"):
+        semaphore.acquire(ran.append, name)
+    line = returning.line_of(worker_with(semaphore=semaphore))
+    assert line is not None
+    place = line.place()
+    assert (ran, place == line.place()) == (["runs"], True)
+    semaphore.release()
+    assert line.place() not in (None, place)
+    assert line.withdraw() == ["waits too"]
+    assert line.place() is None
+    assert returning.line_of(worker_with(slots=slots)).place() is None  # type: ignore[union-attr]
+    assert returning.line_of(worker_with()) is None  # prefork without an event loop
+    assert returning.line_of(worker_with(slots="of somebody else")) is None
