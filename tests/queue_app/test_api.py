@@ -338,6 +338,14 @@ def test_dead_letters__viewer__looks_and_does_nothing(viewer):
         problem(viewer.post(f"{JOBS}/{dead.pk}/{verb}", {"payload": {}}, "application/json"), 403)
 
 
+def test_jobs__body_larger_than_django_reads__413_that_names_the_limit(operator, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    asked = {"task": "email_queue", "payload": {"text": "x" * 1000}}
+    told = problem(operator.post(JOBS, asked, "application/json"), 413)
+    assert told["detail"] == "The body is larger than 1,000 bytes (DATA_UPLOAD_MAX_MEMORY_SIZE)."
+    assert ids(operator.get(JOBS)) == []
+
+
 def test_jobs__posted__enqueued_with_options_and_audited(operator):
     asked = {
         "task": "email_queue",
