@@ -592,11 +592,13 @@ def test_start__a_process_of_its_own__seen_until_it_is_done(lite, directory):
         backups.start("nope", by="ann")
     pid = backups.start(lite, by="ann")
     os.kill(pid, signal.SIGSTOP)  # or it may be over before it is looked at
-    [begun] = backups.every()
-    assert (begun.state, begun.alias, begun.detail) == ("running", lite, "beginning")
-    with pytest.raises(BackupFailed, match="is running already"):
-        backups.start(lite, by="ann")
-    os.kill(pid, signal.SIGCONT)
+    try:
+        [begun] = backups.every()
+        assert (begun.state, begun.alias, begun.detail) == ("running", lite, "beginning")
+        with pytest.raises(BackupFailed, match="is running already"):
+            backups.start(lite, by="ann")
+    finally:
+        os.kill(pid, signal.SIGCONT)
     _ended(pid)
     assert backups.every() == []
     assert f"invalid choice: '{lite}'" in backups.log(lite)

@@ -616,14 +616,16 @@ def test_backup_check__in_a_process_of_its_own__running_then_what_it_found(
     monkeypatch.setattr(backup_checks, "start", held)
     address = at("backup", name=backup.name)
     answer = admin.post(address, {"what": "verify"}, follow=True)
-    assert "is being restored beside default" in messages(answer)[0]
-    assert "Being verified" in text(answer)
-    with pytest.raises(BackupFailed, match="in use"):
-        operations.delete_backup(backup.name, actor="ann", source="cli")
-    with pytest.raises(BackupFailed, match="being verified already"):
-        backup_checks.start(backup)
     [child] = backup_checks._started
-    child.send_signal(signal.SIGCONT)
+    try:
+        assert "is being restored beside default" in messages(answer)[0]
+        assert "Being verified" in text(answer)
+        with pytest.raises(BackupFailed, match="in use"):
+            operations.delete_backup(backup.name, actor="ann", source="cli")
+        with pytest.raises(BackupFailed, match="being verified already"):
+            backup_checks.start(backup)
+    finally:
+        child.send_signal(signal.SIGCONT)
     child.wait(300)
     found = backup_checks.last(backup)
     assert found is not None
