@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import (
     HttpRequest,
@@ -103,6 +105,11 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> HttpRespons
     # Here, because rest_framework.views imports the settings' authentication classes, which may import this module.
     from rest_framework.views import exception_handler as translate
 
+    if isinstance(exc, RequestDataTooBig):  # Django's own answer is a bare 400
+        request = context["request"]
+        most = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes"
+        detail = f"The body is larger than {most} (DATA_UPLOAD_MAX_MEMORY_SIZE)."
+        return response(getattr(request, "_request", request), 413, detail=detail)
     drawn = translate(exc, dict(context))
     if drawn is None:
         return None
