@@ -114,14 +114,15 @@ class QueueWorker:
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[int]) -> None:
         try:
-            exit_code = self._run()
+            try:
+                exit_code = self._run()
+            finally:  # before anybody is told, who may start the next one at once
+                celery_state.should_stop = None
+                _embedded.release()
         except BaseException as error:  # noqa: BLE001  (whoever awaits `start` gets it)
             loop.call_soon_threadsafe(ended.set_exception, error)
         else:
             loop.call_soon_threadsafe(ended.set_result, exit_code)
-        finally:
-            celery_state.should_stop = None
-            _embedded.release()
 
     def _run(self) -> int:
         """On a thread of its own: Celery's loop blocks. Signals stay with the program, as they go to its main thread."""

@@ -7,11 +7,21 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from queue_app import Priority, QueueConfig, WorkerConfig, initialize_message_queue, queues, registry, task
+from queue_app import (
+    Priority,
+    QueueConfig,
+    WorkerConfig,
+    initialize_message_queue,
+    message_queue,
+    queues,
+    registry,
+    task,
+)
 from queue_app.models import Job, Queue
 from tests import warm
 
@@ -101,6 +111,24 @@ def test_snippet__served_by_its_own_worker__completes(tmp_path: Path) -> None:
     assert (second.state, waiting.state) == ("COMPLETED", "PENDING")
     limits = dict(Queue.objects.values_list("name", "max_retries"))
     assert (limits["email_queue"], limits["data_processing"]) == (3, 2)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_worker__has_ended__the_next_may_start_when_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    told: list[tuple[str, bool]] = []
+
+    class Loop:
+        def call_soon_threadsafe(self, tell: Any, *_: object) -> None:
+            told.append((tell, message_queue._embedded.locked()))
+
+    worker = initialize_message_queue().create_worker(WorkerConfig("w", ["mails"]))
+    monkeypatch.setattr(worker, "_run", lambda: 1 // 0 if fails else 0)
+    assert message_queue._embedded.acquire(blocking=False)
+    ended: Any = SimpleNamespace(set_exception="set_exception", set_result="set_result")
+    worker._serve(cast(Any, Loop()), ended)
+    assert told == [("set_exception" if fails else "set_result", False)]
 
 
 async def test_enqueue_task__no_handler_here__is_stored_for_the_worker_that_has_it() -> None:
