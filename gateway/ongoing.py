@@ -91,9 +91,8 @@ def _end(exchange: Exchange, code: str) -> None:
     if edge.tunnel is not None:
         edge.worker.tally.refused(code)
         tunnel.end(exchange, code)
-    elif (
-        exchange.head_sent and not exchange.take_back()
-    ):  # only a cut connection tells the client that the rest is missing
+    elif exchange.head_sent and not exchange.take_back():
+        # Only a cut connection tells the client that the rest is missing.
         edge.worker.tally.refused(code)
         exchange.abort(code, exchange.head_sent)
         edge.transport.abort()

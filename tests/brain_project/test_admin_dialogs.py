@@ -14,7 +14,8 @@ from django.utils.cache import has_vary_header
 from foundation import roles
 from gateway.models import TokenCut
 from orm_app.models import User
-from tests.gateway.admin_pages import CONFIRMED, client_of
+from tests.foundation.people import client_of
+from tests.gateway.admin_pages import CONFIRMED
 
 from .admin_rows import one_of_each
 

@@ -1,13 +1,11 @@
-"""People of each role in front of the gateway's admin pages, and a configuration to look at."""
+"""The gateway's admin pages, and a configuration to look at."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.test import Client
 from django.urls import reverse
 
-from foundation import roles
 from gateway import changes
 from gateway.models import (
     ApiKey,
@@ -21,7 +19,6 @@ from gateway.models import (
     TokenCut,
     Transform,
 )
-from orm_app.models import User
 
 TRACE: dict[str, Any] = {"actor": "tester", "source": "cli"}
 CONFIRMED = {"_form_submitted": "True"}
@@ -30,16 +27,6 @@ NAMES = (
     "route", "service", "target", "transform", "plan", "consumer", "apikey", "jwtissuer", "revokedtoken", "tokencut",
     "revision",
 )  # fmt: skip
-
-
-def client_of(role: str | None) -> Client:
-    """A browser in which somebody is logged in who holds `role`, or none of the roles."""
-    user = User.objects.create_user(f"some-{role}", f"{role}@example.com", is_staff=True)
-    if role:
-        roles.grant(user, role)
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def page(name: str, row: Any = None, verb: str = "change") -> str:

@@ -27,8 +27,9 @@ from gateway.models import (
     Target,
     Transform,
 )
+from tests.foundation.people import client_of
 
-from .admin_pages import CONFIRMED, NAMES, SECRET, client_of, configuration, page
+from .admin_pages import CONFIRMED, NAMES, SECRET, configuration, page
 
 pytestmark = pytest.mark.django_db
 

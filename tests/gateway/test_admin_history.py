@@ -13,8 +13,9 @@ from gateway import changes, history
 from gateway.admin.revisions import diff
 from gateway.entries import Change
 from gateway.models import ApiKey, JwtIssuer, Plan, Revision, Route, Service
+from tests.foundation.people import client_of
 
-from .admin_pages import CONFIRMED, SECRET, TRACE, client_of, configuration, page, save
+from .admin_pages import CONFIRMED, SECRET, TRACE, configuration, page, save
 
 pytestmark = pytest.mark.django_db
 

@@ -20,8 +20,9 @@ from gateway import changes, issuers, keys, tokens
 from gateway.admin.keys import state_of
 from gateway.holder import Holder
 from gateway.models import ApiKey, RevokedToken
+from tests.foundation.people import client_of
 
-from .admin_pages import CONFIRMED, SECRET, TRACE, client_of, configuration, living, page
+from .admin_pages import CONFIRMED, SECRET, TRACE, configuration, living, page
 
 pytestmark = pytest.mark.django_db
 TEXT = re.compile(r"brn_[a-z0-9]+_[A-Za-z0-9]{20,}")

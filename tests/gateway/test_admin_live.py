@@ -24,8 +24,9 @@ from gateway.admin import live
 from gateway.jwks import Jwks, Unusable
 from gateway.models import JwtIssuer, Target
 from gateway.snapshot import Snapshot
+from tests.foundation.people import client_of
 
-from .admin_pages import client_of, configuration, page
+from .admin_pages import configuration, page
 
 pytestmark = pytest.mark.django_db
 

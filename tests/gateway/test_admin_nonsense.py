@@ -18,8 +18,9 @@ from django.urls import reverse
 
 from foundation import roles
 from tests import depth
+from tests.foundation.people import client_of
 
-from .admin_pages import client_of, configuration, page
+from .admin_pages import configuration, page
 
 pytestmark = pytest.mark.django_db
 

@@ -17,8 +17,9 @@ from gateway.admin import live
 from gateway.holder import Holder
 from gateway.models import Configuration
 from gateway.tester import Explanation, Step
+from tests.foundation.people import client_of
 
-from .admin_pages import client_of, configuration, page
+from .admin_pages import configuration, page
 
 pytestmark = pytest.mark.django_db
 

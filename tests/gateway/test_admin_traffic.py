@@ -16,8 +16,9 @@ from foundation import roles
 from gateway import traffic
 from gateway.tally import Tally
 from gateway.traffic import Traffic
+from tests.foundation.people import client_of
 
-from .admin_pages import client_of, configuration
+from .admin_pages import configuration
 
 pytestmark = pytest.mark.django_db
 
