@@ -97,8 +97,8 @@ def test_sigstop__worker_wakes_after_its_lease__late_result_is_refused(
     job = trace(file, gate=str(gate))
     until(lambda: Worker.objects.filter(running=[str(job.id)]).exists(), "the heartbeat names the job")
     frozen.signal(signal.SIGSTOP)
-    gate.touch()
     start_worker(*THREADS)
+    gate.touch()  # not before: a thread may go on for a moment after the signal
     until(lambda: state(job) == "COMPLETED", "the other worker runs it")
     frozen.signal(signal.SIGCONT)
     until(lambda: "job_result_refused" in frozen.log, "the late result is refused")
